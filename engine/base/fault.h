@@ -1,0 +1,38 @@
+/*
+ * Rules broken on purpose: what proves that the crash tests can fail.
+ *
+ * SABOTAGE(FAULT_X) is the constant 0, and costs nothing, unless the engine is compiled with -DBTS_SABOTAGE
+ * for the test that drops one rule at a time and requires a finding.  Named after the invariants in
+ * DESIGN.md.
+ */
+#ifndef FAULT_H
+#define FAULT_H
+
+enum fault_rule {
+	FAULT_NONE,
+	FAULT_I1_FREE_EARLY, /* commit: pages freed by a commit may be used again at once, not when freed <= D
+			      */
+	FAULT_I1_NO_READERS, /* commit: reclaim without asking for live snapshots */
+	FAULT_I2_SLOT_OF_D,  /* commit: the slot that holds D is overwritten */
+	FAULT_I3_NO_VERIFY,  /* recover: a one-flush slot is believed without its manifest */
+	FAULT_I3_NO_MANIFEST, /* commit: a one-flush slot with an empty manifest */
+	FAULT_I3_NO_PREFLUSH, /* commit: a two-flush slot is written without the first flush */
+	FAULT_I4_NO_JUMP,     /* recover: the opening commit takes the very next number */
+	FAULT_I5_RELABEL,    /* recover: the newest slot is written again as a trusted one, verified or not */
+	FAULT_I6_NO_REWRITE, /* recover: what the page cache says is taken for durable */
+	FAULT_I7_IGNORE_FLUSH,	/* commit: a failed flush counts as done */
+	FAULT_I8_PUBLISH_EARLY, /* commit: readers see, and callers are told of, a commit before its flush */
+	FAULT_I9_FOREIGN_MODE,	/* recover: the mode is taken from the other slot */
+	FAULT_I10_NO_SEAL,	/* close: nothing is written, so one slot alone holds the last state */
+	FAULT_I11_LINK_EARLY,	/* create: the name appears before the flush */
+	FAULT_RULES
+};
+
+#ifdef BTS_SABOTAGE
+extern unsigned fault_sabotage; /* enum fault_rule; defined by the test */
+#define SABOTAGE(rule) (fault_sabotage == (unsigned)(rule))
+#else
+#define SABOTAGE(rule) 0
+#endif
+
+#endif

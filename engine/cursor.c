@@ -1,0 +1,124 @@
+/* Public cursors: a tree cursor bound to a transaction and a bucket. */
+#include "txn.h"
+
+#include "error.h"
+
+#include <string.h>
+
+enum bts_err bts_cursor_open(struct bts_txn *txn, struct bts_bucket *handle, struct bts_cursor **out,
+	struct bts_error *error)
+{
+	struct bts_env *env = txn->db->env;
+	struct bucket_state *bucket = (struct bucket_state *)handle;
+	struct bts_cursor *cursor;
+
+	if (bucket->dropped)
+		return error_set(error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+	cursor = env->ops->memory(env, NULL, sizeof(*cursor));
+	if (cursor == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory for a cursor");
+	memset(cursor, 0, sizeof(*cursor));
+	cursor->txn = txn;
+	cursor->bucket = bucket;
+	tree_cursor_init(&cursor->core, &txn->state->ctx, &bucket->tree);
+	cursor->next = txn->cursors;
+	cursor->link = &txn->cursors;
+	if (cursor->next != NULL)
+		cursor->next->link = &cursor->next;
+	txn->cursors = cursor;
+	*out = cursor;
+	return BTS_OK;
+}
+
+void bts_cursor_close(struct bts_cursor *cursor)
+{
+	struct bts_env *env;
+
+	if (cursor == NULL)
+		return;
+	env = cursor->txn->db->env;
+	*cursor->link = cursor->next;
+	if (cursor->next != NULL)
+		cursor->next->link = cursor->link;
+	env->ops->memory(env, cursor, 0);
+}
+
+static enum bts_err cursor_give(struct bts_cursor *cursor, enum bts_err err, const struct node_cell *cell,
+	struct bts_slice *key, struct bts_slice *value)
+{
+	struct bts_slice bytes;
+
+	if (err)
+		return err;
+	if (value != NULL) {
+		err = tree_value(cursor->core.ctx, cell, &bytes);
+		if (err)
+			return err;
+		*value = bytes;
+	}
+	if (key != NULL)
+		*key = cell->key;
+	cursor->cell = *cell;
+	return BTS_OK;
+}
+
+static enum bts_err cursor_usable(struct bts_cursor *cursor)
+{
+	if (cursor->bucket->dropped)
+		return error_set(&cursor->txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+	return BTS_OK;
+}
+
+typedef enum bts_err cursor_step(struct tree_cursor *, struct node_cell *);
+
+static enum bts_err cursor_move(struct bts_cursor *cursor, cursor_step *step, struct bts_slice *key,
+	struct bts_slice *value)
+{
+	struct node_cell cell;
+	enum bts_err err = cursor_usable(cursor);
+
+	if (err == BTS_OK)
+		err = step(&cursor->core, &cell);
+	return cursor_give(cursor, err, &cell, key, value);
+}
+
+enum bts_err bts_cursor_first(struct bts_cursor *cursor, struct bts_slice *key, struct bts_slice *value)
+{
+	return cursor_move(cursor, tree_cursor_first, key, value);
+}
+
+enum bts_err bts_cursor_last(struct bts_cursor *cursor, struct bts_slice *key, struct bts_slice *value)
+{
+	return cursor_move(cursor, tree_cursor_last, key, value);
+}
+
+enum bts_err bts_cursor_next(struct bts_cursor *cursor, struct bts_slice *key, struct bts_slice *value)
+{
+	return cursor_move(cursor, tree_cursor_next, key, value);
+}
+
+enum bts_err bts_cursor_prev(struct bts_cursor *cursor, struct bts_slice *key, struct bts_slice *value)
+{
+	return cursor_move(cursor, tree_cursor_prev, key, value);
+}
+
+enum bts_err bts_cursor_seek(struct bts_cursor *cursor, struct bts_slice at, struct bts_slice *key, struct bts_slice *value)
+{
+	struct node_cell cell;
+	enum bts_err err = cursor_usable(cursor);
+
+	if (err == BTS_OK && at.size > BTS_KEY_MAX)
+		err = error_set(&cursor->txn->error, BTS_INVALID, 0, "key of %zu bytes (at most %d)", at.size, BTS_KEY_MAX);
+	if (err == BTS_OK && at.size == 0)
+		return bts_cursor_first(cursor, key, value);
+	if (err == BTS_OK)
+		err = tree_cursor_seek(&cursor->core, at, &cell);
+	return cursor_give(cursor, err, &cell, key, value);
+}
+
+bts_txid bts_cursor_version(const struct bts_cursor *cursor)
+{
+	const struct bts_txn *txn = cursor->txn;
+
+	return txn->group == NULL && cursor->cell.version > txn->own.record.txid ? 0 : cursor->cell.version;
+}

@@ -1,0 +1,354 @@
+/*
+ * Opening and closing a file (M1 to M3, I4, I6, I10, I11, G5).
+ *
+ * The first process to open recovers, alone: choose a slot, make it durable again unless the exit was clean, publish it.  A
+ * process that joins finds the head published.  A writer that joins is the heir of the writer before it: what that one
+ * may have written last is judged and made durable.  The last process to close seals.
+ */
+#include "db.h"
+
+#include "base/ensure.h"
+#include "base/fault.h"
+#include "error.h"
+#include "pending.h"
+#include "recover.h"
+#include "txn.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define DB_MAP_BYTES (UINT64_C(4) << 40)
+#define DB_OPEN_FLAGS (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER)
+
+void bts_options_init(struct bts_options *options)
+{
+	memset(options, 0, sizeof(*options));
+	options->size = sizeof(*options);
+}
+
+static enum bts_err db_check_options(const struct bts_options *given, struct bts_options *options, struct bts_error *error)
+{
+	bts_options_init(options);
+	if (given != NULL) {
+		if (given->size != sizeof(*options))
+			return error_set(error, BTS_INVALID, 0, "struct bts_options of %zu bytes: use bts_options_init",
+				given->size);
+		*options = *given;
+	}
+	if (options->flags & ~DB_OPEN_FLAGS ||
+		(options->flags & (BTS_OPEN_READ_ONLY | BTS_OPEN_FOLLOWER)) == (BTS_OPEN_READ_ONLY | BTS_OPEN_FOLLOWER))
+		return error_set(error, BTS_INVALID, 0, "bts_open: impossible flags %#x", options->flags);
+	if (options->page_size == 0)
+		options->page_size = BTS_PAGE_SIZE_MIN;
+	if (options->page_size < BTS_PAGE_SIZE_MIN || options->page_size > BTS_PAGE_SIZE_MAX ||
+		(options->page_size & (options->page_size - 1)) != 0)
+		return error_set(error, BTS_INVALID, 0, "page size %u (a power of two from %d to %d)", options->page_size,
+			BTS_PAGE_SIZE_MIN, BTS_PAGE_SIZE_MAX);
+	if (options->map_bytes == 0)
+		options->map_bytes = DB_MAP_BYTES;
+	if (options->env == NULL)
+		options->env = bts_env_posix();
+	return BTS_OK;
+}
+
+static struct bts *db_new(const struct bts_options *options, const char *path)
+{
+	struct bts_env *env = options->env;
+	struct bts *db = env->ops->memory(env, NULL, sizeof(*db));
+	size_t size = strlen(path) + 1;
+
+	if (db == NULL)
+		return NULL;
+	memset(db, 0, sizeof(*db));
+	db->env = env;
+	db->read_only = (options->flags & BTS_OPEN_READ_ONLY) != 0;
+	pthread_mutex_init(&db->build, NULL);
+	db->path = env->ops->memory(env, NULL, size);
+	db->snapshots = env->ops->memory(env, NULL, SHARED_READERS_MAX * sizeof(*db->snapshots));
+	if (db->path != NULL)
+		memcpy(db->path, path, size);
+	if (db->path == NULL || db->snapshots == NULL || queue_new(db)) {
+		db_free(db);
+		return NULL;
+	}
+	return db;
+}
+
+void db_free(struct bts *db)
+{
+	struct bts_env *env = db->env;
+
+	queue_free(db);
+	space_fini(&db->space);
+	pager_fini(&db->pager);
+	shared_close(db->shared);
+	if (db->file != NULL)
+		env->ops->file_close(db->file);
+	pthread_mutex_destroy(&db->build);
+	env->ops->memory(env, db->snapshots, 0);
+	env->ops->memory(env, db->path, 0);
+	env->ops->memory(env, db, 0);
+}
+
+enum bts_err db_may_write(struct bts *db, struct bts_error *error)
+{
+	if (!db->writer)
+		return error_set(error, BTS_READ_ONLY, 0, "%s is open for reading only", db->path);
+	if (shared_poisoned(db->shared))
+		return error_set(error, BTS_POISONED, 0,
+			"%s: an earlier write or flush failed; close it in every process and open it again", db->path);
+	return BTS_OK;
+}
+
+enum bts_err db_poison(struct bts *db, struct bts_error *error, int os, const char *what)
+{
+	shared_poison(db->shared);
+	return error_os(error, os == 0 ? EIO : os, "%s failed, %s is poisoned until every process has closed it", what,
+		db->path);
+}
+
+void db_reclaim(struct bts *db)
+{
+	bts_txid durable = db->slot.record.txid; /* before the readers are scanned (I1) */
+	size_t count = shared_readers(db->shared, db->snapshots, SHARED_READERS_MAX, NULL);
+
+	if (SABOTAGE(FAULT_I1_NO_READERS))
+		count = 0;
+	space_reclaim(&db->space, durable, db->snapshots, count);
+}
+
+static enum bts_err db_open_file(struct bts *db, const struct bts_options *options, struct bts_error *error)
+{
+	struct recover_create create = { .page_size = options->page_size, .role = META_PRIMARY };
+	struct bts_env *env = db->env;
+	enum bts_err err;
+	int os;
+
+	for (int tries = 0; tries < 2; tries++) {
+		os = env->ops->file_open(env, db->path, BTS_FILE_WRITE, &db->file);
+		if (db->read_only && (os == EACCES || os == EROFS || os == EPERM))
+			os = env->ops->file_open(env, db->path, BTS_FILE_READ, &db->file), db->unwritable = true;
+		if (os != ENOENT)
+			break;
+		if (options->flags & (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER))
+			return error_set(error, BTS_NOT_FOUND, os, "%s: no such file", db->path);
+		err = recover_create(env, db->path, &create, error);
+		if (err && err != BTS_EXISTS)
+			return err;
+	}
+	return os == 0 ? BTS_OK : error_os(error, os, "cannot open %s", db->path);
+}
+
+/* The state the handle stands on, whoever found it. */
+static void db_stand_on(struct bts *db, const struct recover_state *state)
+{
+	db->slot = state->slot;
+	db->slot_index = state->index;
+}
+
+static void db_publish(struct bts *db)
+{
+	shared_set_slot(db->shared, db->slot_index, db->slot.sequence);
+	shared_publish(db->shared, &db->slot.record);
+}
+
+/* Alone with the file: judge it, make it durable again when the exit was not clean (I6), publish. */
+static enum bts_err db_recover(struct bts *db, struct bts_error *error)
+{
+	struct recover_state *state = db->env->ops->memory(db->env, NULL, sizeof(*state));
+	enum bts_err err;
+
+	if (state == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
+	err = recover_choose(db->env, db->file, state, error);
+	if (err == BTS_OK && !state->clean && db->unwritable)
+		err = error_set(error, BTS_NEEDS_RECOVERY, 0,
+			"%s was not closed cleanly and this process may not write it", db->path);
+	if (err == BTS_OK && !state->clean)
+		err = recover_rewrite(db->env, db->file, state, error);
+	if (err)
+		goto done;
+	db_stand_on(db, state);
+	if (db->slot.pending_count != 0 && db->unwritable)
+		err = error_set(error, BTS_NEEDS_RECOVERY, 0, "%s has pages in %s.pending that are not home yet", db->path,
+			db->path);
+	else if (!db->unwritable && db->slot.role == META_FOLLOWER)
+		err = pending_recover(db, error);
+	if (err)
+		goto done;
+	shared_set_unclean(db->shared, !state->clean, state->fell_back, state->highest);
+	db_publish(db);
+	err = shared_settle(db->shared, error);
+done:
+	db->env->ops->memory(db->env, state, 0);
+	return err;
+}
+
+/* M2: what the writer before us may have written after its last publication. */
+static enum bts_err db_inherit(struct bts *db, struct bts_error *error)
+{
+	struct recover_state *state = db->env->ops->memory(db->env, NULL, sizeof(*state));
+	bts_txid durable = shared_head_txid(db->shared);
+	uint64_t sequence;
+	unsigned index;
+	enum bts_err err;
+
+	if (state == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
+	shared_slot(db->shared, &index, &sequence);
+	err = recover_inherit(db->env, db->file, index, durable, state, error);
+	if (err == BTS_OK)
+		err = recover_rewrite(db->env, db->file, state, error);
+	if (err == BTS_OK) {
+		db_stand_on(db, state);
+		if (db->slot.role == META_FOLLOWER)
+			err = pending_recover(db, error);
+	}
+	if (err == BTS_OK)
+		db_publish(db);
+	db->env->ops->memory(db->env, state, 0);
+	return err;
+}
+
+static enum bts_err db_check_role(struct bts *db, const struct bts_options *options, struct bts_error *error)
+{
+	bool wants = (options->flags & BTS_OPEN_FOLLOWER) != 0;
+
+	db->follower = db->slot.role == META_FOLLOWER;
+	if (wants && !db->follower)
+		return error_set(error, BTS_INVALID, 0, "%s is a primary's file, not a follower's", db->path);
+	if (!wants && db->follower)
+		return error_set(error, BTS_READ_ONLY, 0, "%s is a follower's file: it takes frames, not writes", db->path);
+	return BTS_OK;
+}
+
+static enum bts_err db_open_pager(struct bts *db, const struct bts_options *options, struct bts_error *error)
+{
+	return pager_init(&db->pager, db->env, db->file, db->slot.record.page_size, options->map_bytes, error);
+}
+
+/* A process that joins to read only: the role stands in either slot, of which one is whole at any time. */
+static enum bts_err db_learn_role(struct bts *db, struct bts_error *error)
+{
+	static const uint64_t offsets[2] = { 0, LAYOUT_META_B_OFFSET };
+	struct meta_slot *slot = db->env->ops->memory(db->env, NULL, sizeof(*slot));
+	uint8_t bytes[LAYOUT_META_SIZE];
+	enum bts_err err = BTS_CORRUPT;
+	size_t got;
+
+	if (slot == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
+	for (int i = 0; i < 2 && err; i++) {
+		int os = db->env->ops->file_pread(db->file, bytes, sizeof(bytes), offsets[i], &got);
+
+		err = os ? error_os(error, os, "cannot read %s", db->path) : BTS_CORRUPT;
+		if (os == 0 && got == sizeof(bytes))
+			err = meta_slot_decode(bytes, slot, error);
+	}
+	db->follower = err == BTS_OK && slot->role == META_FOLLOWER;
+	db->env->ops->memory(db->env, slot, 0);
+	return err;
+}
+
+static enum bts_err db_join(struct bts *db, bool alone, const struct bts_options *options, struct bts_error *error)
+{
+	enum bts_err err;
+
+	if (alone)
+		err = db_recover(db, error);
+	else
+		err = BTS_OK;
+	if (err)
+		return err;
+	if (db->read_only) {
+		shared_head(db->shared, &db->slot.record);
+		err = db_learn_role(db, error);
+		return err ? err : db_open_pager(db, options, error);
+	}
+	if (shared_poisoned(db->shared))
+		return error_set(error, BTS_POISONED, 0, "%s: poisoned; close it in every process and open it again", db->path);
+	err = shared_writer_enter(db->shared, error);
+	if (err)
+		return err;
+	if (!alone)
+		err = db_inherit(db, error);
+	if (err == BTS_OK)
+		err = db_check_role(db, options, error);
+	if (err == BTS_OK)
+		err = db_open_pager(db, options, error);
+	if (err == BTS_OK)
+		err = db_start_writing(db, error);
+	if (err == BTS_OK)
+		db->writer = true;
+	return err;
+}
+
+enum bts_err bts_open(const char *path, const struct bts_options *given, struct bts **out, struct bts_error *error)
+{
+	struct bts_options options;
+	struct bts *db;
+	bool alone = false;
+	enum bts_err err;
+
+	err = db_check_options(given, &options, error);
+	if (err)
+		return err;
+	db = db_new(&options, path);
+	if (db == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", path);
+	err = db_open_file(db, &options, error);
+	if (err == BTS_OK)
+		err = shared_open(db->env, db->path, db->file, &db->shared, &alone, error);
+	if (err == BTS_OK)
+		err = db_join(db, alone, &options, error);
+	if (err) {
+		db_free(db);
+		return err;
+	}
+	*out = db;
+	return BTS_OK;
+}
+
+/*
+ * I10.  Not by a process that only read after an unclean exit: the jump of I4 is still owed, and a seal would hide that.
+ * Not after poison: what the disk holds is unknown, the next opener judges it.
+ */
+static void db_seal(struct bts *db)
+{
+	bool unclean, fell_back;
+	struct recover_state *state;
+	struct bts_error ignored;
+	bts_txid highest;
+
+	if (db->unwritable || shared_poisoned(db->shared) || SABOTAGE(FAULT_I10_NO_SEAL) || !shared_last(db->shared))
+		return;
+	shared_unclean(db->shared, &unclean, &fell_back, &highest);
+	state = unclean ? NULL : db->env->ops->memory(db->env, NULL, sizeof(*state));
+	if (state == NULL)
+		return;
+	/* A failure here leaves an unclean exit, which the next opener handles. */
+	if (recover_choose(db->env, db->file, state, &ignored) == BTS_OK && !state->clean &&
+		(db->writer || recover_rewrite(db->env, db->file, state, &ignored) == BTS_OK)) {
+		enum bts_err err = recover_envelope(db->env, db->file, state, META_SEAL, &ignored);
+
+		(void)err;
+	}
+	db->env->ops->memory(db->env, state, 0);
+}
+
+void bts_close(struct bts *db)
+{
+	if (db == NULL)
+		return;
+	ENSURE(atomic_load(&db->transactions) == 0);
+	db_seal(db);
+	db_free(db);
+}
+
+enum bts_err bts_sync(struct bts *db, struct bts_error *error)
+{
+	if (db->writer)
+		return db_may_write(db, error);
+	return BTS_OK;
+}

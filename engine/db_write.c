@@ -1,0 +1,153 @@
+/* What a process does before it may write its first page: the opening commit (I4), a new epoch for a copied file (R3), the allocator (G5). */
+#include "db.h"
+
+#include "error.h"
+#include "recover.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define DB_EPOCH_JUMP (UINT64_C(1) << 31)
+
+/* R3: a file that is not where its slot was written is a copy; writing it under the same epoch would make two histories of one name. */
+static enum bts_err db_new_epoch(struct bts *db, struct recover_state *state, const struct bts_file_identity *id,
+	struct bts_error *error)
+{
+	struct commit_record *record = &state->slot.record;
+	struct commit_record before = *record;
+	uint16_t random;
+	int os;
+
+	os = db->env->ops->random(db->env, &record->epoch_random, sizeof(record->epoch_random));
+	if (os == 0)
+		os = db->env->ops->random(db->env, &random, sizeof(random));
+	if (os)
+		return error_os(error, os, "no random numbers for a new epoch");
+	record->epoch++;
+	record->txid = (state->highest > record->txid ? state->highest : record->txid) + DB_EPOCH_JUMP + (random | 1u);
+	if (record->txid >= LAYOUT_TXID_LIMIT)
+		return error_set(error, BTS_FULL, 0, "transaction numbers are used up");
+	record->time_ms = db->env->ops->realtime_ms(db->env);
+	history_segment_add(record, before.txid, before.chain, record->txid);
+	history_chain(record, NULL, 0);
+	history_append(record);
+	state->slot.inode = id->inode;
+	state->slot.birth_ns = id->birth_ns;
+	return recover_envelope(db->env, db->file, state, META_TWO_FLUSH, error);
+}
+
+static enum bts_err db_opening(struct bts *db, struct bts_error *error)
+{
+	struct bts_file_identity id;
+	struct recover_state *state;
+	bool unclean, fell_back, copied;
+	bts_txid highest;
+	enum bts_err err = BTS_OK;
+	int os = db->env->ops->file_identity(db->file, &id);
+
+	if (os)
+		return error_os(error, os, "cannot stat %s", db->path);
+	shared_unclean(db->shared, &unclean, &fell_back, &highest);
+	copied = db->slot.inode != id.inode || db->slot.birth_ns != id.birth_ns;
+	if (!unclean && !copied)
+		return BTS_OK;
+	state = db->env->ops->memory(db->env, NULL, sizeof(*state));
+	if (state == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
+	memset(state, 0, sizeof(*state));
+	state->slot = db->slot;
+	state->index = db->slot_index;
+	state->sequence = db->slot.sequence;
+	state->highest = highest > db->slot.record.txid ? highest : db->slot.record.txid;
+	if (db->follower) {
+		state->slot.inode = id.inode;
+		state->slot.birth_ns = id.birth_ns;
+		err = recover_envelope(db->env, db->file, state, META_TWO_FLUSH, error);
+	} else if (copied) {
+		err = db_new_epoch(db, state, &id, error);
+	} else {
+		err = recover_opening_commit(db->env, db->file, state, error);
+	}
+	if (err == BTS_OK) {
+		db->slot = state->slot;
+		db->slot_index = state->index;
+		shared_assign(db->shared, db->slot.record.txid);
+		shared_set_slot(db->shared, db->slot_index, db->slot.sequence);
+		shared_publish(db->shared, &db->slot.record);
+		shared_clear_unclean(db->shared);
+	}
+	db->env->ops->memory(db->env, state, 0);
+	return err;
+}
+
+/* The free set that a record describes, as a space of its own. */
+enum bts_err db_load_space(struct bts *db, const struct commit_record *record, struct space *space, struct bts_error *error)
+{
+	struct bts_error why = { 0 };
+	struct tree_ctx ctx = { .pager = &db->pager, .limit = record->high_water, .newest = record->txid, .error = &why };
+	enum bts_err err = space_init(space, db->env, record->first, record->high_water);
+
+	if (err)
+		return error_set(error, err, 0, "no memory for the free map");
+	err = freelog_load(&ctx, &record->free, space);
+	if (err) {
+		space_fini(space);
+		return error_set(error, err, why.os, "%s", why.text);
+	}
+	return BTS_OK;
+}
+
+/*
+ * G5: pages that a living reader's snapshot reaches but the newest commit does not: held back until readers as old as
+ * the oldest of them have gone.
+ */
+static enum bts_err db_hold_snapshot(struct bts *db, const struct commit_record *then, bts_txid oldest,
+	struct bts_error *error)
+{
+	struct space free_then;
+	struct space_run run;
+	bts_pgno at = 0, from = then->first;
+	enum bts_err err = db_load_space(db, then, &free_then, error);
+	bool more = true;
+
+	if (err)
+		return err;
+	while (err == BTS_OK && more) { /* the gaps between its free runs are what it reaches */
+		more = space_next_free(&free_then, &at, &run);
+		if (!more)
+			run = (struct space_run){ then->high_water, 0 };
+		for (bts_pgno p = from; err == BTS_OK && p < run.pgno; p++)
+			if (space_is_ready(&db->space, p))
+				err = space_hold(&db->space, (struct space_run){ p, 1 }, oldest, db->slot.record.txid);
+		from = run.pgno + run.count;
+	}
+	space_fini(&free_then);
+	return err ? error_set(error, err, 0, "no memory for the free map") : BTS_OK;
+}
+
+enum bts_err db_start_writing(struct bts *db, struct bts_error *error)
+{
+	struct commit_record *then;
+	size_t count;
+	enum bts_err err = db_opening(db, error);
+
+	if (err)
+		return err;
+	err = db_load_space(db, &db->slot.record, &db->space, error);
+	if (err)
+		return err;
+	then = db->env->ops->memory(db->env, NULL, sizeof(*then));
+	if (then == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
+	count = shared_readers(db->shared, db->snapshots, SHARED_READERS_MAX, NULL);
+	for (size_t i = 0; i < count && err == BTS_OK; i++) {
+		if (db->snapshots[i] >= db->slot.record.txid ||
+			shared_reader_record(db->shared, db->snapshots[i], then) != BTS_OK)
+			continue;
+		err = db_hold_snapshot(db, then, db->snapshots[0], error);
+	}
+	db->env->ops->memory(db->env, then, 0);
+	if (shared_assigned(db->shared) < db->slot.record.txid)
+		shared_assign(db->shared, db->slot.record.txid);
+	return err;
+}

@@ -1,0 +1,173 @@
+/*
+ * Chain, positions and segments of a database's history (R3).
+ *
+ * An opening commit (I4) is made before a tree can be changed, so it must find room inline however often
+ * opening is interrupted.  Commits therefore spill while some room is left; should even that be used up by
+ * openings alone, the newest opening takes the place of the one before, whose state it is.
+ */
+#include "history.h"
+
+#include "base/ensure.h"
+#include "base/siphash.h"
+#include "error.h"
+
+#define HISTORY_RECENT_SPARE 8u /* opening commits in a row that keep their positions */
+#define HISTORY_SEGMENT_SPARE 4u
+#define HISTORY_KEY_SIZE 9u
+#define HISTORY_SEGMENT_SIZE 40u
+
+ENSURE_STATIC(HISTORY_RECENT_SPARE < META_RECENT_MAX && HISTORY_SEGMENT_SPARE < META_SEGMENTS_INLINE);
+
+void history_chain(struct commit_record *record, const struct history_page *pages, size_t count)
+{
+	uint8_t head[16 + 4 + 8 + 8 + 3 * LAYOUT_POINTER_SIZE];
+	struct siphash hash;
+
+	memcpy(head, record->chain, 16);
+	bytes_put_u32(head + 16, record->epoch);
+	bytes_put_u64(head + 20, record->epoch_random);
+	bytes_put_u64(head + 28, record->txid);
+	layout_put_ptr(head + 36, &record->catalog.root);
+	layout_put_ptr(head + 52, &record->history.root);
+	layout_put_ptr(head + 68, &record->free.head);
+	siphash_init(&hash, record->database);
+	siphash_update(&hash, head, sizeof(head));
+	for (size_t i = 0; i < count; i++) {
+		struct page_ptr ptr = {pages[i].pgno, record->txid, pages[i].crc};
+		uint8_t bytes[LAYOUT_POINTER_SIZE];
+
+		layout_put_ptr(bytes, &ptr);
+		siphash_update(&hash, bytes, sizeof(bytes));
+	}
+	siphash_final(&hash, record->chain);
+}
+
+static struct bts_slice history_key(uint8_t bytes[HISTORY_KEY_SIZE], char kind, bts_txid txid)
+{
+	bytes[0] = (uint8_t)kind;
+	bytes_put_be64(bytes + 1, txid);
+	return (struct bts_slice){bytes, HISTORY_KEY_SIZE};
+}
+
+static void history_segment_bytes(const struct history_segment *segment, uint8_t bytes[HISTORY_SEGMENT_SIZE])
+{
+	bytes_put_u32(bytes, segment->epoch);
+	bytes_put_u64(bytes + 4, segment->epoch_random);
+	bytes_put_u48(bytes + 12, segment->last);
+	bytes_put_u48(bytes + 18, segment->first);
+	memcpy(bytes + 24, segment->chain, 16);
+}
+
+enum bts_err history_make_room(struct tree_ctx *ctx, struct commit_record *record)
+{
+	uint8_t key[HISTORY_KEY_SIZE], bytes[HISTORY_SEGMENT_SIZE];
+	enum bts_err err;
+
+	if (record->recent_count < META_RECENT_MAX - HISTORY_RECENT_SPARE &&
+		record->segment_count <= META_SEGMENTS_INLINE - HISTORY_SEGMENT_SPARE)
+		return BTS_OK;
+	for (uint32_t i = 0; i < record->recent_count; i++) {
+		const struct history_entry *entry = &record->recent[i];
+
+		err = tree_put(ctx, &record->history, history_key(key, 'h', entry->txid),
+			(struct bts_slice){entry->chain, sizeof(entry->chain)}, ctx->stamp);
+		if (err)
+			return err;
+	}
+	for (uint32_t i = 0; i < record->segment_count; i++) {
+		history_segment_bytes(&record->segments[i], bytes);
+		err = tree_put(ctx, &record->history, history_key(key, 's', record->segments[i].first),
+			(struct bts_slice){bytes, sizeof(bytes)}, ctx->stamp);
+		if (err)
+			return err;
+	}
+	record->recent_count = 0;
+	record->segment_count = 0;
+	return BTS_OK;
+}
+
+void history_append(struct commit_record *record)
+{
+	struct history_entry *entry;
+
+	if (record->recent_count == META_RECENT_MAX)
+		record->recent_count--;
+	entry = &record->recent[record->recent_count++];
+	entry->txid = record->txid;
+	memcpy(entry->chain, record->chain, sizeof(entry->chain));
+}
+
+void history_segment_add(struct commit_record *record, bts_txid last, const uint8_t chain[16], bts_txid first)
+{
+	struct history_segment *segment;
+
+	ENSURE(last < first);
+	/* Full: openings only, so that this gap follows the last one at once (a hostile record may say
+	 * otherwise). */
+	if (record->segment_count == META_SEGMENTS_INLINE) {
+		record->segments[META_SEGMENTS_INLINE - 1].first = first;
+		return;
+	}
+	segment = &record->segments[record->segment_count++];
+	segment->epoch = record->epoch;
+	segment->epoch_random = record->epoch_random;
+	segment->last = last;
+	segment->first = first;
+	memcpy(segment->chain, chain, sizeof(segment->chain));
+}
+
+/* The chain at txid: BTS_NOT_FOUND when this history has no commit of that number. */
+static enum bts_err history_find(
+	struct tree_ctx *ctx, const struct commit_record *record, bts_txid txid, uint8_t chain[16])
+{
+	uint8_t key[HISTORY_KEY_SIZE];
+	struct tree_hit hit;
+	enum bts_err err;
+
+	for (uint32_t i = record->recent_count; i-- > 0;) {
+		if (record->recent[i].txid == txid) {
+			memcpy(chain, record->recent[i].chain, 16);
+			return BTS_OK;
+		}
+	}
+	err = tree_get(ctx, &record->history, history_key(key, 'h', txid), &hit);
+	if (err)
+		return err;
+	if (hit.cell.extent || hit.cell.value.size != 16)
+		return error_set(ctx->error, BTS_CORRUPT, 0, "history of transaction %llu: not a chain",
+			(unsigned long long)txid);
+	memcpy(chain, hit.cell.value.data, 16);
+	return BTS_OK;
+}
+
+enum bts_err history_standing(struct tree_ctx *ctx, struct commit_record *record,
+	const struct bts_position *claimed, enum bts_standing *standing)
+{
+	static const uint8_t none[16];
+	bool same_database = !memcmp(claimed->database, record->database, 16);
+	bool nameless = !claimed->txid && !memcmp(claimed->database, none, 16);
+	uint8_t chain[16];
+	enum bts_err err;
+
+	if (!same_database && !nameless)
+		*standing = BTS_STANDING_WRONG_DATABASE;
+	else if (!claimed->txid)
+		*standing = BTS_STANDING_EMPTY;
+	else if (claimed->epoch > record->epoch)
+		*standing = BTS_STANDING_AHEAD;
+	else if (claimed->epoch == record->epoch && claimed->epoch_random != record->epoch_random)
+		*standing = BTS_STANDING_DIVERGED;
+	else if (claimed->txid > record->txid)
+		*standing = claimed->epoch == record->epoch ? BTS_STANDING_AHEAD : BTS_STANDING_DIVERGED;
+	else {
+		err = history_find(ctx, record, claimed->txid, chain);
+		if (err == BTS_NOT_FOUND)
+			*standing = BTS_STANDING_BASE_UNKNOWN;
+		else if (err)
+			return err;
+		else
+			*standing = memcmp(chain, claimed->chain, 16) ? BTS_STANDING_DIVERGED
+								      : BTS_STANDING_KNOWN;
+	}
+	return BTS_OK;
+}

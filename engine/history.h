@@ -1,0 +1,37 @@
+/*
+ * Which commits this database has had (R3): a map txid -> chain and the table of segments.
+ *
+ * The newest META_RECENT_MAX positions and META_SEGMENTS_INLINE segments stand in the commit record; when they are full, they are
+ * moved to the history tree (an ordinary tree, id LAYOUT_TREE_HISTORY): key 'h' + txid big-endian 8 -> chain 16; key
+ * 's' + first txid big-endian 8 -> segment.  Dense for 2^20 commits; thinning older ones comes later (the tree only grows now).
+ */
+#ifndef HISTORY_H
+#define HISTORY_H
+
+#include "meta.h"
+
+/*
+ * chain' = SipHash-2-4-128(key = database id; chain, epoch, epoch random, txid, root pointers, then (pgno, birth, crc) of every
+ * new page in the order they were placed).
+ */
+struct history_page { /* one new page of a commit */
+	bts_pgno pgno;
+	uint32_t crc;
+};
+void history_chain(struct commit_record *record, const struct history_page *pages, size_t count); /* sets record->chain */
+
+/*
+ * Before a commit is sealed: make room for one more position (and for what history_segment_add added).  When the inline tables are
+ * full they are moved into record->history through ctx (dirty pages of the commit).
+ */
+enum bts_err history_make_room(struct tree_ctx *, struct commit_record *);
+/* Append (record->txid, record->chain) to the inline table; there must be room. */
+void history_append(struct commit_record *);
+/* Note a gap; adjacent gaps without commits between are merged, so there is always room. */
+void history_segment_add(struct commit_record *, bts_txid last, const uint8_t chain[16], bts_txid first);
+
+/* How a claimed position stands to the history that record and its tree hold. */
+enum bts_err history_standing(struct tree_ctx *, struct commit_record *record, const struct bts_position *claimed,
+	enum bts_standing *standing);
+
+#endif

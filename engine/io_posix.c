@@ -1,0 +1,360 @@
+/*
+ * The environment of production: struct bts_env on Linux system calls.
+ *
+ * Locks are of the open file description (F_OFD_*): they belong to the handle, not to the process, so two
+ * handles of one process exclude each other and closing one never drops the locks of the other.
+ */
+#include <btree_store/env.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+struct io_posix_file {
+	struct bts_file file;
+	int fd;
+};
+
+static int io_posix_fd(const struct bts_file *file)
+{
+	return ((const struct io_posix_file *)file)->fd;
+}
+
+static int io_posix_file_open(struct bts_env *env, const char *path, unsigned flags, struct bts_file **file)
+{
+	struct io_posix_file *f;
+	int mode = O_CLOEXEC | (flags & BTS_FILE_WRITE ? O_RDWR : O_RDONLY);
+	int err;
+
+	if (flags & BTS_FILE_CREATE)
+		mode |= O_CREAT;
+	if (flags & BTS_FILE_EXCL)
+		mode |= O_EXCL;
+	if (flags & BTS_FILE_TRUNCATE)
+		mode |= O_TRUNC;
+	f = malloc(sizeof(*f));
+	if (!f)
+		return ENOMEM;
+	f->file.env = env;
+	do {
+		f->fd = open(path, mode, 0666);
+	} while (f->fd < 0 && errno == EINTR);
+	if (f->fd < 0) {
+		err = errno;
+		free(f);
+		return err;
+	}
+	*file = &f->file;
+	return 0;
+}
+
+static void io_posix_file_close(struct bts_file *file)
+{
+	if (!file)
+		return;
+	/* Not retried: on Linux the descriptor is gone even after EINTR. */
+	close(io_posix_fd(file));
+	free(file);
+}
+
+static int io_posix_file_pread(struct bts_file *file, void *data, size_t size, uint64_t offset, size_t *got)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n =
+			pread(io_posix_fd(file), (char *)data + done, size - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	*got = done;
+	return 0;
+}
+
+static int io_posix_file_pwritev(struct bts_file *file, struct iovec *iov, int count, uint64_t offset)
+{
+	while (count > 0) {
+		ssize_t n = pwritev(io_posix_fd(file), iov, count < IOV_MAX ? count : IOV_MAX, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		offset += (uint64_t)n;
+		if (n == 0 && iov->iov_len > 0)
+			return EIO;
+		while (count > 0 && (size_t)n >= iov->iov_len) {
+			n -= (ssize_t)iov->iov_len;
+			iov++;
+			count--;
+		}
+		if (count > 0) {
+			iov->iov_base = (char *)iov->iov_base + n;
+			iov->iov_len -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+static int io_posix_file_sync(struct bts_file *file)
+{
+	/* Not retried after EINTR: what a second call says of the pages of the first is not to be trusted. */
+	return fdatasync(io_posix_fd(file)) ? errno : 0;
+}
+
+static int io_posix_file_truncate(struct bts_file *file, uint64_t size)
+{
+	int rc;
+
+	do {
+		rc = ftruncate(io_posix_fd(file), (off_t)size);
+	} while (rc && errno == EINTR);
+	return rc ? errno : 0;
+}
+
+static int io_posix_file_reserve(struct bts_file *file, uint64_t size)
+{
+	int rc;
+
+	do {
+		rc = fallocate(io_posix_fd(file), 0, 0, (off_t)size);
+	} while (rc && errno == EINTR);
+	return rc ? errno : 0;
+}
+
+static int io_posix_file_identity(struct bts_file *file, struct bts_file_identity *identity)
+{
+	struct statx stx;
+
+	if (statx(io_posix_fd(file), "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &stx))
+		return errno;
+	memset(identity, 0, sizeof(*identity));
+	identity->device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
+	identity->inode = stx.stx_ino;
+	if (stx.stx_mask & STATX_BTIME)
+		identity->birth_ns =
+			(uint64_t)stx.stx_btime.tv_sec * UINT64_C(1000000000) + stx.stx_btime.tv_nsec;
+	identity->size = stx.stx_size;
+	identity->links = stx.stx_nlink;
+	return 0;
+}
+
+static int io_posix_file_map(struct bts_file *file, size_t size, const uint8_t **base)
+{
+	void *at = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, io_posix_fd(file), 0);
+
+	if (at == MAP_FAILED)
+		return errno;
+	*base = at;
+	return 0;
+}
+
+static int io_posix_file_map_shared(struct bts_file *file, size_t size, void **base)
+{
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, io_posix_fd(file), 0);
+
+	if (at == MAP_FAILED)
+		return errno;
+	*base = at;
+	return 0;
+}
+
+static void io_posix_file_unmap(struct bts_file *file, const void *base, size_t size)
+{
+	(void)file;
+	if (base)
+		munmap((void *)(uintptr_t)base, size);
+}
+
+static struct flock io_posix_range(uint64_t offset, uint64_t size, short type)
+{
+	return (struct flock){
+		.l_type = type,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)offset,
+		.l_len = (off_t)size,
+	};
+}
+
+static int io_posix_file_lock(
+	struct bts_file *file, uint64_t offset, uint64_t size, enum bts_lock_kind kind, int wait)
+{
+	short type = kind == BTS_LOCK_NONE ? F_UNLCK : kind == BTS_LOCK_SHARED ? F_RDLCK : F_WRLCK;
+	struct flock range = io_posix_range(offset, size, type);
+	int rc;
+
+	do {
+		rc = fcntl(io_posix_fd(file), wait ? F_OFD_SETLKW : F_OFD_SETLK, &range);
+	} while (rc && errno == EINTR);
+	if (!rc)
+		return 0;
+	return errno == EACCES ? EAGAIN : errno;
+}
+
+static int io_posix_file_lock_test(struct bts_file *file, uint64_t offset, uint64_t size, int *held)
+{
+	struct flock range = io_posix_range(offset, size, F_WRLCK);
+
+	if (fcntl(io_posix_fd(file), F_OFD_GETLK, &range))
+		return errno;
+	*held = range.l_type != F_UNLCK;
+	return 0;
+}
+
+static int io_posix_path_link(struct bts_env *env, const char *from, const char *to)
+{
+	(void)env;
+	return link(from, to) ? errno : 0;
+}
+
+static int io_posix_path_unlink(struct bts_env *env, const char *path)
+{
+	(void)env;
+	return unlink(path) ? errno : 0;
+}
+
+static int io_posix_path_sync_dir(struct bts_env *env, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	size_t length = slash ? (size_t)(slash - path) : 0;
+	char dir[PATH_MAX];
+	int fd, err;
+
+	(void)env;
+	if (length >= sizeof(dir))
+		return ENAMETOOLONG;
+	if (!slash) {
+		strcpy(dir, ".");
+	} else {
+		length += length == 0; /* the root keeps its slash */
+		memcpy(dir, path, length);
+		dir[length] = '\0';
+	}
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	err = fsync(fd) ? errno : 0;
+	close(fd);
+	return err;
+}
+
+static int io_posix_wait(struct bts_env *env, const uint32_t *word, uint32_t expected, unsigned timeout_ms)
+{
+	struct timespec timeout = {timeout_ms / 1000, (long)(timeout_ms % 1000) * 1000000};
+
+	(void)env;
+	/* Not FUTEX_PRIVATE: the waker may be another process. */
+	if (!syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0))
+		return 0;
+	return errno == EAGAIN || errno == EINTR ? 0 : errno;
+}
+
+static void io_posix_wake(struct bts_env *env, const uint32_t *word)
+{
+	(void)env;
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+static uint64_t io_posix_now_ms(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static uint64_t io_posix_clock_ms(struct bts_env *env)
+{
+	(void)env;
+	/* Boot time goes on while the machine sleeps; a deadline that stood still then would be too late. */
+	return io_posix_now_ms(CLOCK_BOOTTIME);
+}
+
+static uint64_t io_posix_realtime_ms(struct bts_env *env)
+{
+	(void)env;
+	return io_posix_now_ms(CLOCK_REALTIME);
+}
+
+static int io_posix_random(struct bts_env *env, void *data, size_t size)
+{
+	size_t done = 0;
+
+	(void)env;
+	while (done < size) {
+		ssize_t n = getrandom((char *)data + done, size - done, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+static void *io_posix_memory(struct bts_env *env, void *old, size_t size)
+{
+	(void)env;
+	if (size == 0) {
+		free(old);
+		return NULL;
+	}
+	return realloc(old, size);
+}
+
+static int io_posix_fault(struct bts_env *env, const char *point)
+{
+	(void)env;
+	(void)point;
+	return 0;
+}
+
+static const struct bts_env_ops io_posix_ops = {
+	.file_open = io_posix_file_open,
+	.file_close = io_posix_file_close,
+	.file_pread = io_posix_file_pread,
+	.file_pwritev = io_posix_file_pwritev,
+	.file_sync = io_posix_file_sync,
+	.file_truncate = io_posix_file_truncate,
+	.file_reserve = io_posix_file_reserve,
+	.file_identity = io_posix_file_identity,
+	.file_map = io_posix_file_map,
+	.file_map_shared = io_posix_file_map_shared,
+	.file_unmap = io_posix_file_unmap,
+	.file_lock = io_posix_file_lock,
+	.file_lock_test = io_posix_file_lock_test,
+	.path_link = io_posix_path_link,
+	.path_unlink = io_posix_path_unlink,
+	.path_sync_dir = io_posix_path_sync_dir,
+	.wait = io_posix_wait,
+	.wake = io_posix_wake,
+	.clock_ms = io_posix_clock_ms,
+	.realtime_ms = io_posix_realtime_ms,
+	.random = io_posix_random,
+	.memory = io_posix_memory,
+	.fault = io_posix_fault,
+};
+
+struct bts_env *bts_env_posix(void)
+{
+	static struct bts_env env = {&io_posix_ops};
+
+	return &env;
+}

@@ -1,0 +1,98 @@
+/*
+ * The commit record (what is shipped) and the meta slot around it (what is local to a file), with their bytes.
+ *
+ * A slot is LAYOUT_META_SIZE bytes at 0 (A) or LAYOUT_META_B_OFFSET (B).  Its envelope says how it was written (mode), what
+ * must verify before it may be believed (manifest), which root the other slot holds, and whose file this is.
+ */
+#ifndef META_H
+#define META_H
+
+#include "freelog.h"
+#include "tree.h"
+#include <btree_store/ship.h>
+
+#define META_MAGIC "BTSTORE\n"
+#define META_FORMAT 0u
+#define META_MANIFEST_MAX 128u               /* runs */
+#define META_MANIFEST_BYTES (1u << 20)       /* a larger commit is made in two-flush mode (I3) */
+#define META_JUMP ((UINT64_C(1) << 20) + 1)  /* J of I4 */
+#define META_RECENT_MAX 40u
+#define META_SEGMENTS_INLINE 8u
+
+enum meta_mode { META_ONE_FLUSH = 1, META_TWO_FLUSH = 2, META_SEAL = 3 };
+enum meta_role { META_PRIMARY = 1, META_FOLLOWER = 2 };
+
+struct history_entry { /* one published txid and its chain */
+	bts_txid txid;
+	uint8_t chain[16];
+};
+
+/* An unclean open, promotion or restore: transaction numbers (last, first) were never committed (R3). */
+struct history_segment {
+	uint32_t epoch;
+	uint64_t epoch_random;
+	bts_txid last;       /* before */
+	uint8_t chain[16];   /* at last */
+	bts_txid first;      /* after */
+};
+
+struct commit_record {
+	uint8_t database[16];
+	uint32_t epoch;
+	uint64_t epoch_random;
+	bts_txid txid;        /* published txid: of the batch's last transaction */
+	uint8_t chain[16];
+	uint64_t time_ms;     /* CLOCK_REALTIME at commit */
+	uint32_t page_size;
+	uint32_t next_tree;   /* id for the next bucket */
+	bts_pgno first, high_water;
+	uint64_t features;    /* must-understand bits; 0 in version 0 */
+	struct tree catalog;  /* id LAYOUT_TREE_CATALOG */
+	struct tree history;  /* id LAYOUT_TREE_HISTORY */
+	uint64_t buckets;
+	struct freelog free;
+	uint32_t recent_count; /* newest positions, oldest first; the last one is this commit's */
+	struct history_entry recent[META_RECENT_MAX];
+	uint32_t segment_count; /* not yet in the history tree */
+	struct history_segment segments[META_SEGMENTS_INLINE];
+};
+
+struct meta_run { /* a manifest entry: content crc over count pages */
+	bts_pgno pgno;
+	uint32_t count; /* 1 .. 65535 */
+	uint32_t crc;
+};
+
+struct meta_slot {
+	uint64_t sequence;       /* +1 at every slot write (except I6's rewriting) */
+	enum meta_mode mode;
+	enum meta_role role;
+	bts_txid durable;        /* D: the txid in the other slot; the fallback must be exactly this one (I3) */
+	uint64_t durable_sequence; /* and its slot sequence */
+	uint8_t node[16];
+	uint64_t inode, birth_ns; /* identity of the file written, for noticing copies (R3) */
+	uint64_t pending_salt;   /* follower: .pending records that belong to this commit (R5) */
+	uint32_t pending_count;  /* 0: none needed */
+	uint32_t manifest_count;
+	struct meta_run manifest[META_MANIFEST_MAX];
+	struct commit_record record;
+};
+
+/* Exact bytes; *size <= BTS_RECORD_MAX.  The record inside a slot has the same form. */
+size_t meta_record_encode(const struct commit_record *, uint8_t bytes[BTS_RECORD_MAX]);
+/* Hostile bytes: every count, bound and relation is checked.  BTS_CORRUPT or BTS_VERSION with a text. */
+enum bts_err meta_record_decode(const void *bytes, size_t size, struct commit_record *, struct bts_error *);
+
+void meta_slot_encode(const struct meta_slot *, uint8_t bytes[LAYOUT_META_SIZE]);
+/* BTS_CORRUPT: crc or content; BTS_VERSION: newer format, foreign byte order or unknown must-understand bit;
+ * BTS_INVALID: no magic at all (not a database). */
+enum bts_err meta_slot_decode(const uint8_t bytes[LAYOUT_META_SIZE], struct meta_slot *, struct bts_error *);
+
+/* Magic and crc are right: somebody wrote all of it, whether or not decoding it works. */
+bool meta_slot_intact(const uint8_t bytes[LAYOUT_META_SIZE]);
+
+/* Digest of the root pointers and identity: equal digests, equal databases. */
+void meta_root_digest(const struct commit_record *, uint8_t digest[16]);
+void meta_position(const struct commit_record *, struct bts_position *);
+
+#endif

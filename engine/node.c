@@ -1,0 +1,468 @@
+/* Slotted pages: search, insertion, removal.  What the bytes mean stands in node.h. */
+#include "node.h"
+#include "node_cell.h"
+#include "base/ensure.h"
+
+void node_init(uint8_t *page, uint32_t page_size, uint32_t tree, unsigned level)
+{
+	memset(page, 0, page_size);
+	page[4] = level ? LAYOUT_BRANCH : LAYOUT_LEAF;
+	page[5] = (uint8_t)level;
+	layout_set_tree(page, tree);
+	layout_set_pages(page, 1);
+	layout_set_heap(page, page_size);
+}
+
+bool node_fits_inline(uint32_t page_size, size_t key_size, uint64_t value_size)
+{
+	return value_size <= page_size / 4 &&
+		NODE_SLOT_SIZE + NODE_LEAF_CELL + key_size + value_size <= node_capacity(page_size) / 2;
+}
+
+struct bts_slice node_key(const uint8_t *page, unsigned index)
+{
+	unsigned before = node_is_leaf(page) ? NODE_LEAF_CELL : NODE_BRANCH_CELL;
+
+	return (struct bts_slice){ page + node_slot_offset(page, index) + before, node_slot_key_size(page, index) };
+}
+
+/* First slot in [first, count) whose head is >= head. */
+static unsigned node_lower_head(const uint8_t *page, unsigned first, unsigned count, uint32_t head)
+{
+	const uint8_t *at = page + node_slot_at(first) + 4;
+	size_t left = count - first;
+
+	while (left > 1) {
+		size_t half = left / 2;
+
+		__builtin_prefetch(at + half / 2 * NODE_SLOT_SIZE);
+		__builtin_prefetch(at + (half + half / 2) * NODE_SLOT_SIZE);
+		at += bytes_get_u32(at + (half - 1) * NODE_SLOT_SIZE) < head ? half * NODE_SLOT_SIZE : 0;
+		left -= half;
+	}
+	if (left)
+		at += bytes_get_u32(at) < head ? NODE_SLOT_SIZE : 0;
+	return (unsigned)(at - page - LAYOUT_HEADER_SIZE) / NODE_SLOT_SIZE;
+}
+
+/* Among slots from `at` on, whose heads are >= head and the first equal: the first whose key is >= key. */
+static unsigned node_lower_key(const uint8_t *page, unsigned at, unsigned count, uint32_t head, struct bts_slice key,
+	bool *exact)
+{
+	unsigned prefix = layout_prefix(page);
+	unsigned end = count;
+	int order = node_compare(node_key(page, at), key, prefix);
+
+	if (order >= 0) {
+		*exact = order == 0;
+		return at;
+	}
+	at++;
+	while (at < end) {
+		unsigned middle = at + (end - at) / 2;
+
+		order = node_slot_head(page, middle) > head ? 1 : node_compare(node_key(page, middle), key, prefix);
+		if (order == 0)
+			*exact = true;
+		if (order < 0)
+			at = middle + 1;
+		else
+			end = middle;
+	}
+	return at;
+}
+
+/*
+ * Heads are compared first, as if the key had the prefix; whether it has is then looked up in a cell that the caller
+ * is going to touch anyway: of a leaf the one found, of a branch the one before.
+ */
+unsigned node_search(const uint8_t *page, struct bts_slice key, bool *exact)
+{
+	unsigned first = node_first(page), count = layout_count(page), prefix = layout_prefix(page);
+	uint32_t head = node_head(key, prefix);
+	unsigned at;
+
+	*exact = false;
+	if (count <= first)
+		return count;
+	at = node_lower_head(page, first, count, head);
+	if (prefix) {
+		unsigned near = at == count || (first && at > first) ? at - 1 : at;
+		size_t size = key.size < prefix ? key.size : prefix;
+		int order = memcmp(key.data, node_key(page, near).data, size);
+
+		if (order < 0 || (order == 0 && key.size < prefix))
+			return first;
+		if (order > 0)
+			return count;
+	}
+	if (at == count || node_slot_head(page, at) != head)
+		return at;
+	return node_lower_key(page, at, count, head, key, exact);
+}
+
+unsigned node_child_index(const uint8_t *page, struct bts_slice key)
+{
+	bool exact;
+	unsigned at = node_search(page, key, &exact);
+
+	return exact ? at : at - 1;
+}
+
+void node_cell(const uint8_t *page, unsigned index, struct node_cell *cell)
+{
+	const uint8_t *at = page + node_slot_offset(page, index);
+	unsigned length = node_slot_length(page, index);
+	unsigned key_size = length & ~NODE_EXTENT_BIT;
+	const uint8_t *value = at + NODE_LEAF_CELL + key_size;
+
+	*cell = (struct node_cell){
+		.key = { at + NODE_LEAF_CELL, key_size },
+		.version = bytes_get_u48(at),
+		.extent = (length & NODE_EXTENT_BIT) != 0,
+	};
+	if (cell->extent) {
+		cell->size = bytes_get_u64(value);
+		cell->ptr = layout_get_ptr(value + 8);
+	} else {
+		cell->value = (struct bts_slice){ value, bytes_get_u16(at + 6) };
+	}
+}
+
+/* Where the pointer of a branch cell, or of a leaf cell with an extent, stands. */
+static unsigned node_pointer_at(const uint8_t *page, unsigned index)
+{
+	unsigned offset = node_slot_offset(page, index);
+
+	if (!node_is_leaf(page))
+		return offset;
+	ENSURE(node_slot_length(page, index) & NODE_EXTENT_BIT);
+	return offset + NODE_LEAF_CELL + node_slot_key_size(page, index) + 8;
+}
+
+struct page_ptr node_child(const uint8_t *page, unsigned index)
+{
+	return layout_get_ptr(page + node_slot_offset(page, index));
+}
+
+void node_set_child(uint8_t *page, unsigned index, const struct page_ptr *ptr)
+{
+	layout_put_ptr(page + node_pointer_at(page, index), ptr);
+}
+
+/* Bytes between the slots and the heap. */
+static uint32_t node_gap(const uint8_t *page)
+{
+	return layout_heap(page) - node_slot_at(layout_count(page));
+}
+
+uint32_t node_room(const uint8_t *page, uint32_t page_size)
+{
+	(void)page_size;
+	return node_gap(page) + layout_dead(page);
+}
+
+uint32_t node_used(const uint8_t *page, uint32_t page_size)
+{
+	return node_capacity(page_size) - node_room(page, page_size);
+}
+
+uint32_t node_leaf_need(const struct node_cell *cell)
+{
+	size_t value = cell->extent ? NODE_EXTENT_CELL : cell->value.size;
+
+	return (uint32_t)(NODE_SLOT_SIZE + NODE_LEAF_CELL + cell->key.size + value);
+}
+
+uint32_t node_branch_need(struct bts_slice key)
+{
+	return (uint32_t)(NODE_SLOT_SIZE + NODE_BRANCH_CELL + key.size);
+}
+
+static uint32_t node_size_at(const uint8_t *page, unsigned index)
+{
+	return node_cell_size(page + node_slot_offset(page, index), node_is_leaf(page), node_slot_length(page, index));
+}
+
+uint32_t node_need(const uint8_t *page, unsigned index)
+{
+	return NODE_SLOT_SIZE + node_size_at(page, index);
+}
+
+/* Lay the cells out anew, adjoining in slot order. */
+static void node_compact(uint8_t *page, uint32_t page_size)
+{
+	uint8_t old[BTS_PAGE_SIZE_MAX];
+	uint32_t heap = layout_heap(page), to = page_size;
+	unsigned count = layout_count(page);
+	bool leaf = node_is_leaf(page);
+
+	memcpy(old + heap, page + heap, page_size - heap);
+	for (unsigned i = 0; i < count; i++) {
+		unsigned from = node_slot_offset(page, i);
+		uint32_t size = node_cell_size(old + from, leaf, node_slot_length(page, i));
+
+		to -= size;
+		memcpy(page + to, old + from, size);
+		bytes_put_u16(page + node_slot_at(i), (uint16_t)to);
+	}
+	memset(page + heap, 0, to - heap);
+	layout_set_heap(page, to);
+	layout_set_dead(page, 0);
+}
+
+static bool node_make_room(uint8_t *page, uint32_t page_size, uint32_t need)
+{
+	if (need <= node_gap(page))
+		return true;
+	if (need > node_room(page, page_size))
+		return false;
+	node_compact(page, page_size);
+	return true;
+}
+
+static void node_set_head(uint8_t *page, unsigned index, unsigned prefix)
+{
+	bytes_put_u32(page + node_slot_at(index) + 4, node_head(node_key(page, index), prefix));
+}
+
+/* Set the prefix; heads of slots below `fresh` are right for the former one. */
+static void node_set_prefix(uint8_t *page, unsigned prefix, unsigned fresh)
+{
+	unsigned from = prefix == layout_prefix(page) ? fresh : node_first(page);
+	unsigned count = layout_count(page);
+
+	layout_set_prefix(page, (uint16_t)prefix);
+	for (unsigned i = from; i < count; i++)
+		node_set_head(page, i, prefix);
+}
+
+/* The widest prefix, given that keys ascend; slots below `fresh` have heads already. */
+static void node_widen(uint8_t *page, unsigned fresh)
+{
+	unsigned first = node_first(page), count = layout_count(page);
+	size_t prefix = 0;
+
+	if (count > first)
+		prefix = node_common(node_key(page, first), node_key(page, count - 1));
+	node_set_prefix(page, (unsigned)prefix, fresh > first ? fresh : first);
+}
+
+/* A cell at the lower end of the heap and its slot; there is room.  The head is still to be set. */
+static uint8_t *node_open(uint8_t *page, unsigned index, unsigned length, uint32_t size)
+{
+	unsigned count = layout_count(page);
+	uint32_t heap = layout_heap(page) - size;
+	uint8_t *slot = page + node_slot_at(index);
+
+	memmove(slot + NODE_SLOT_SIZE, slot, (count - index) * NODE_SLOT_SIZE);
+	bytes_put_u16(slot, (uint16_t)heap);
+	bytes_put_u16(slot + 2, (uint16_t)length);
+	bytes_put_u32(slot + 4, 0);
+	layout_set_count(page, (uint16_t)(count + 1));
+	layout_set_heap(page, heap);
+	return page + heap;
+}
+
+/* The key at index is new: narrow the prefix to what it shares, and set its head. */
+static void node_admit(uint8_t *page, unsigned index)
+{
+	unsigned first = node_first(page), count = layout_count(page), prefix = layout_prefix(page);
+	struct bts_slice key = node_key(page, index);
+	unsigned other = index == first ? first + 1 : first;
+
+	layout_set_hint(page, (uint16_t)index);
+	if (index < first)
+		return;
+	if (count == first + 1) {
+		layout_set_prefix(page, (uint16_t)key.size);
+		return; /* nothing behind the prefix: the head is 0 */
+	}
+	if (prefix) {
+		struct bts_slice shared = { node_key(page, other).data, prefix };
+		unsigned common = (unsigned)node_common(key, shared);
+
+		if (common < prefix) {
+			node_set_prefix(page, common, 0);
+			return;
+		}
+	}
+	node_set_head(page, index, prefix);
+}
+
+bool node_leaf_insert(uint8_t *page, uint32_t page_size, unsigned index, const struct node_cell *cell)
+{
+	uint32_t need = node_leaf_need(cell);
+	uint8_t *at, *value;
+
+	ENSURE(node_is_leaf(page) && index <= layout_count(page));
+	if (!node_make_room(page, page_size, need))
+		return false;
+	at = node_open(page, index, (unsigned)cell->key.size | (cell->extent ? NODE_EXTENT_BIT : 0),
+		need - NODE_SLOT_SIZE);
+	bytes_put_u48(at, cell->version);
+	bytes_put_u16(at + 6, cell->extent ? 0 : (uint16_t)cell->value.size);
+	memcpy(at + NODE_LEAF_CELL, cell->key.data, cell->key.size);
+	value = at + NODE_LEAF_CELL + cell->key.size;
+	if (cell->extent) {
+		bytes_put_u64(value, cell->size);
+		layout_put_ptr(value + 8, &cell->ptr);
+	} else if (cell->value.size) {
+		memcpy(value, cell->value.data, cell->value.size);
+	}
+	node_admit(page, index);
+	return true;
+}
+
+bool node_branch_insert(uint8_t *page, uint32_t page_size, unsigned index, struct bts_slice key,
+	const struct page_ptr *ptr)
+{
+	uint32_t need = node_branch_need(key);
+	uint8_t *at;
+
+	ENSURE(!node_is_leaf(page) && index <= layout_count(page));
+	ENSURE((index == 0) == (key.size == 0) && (index > 0 || layout_count(page) == 0));
+	if (!node_make_room(page, page_size, need))
+		return false;
+	at = node_open(page, index, (unsigned)key.size, need - NODE_SLOT_SIZE);
+	layout_put_ptr(at, ptr);
+	if (key.size)
+		memcpy(at + NODE_BRANCH_CELL, key.data, key.size);
+	node_admit(page, index);
+	return true;
+}
+
+bool node_leaf_replace(uint8_t *page, uint32_t page_size, unsigned index, const struct node_cell *cell)
+{
+	uint8_t *at = page + node_slot_offset(page, index);
+	bool was_extent = (node_slot_length(page, index) & NODE_EXTENT_BIT) != 0;
+	uint32_t need = node_leaf_need(cell), had = node_need(page, index);
+	uint16_t hint = layout_hint(page);
+	bool inserted;
+
+	if (need > node_room(page, page_size) + had)
+		return false;
+	if (!cell->extent && !was_extent && need <= had) { /* in place: the key and its slot stay */
+		bytes_put_u48(at, cell->version);
+		bytes_put_u16(at + 6, (uint16_t)cell->value.size);
+		if (cell->value.size)
+			memcpy(at + NODE_LEAF_CELL + cell->key.size, cell->value.data, cell->value.size);
+		layout_set_dead(page, layout_dead(page) + had - need);
+		return true;
+	}
+	node_remove(page, page_size, index);
+	inserted = node_leaf_insert(page, page_size, index, cell);
+	ENSURE(inserted);
+	layout_set_hint(page, hint);
+	return true;
+}
+
+/* Give back a cell: to the gap when it is the lowest, else as dead bytes. */
+static void node_discard(uint8_t *page, unsigned index)
+{
+	uint32_t size = node_size_at(page, index), heap = layout_heap(page);
+
+	if (node_slot_offset(page, index) == heap) {
+		memset(page + heap, 0, size);
+		layout_set_heap(page, heap + size);
+	} else {
+		layout_set_dead(page, layout_dead(page) + size);
+	}
+}
+
+/* The last slots went: forget the prefix when no key is left, and clean the heap when no cell is. */
+static void node_settle(uint8_t *page, uint32_t page_size)
+{
+	if (layout_count(page) <= node_first(page))
+		layout_set_prefix(page, 0);
+	if (layout_count(page) == 0) {
+		memset(page + LAYOUT_HEADER_SIZE, 0, node_capacity(page_size));
+		layout_set_heap(page, page_size);
+		layout_set_dead(page, 0);
+		layout_set_hint(page, 0);
+	}
+}
+
+void node_remove(uint8_t *page, uint32_t page_size, unsigned index)
+{
+	unsigned count = layout_count(page), hint = layout_hint(page);
+	uint8_t *slot;
+
+	ENSURE(index < count);
+	if (!node_is_leaf(page) && index == 0 && count > 1) {
+		struct page_ptr next = node_child(page, 1);
+
+		node_set_child(page, 0, &next);
+		index = 1;
+	}
+	node_discard(page, index);
+	slot = page + node_slot_at(index);
+	memmove(slot, slot + NODE_SLOT_SIZE, (count - index - 1) * NODE_SLOT_SIZE);
+	memset(page + node_slot_at(count - 1), 0, NODE_SLOT_SIZE);
+	layout_set_count(page, (uint16_t)(count - 1));
+	if (hint && index <= hint)
+		layout_set_hint(page, (uint16_t)(hint - 1));
+	node_settle(page, page_size);
+}
+
+void node_truncate(uint8_t *page, uint32_t page_size, unsigned from)
+{
+	unsigned count = layout_count(page);
+
+	for (unsigned i = count; i > from; i--)
+		node_discard(page, i - 1);
+	memset(page + node_slot_at(from), 0, (count - from) * NODE_SLOT_SIZE);
+	layout_set_count(page, (uint16_t)from);
+	if (from && layout_hint(page) >= from)
+		layout_set_hint(page, (uint16_t)(from - 1));
+	node_settle(page, page_size);
+}
+
+bool node_append(uint8_t *dst, const uint8_t *src, uint32_t page_size, unsigned from, unsigned to)
+{
+	bool leaf = node_is_leaf(dst);
+	unsigned fresh = layout_count(dst);
+	uint32_t need = 0;
+
+	ENSURE(layout_type(dst) == layout_type(src) && to <= layout_count(src));
+	ENSURE(leaf || from > 0 || fresh == 0 || from >= to);
+	for (unsigned i = from; i < to; i++)
+		need += node_need(src, i);
+	if (!leaf && fresh == 0 && from < to)
+		need -= node_slot_key_size(src, from);
+	if (!node_make_room(dst, page_size, need))
+		return false;
+	for (unsigned i = from; i < to; i++) {
+		bool first = !leaf && layout_count(dst) == 0;
+		uint32_t size = first ? NODE_BRANCH_CELL : node_size_at(src, i);
+		uint8_t *at = node_open(dst, layout_count(dst), first ? 0 : node_slot_length(src, i), size);
+
+		memcpy(at, src + node_slot_offset(src, i), size);
+	}
+	if (from < to)
+		node_widen(dst, fresh);
+	return true;
+}
+
+/* Do the cells adjoin in slot order already? */
+static bool node_is_compact(const uint8_t *page, uint32_t page_size)
+{
+	unsigned count = layout_count(page);
+	uint32_t at = page_size;
+
+	if (layout_dead(page))
+		return false;
+	for (unsigned i = 0; i < count; i++) {
+		at -= node_size_at(page, i);
+		if (node_slot_offset(page, i) != at)
+			return false;
+	}
+	return true;
+}
+
+void node_tidy(uint8_t *page, uint32_t page_size)
+{
+	if (!node_is_compact(page, page_size))
+		node_compact(page, page_size);
+	node_widen(page, layout_count(page));
+}

@@ -1,0 +1,295 @@
+/* The page accessor: see pager.h. */
+#include "pager.h"
+
+#include "base/crc32c.h"
+#include "base/ensure.h"
+#include "dirty.h"
+#include "error.h"
+#include "node.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define PAGER_TAG_BLOCK 16384u /* tags in a block */
+
+enum bts_err pager_init(struct pager *pager, struct bts_env *env, struct bts_file *file, uint32_t page_size,
+	uint64_t map_bytes, struct bts_error *error)
+{
+	uint64_t tags_bytes;
+	int os;
+
+	memset(pager, 0, sizeof(*pager));
+	pager->env = env;
+	pager->file = file;
+	pager->page_size = page_size;
+	pager->page_shift = (uint32_t)__builtin_ctz(page_size);
+	for (;;) {
+		os = env->ops->file_map(file, map_bytes, &pager->base);
+		if (os == 0)
+			break;
+		if (map_bytes <= (UINT64_C(1) << 28))
+			return error_os(error, os, "cannot map the data file");
+		map_bytes /= 2;
+	}
+	pager->map_bytes = map_bytes;
+	pager->tag_blocks = (map_bytes >> pager->page_shift) / PAGER_TAG_BLOCK + 1;
+	tags_bytes = pager->tag_blocks * sizeof(*pager->tags);
+	pager->tags = env->ops->memory(env, NULL, tags_bytes);
+	if (pager->tags == NULL) {
+		pager_fini(pager);
+		return error_set(error, BTS_MEMORY, 0, "no memory for page tags");
+	}
+	memset(pager->tags, 0, tags_bytes);
+	return BTS_OK;
+}
+
+void pager_fini(struct pager *pager)
+{
+	struct bts_env *env = pager->env;
+
+	if (pager->tags != NULL) {
+		for (uint64_t i = 0; i < pager->tag_blocks; i++)
+			if (pager->tags[i] != NULL)
+				env->ops->memory(env, (void *)pager->tags[i], 0);
+		env->ops->memory(env, (void *)pager->tags, 0);
+		pager->tags = NULL;
+	}
+	if (pager->base != NULL)
+		env->ops->file_unmap(pager->file, pager->base, pager->map_bytes);
+	pager->base = NULL;
+}
+
+static uint32_t pager_tag_value(uint32_t crc)
+{
+	return crc == 0 ? 1 : crc;
+}
+
+static bool pager_tagged(const struct pager *pager, bts_pgno pgno, uint32_t crc)
+{
+	_Atomic uint32_t *block;
+
+	block = atomic_load_explicit(&pager->tags[pgno / PAGER_TAG_BLOCK], memory_order_acquire);
+	return block != NULL && atomic_load_explicit(&block[pgno % PAGER_TAG_BLOCK], memory_order_relaxed) ==
+					pager_tag_value(crc);
+}
+
+/* A tag is a cache of a verification: when there is no memory for it, the next touch verifies again. */
+static void pager_tag(struct pager *pager, bts_pgno pgno, uint32_t crc)
+{
+	_Atomic(_Atomic uint32_t *) *at = &pager->tags[pgno / PAGER_TAG_BLOCK];
+	_Atomic uint32_t *block = atomic_load_explicit(at, memory_order_acquire);
+
+	if (block == NULL) {
+		_Atomic uint32_t *fresh = pager->env->ops->memory(pager->env, NULL, PAGER_TAG_BLOCK * sizeof(*fresh));
+
+		if (fresh == NULL)
+			return;
+		memset((void *)fresh, 0, PAGER_TAG_BLOCK * sizeof(*fresh));
+		if (atomic_compare_exchange_strong(at, &block, fresh))
+			block = fresh;
+		else
+			pager->env->ops->memory(pager->env, (void *)fresh, 0);
+	}
+	atomic_store_explicit(&block[pgno % PAGER_TAG_BLOCK], pager_tag_value(crc), memory_order_relaxed);
+}
+
+const uint8_t *pager_raw(struct pager *pager, bts_pgno pgno, uint64_t count)
+{
+	uint64_t end;
+
+	if (pgno >= LAYOUT_PGNO_LIMIT || count > LAYOUT_PGNO_LIMIT)
+		return NULL;
+	end = (pgno + count) << pager->page_shift;
+	if (end > atomic_load_explicit(&pager->mapped, memory_order_relaxed)) {
+		struct bts_file_identity id;
+
+		if (end > pager->map_bytes || pager->env->ops->file_identity(pager->file, &id) != 0 || end > id.size)
+			return NULL;
+		atomic_store_explicit(&pager->mapped, id.size < pager->map_bytes ? id.size : pager->map_bytes,
+			memory_order_relaxed);
+	}
+	return pager->base + (pgno << pager->page_shift);
+}
+
+uint32_t pager_crc(const uint8_t *image, size_t size)
+{
+	return crc32c(0, image + 4, size - 4);
+}
+
+static enum bts_err pager_bounds(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t count, const uint8_t **image)
+{
+	if (ptr->pgno == 0 || ptr->pgno >= ctx->limit || count > ctx->limit - ptr->pgno)
+		return error_set(ctx->error, BTS_CORRUPT, 0,
+			"page %" PRIu64 ": pointer outside the file's %" PRIu64 " pages", ptr->pgno, ctx->limit);
+	if (ptr->birth == 0 || ptr->birth > ctx->newest)
+		return error_set(ctx->error, BTS_CORRUPT, 0,
+			"page %" PRIu64 ": birth %" PRIu64 " is beyond its snapshot %" PRIu64, ptr->pgno, ptr->birth,
+			ctx->newest);
+	*image = pager_raw(ctx->pager, ptr->pgno, count);
+	if (*image == NULL)
+		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": beyond the end of the file",
+			ptr->pgno);
+	return BTS_OK;
+}
+
+static enum bts_err pager_stranger(struct tree_ctx *ctx, const struct page_ptr *ptr, const uint8_t *image)
+{
+	return error_set(ctx->error, BTS_CORRUPT, 0,
+		"page %" PRIu64 ": expected birth %" PRIu64 " crc %08x, found page %" PRIu64 " birth %" PRIu64 " crc %08x",
+		ptr->pgno, ptr->birth, ptr->crc, layout_pgno(image), layout_birth(image), layout_crc(image));
+}
+
+static bool pager_same(const struct page_ptr *ptr, const uint8_t *image)
+{
+	return layout_crc(image) == ptr->crc && layout_pgno(image) == ptr->pgno && layout_birth(image) == ptr->birth;
+}
+
+/*
+ * First touch of an incarnation: the crc over bytes.  A mismatch is read once more through the file, which turns a
+ * device error that the map cannot report into BTS_IO.
+ */
+static enum bts_err pager_verify(struct tree_ctx *ctx, const struct page_ptr *ptr, const uint8_t *image, size_t size)
+{
+	struct pager *pager = ctx->pager;
+	uint8_t *again;
+	size_t got = 0;
+	int os;
+
+	if (pager_crc(image, size) == ptr->crc)
+		return BTS_OK;
+	again = pager->env->ops->memory(pager->env, NULL, size);
+	if (again == NULL)
+		return error_set(ctx->error, BTS_MEMORY, 0, "no memory to verify page %" PRIu64, ptr->pgno);
+	os = pager->env->ops->file_pread(pager->file, again, size, ptr->pgno << pager->page_shift, &got);
+	pager->env->ops->memory(pager->env, again, 0);
+	if (os != 0)
+		return error_os(ctx->error, os, "page %" PRIu64 ": cannot read", ptr->pgno);
+	if (pager_crc(image, size) == ptr->crc)
+		return BTS_OK;
+	return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": checksum mismatch (birth %" PRIu64 ")", ptr->pgno,
+		ptr->birth);
+}
+
+static enum bts_err pager_first_touch(struct tree_ctx *ctx, const struct page_ptr *ptr, const uint8_t *image)
+{
+	enum bts_err err = pager_verify(ctx, ptr, image, ctx->pager->page_size);
+	const char *wrong;
+
+	if (err)
+		return err;
+	wrong = node_check(image, ctx->pager->page_size, ctx->limit, ptr->birth);
+	if (wrong != NULL)
+		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": %s", ptr->pgno, wrong);
+	pager_tag(ctx->pager, ptr->pgno, ptr->crc);
+	return BTS_OK;
+}
+
+static enum bts_err pager_misplaced(struct tree_ctx *ctx, const struct page_ptr *ptr, const uint8_t *image,
+	uint32_t tree, int level)
+{
+	return error_set(ctx->error, BTS_CORRUPT, 0,
+		"page %" PRIu64 ": expected a node of tree %u level %d, found type %u tree %u level %u", ptr->pgno, tree,
+		level, layout_type(image), layout_tree(image), layout_level(image));
+}
+
+enum bts_err pager_node(struct tree_ctx *ctx, const struct page_ptr *ptr, uint32_t tree, int level, const uint8_t **page)
+{
+	const uint8_t *image;
+	enum bts_err err;
+
+	if (layout_is_dirty(ptr)) {
+		image = ctx->dirty == NULL ? NULL : dirty_image(ctx->dirty, ptr);
+		if (image == NULL)
+			return error_set(ctx->error, BTS_CORRUPT, 0, "pointer to a private page that does not exist");
+	} else {
+		err = pager_bounds(ctx, ptr, 1, &image);
+		if (err)
+			return err;
+		if (!pager_same(ptr, image))
+			return pager_stranger(ctx, ptr, image);
+		if (!pager_tagged(ctx->pager, ptr->pgno, ptr->crc)) {
+			err = pager_first_touch(ctx, ptr, image);
+			if (err)
+				return err;
+		}
+	}
+	if (layout_tree(image) != tree || (level >= 0 && layout_level(image) != level) || layout_type(image) > LAYOUT_BRANCH)
+		return pager_misplaced(ctx, ptr, image, tree, level);
+	*page = image;
+	return BTS_OK;
+}
+
+enum bts_err pager_free_log(struct tree_ctx *ctx, const struct page_ptr *ptr, const uint8_t **page)
+{
+	const uint8_t *image;
+	enum bts_err err = pager_bounds(ctx, ptr, 1, &image);
+
+	if (err)
+		return err;
+	if (!pager_same(ptr, image))
+		return pager_stranger(ctx, ptr, image);
+	err = pager_verify(ctx, ptr, image, ctx->pager->page_size);
+	if (err)
+		return err;
+	if (layout_type(image) != LAYOUT_FREE_LOG || layout_tree(image) != LAYOUT_TREE_FREE_LOG)
+		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": not a page of the free log", ptr->pgno);
+	*page = image;
+	return BTS_OK;
+}
+
+static enum bts_err pager_chunks(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t size, const uint8_t *image,
+	uint64_t header_bytes)
+{
+	const uint8_t *payload = image + header_bytes;
+
+	for (uint64_t i = 0, at = 0; at < size; i++, at += LAYOUT_CHUNK) {
+		uint64_t part = size - at < LAYOUT_CHUNK ? size - at : LAYOUT_CHUNK;
+
+		if (crc32c(0, payload + at, part) != bytes_get_u32(image + LAYOUT_EXTENT_TABLE_AT + 4 * i))
+			return error_set(ctx->error, BTS_CORRUPT, 0,
+				"page %" PRIu64 ": checksum mismatch in a large value (chunk %" PRIu64 " of extent %" PRIu64
+				")",
+				ptr->pgno + ((header_bytes + at) >> ctx->pager->page_shift), i, ptr->pgno);
+	}
+	return BTS_OK;
+}
+
+enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t size, struct bts_slice *value)
+{
+	struct pager *pager = ctx->pager;
+	const uint8_t *image;
+	uint64_t headers, pages;
+	enum bts_err err;
+
+	if (layout_is_dirty(ptr)) {
+		if (ctx->dirty != NULL && dirty_value(ctx->dirty, ptr, value) && value->size == size)
+			return BTS_OK;
+		return error_set(ctx->error, BTS_CORRUPT, 0, "pointer to a private value that does not exist");
+	}
+	if (size > BTS_VALUE_MAX)
+		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": value of %" PRIu64 " bytes", ptr->pgno, size);
+	headers = layout_extent_header_pages(size, pager->page_size);
+	pages = layout_extent_pages(size, pager->page_size);
+	err = pager_bounds(ctx, ptr, pages, &image);
+	if (err)
+		return err;
+	if (!pager_same(ptr, image))
+		return pager_stranger(ctx, ptr, image);
+	if (!pager_tagged(pager, ptr->pgno, ptr->crc)) {
+		err = pager_verify(ctx, ptr, image, headers << pager->page_shift);
+		if (err)
+			return err;
+		if (layout_type(image) != LAYOUT_EXTENT || layout_pages(image) != pages ||
+			bytes_get_u64(image + LAYOUT_EXTENT_SIZE_AT) != size ||
+			bytes_get_u32(image + LAYOUT_EXTENT_HEADERS_AT) != headers)
+			return error_set(ctx->error, BTS_CORRUPT, 0,
+				"page %" PRIu64 ": not the extent of a value of %" PRIu64 " bytes", ptr->pgno, size);
+		err = pager_chunks(ctx, ptr, size, image, headers << pager->page_shift);
+		if (err)
+			return err;
+		pager_tag(pager, ptr->pgno, ptr->crc);
+	}
+	value->data = image + (headers << pager->page_shift);
+	value->size = size;
+	return BTS_OK;
+}

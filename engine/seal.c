@@ -1,0 +1,413 @@
+/* Sealing a state's private pages: see seal.h.  Free space for it and its log are in seal_space.c. */
+#include "seal.h"
+
+#include "base/crc32c.h"
+#include "base/ensure.h"
+#include "error.h"
+#include "seal_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SEAL_NODE_RUNS 64u /* at most this many runs for the nodes of a commit */
+
+bool seal_grow(struct seal *seal, void **items, size_t *cap, size_t count, size_t size)
+{
+	size_t want = *cap == 0 ? 16 : *cap * 2;
+	void *fresh;
+
+	if (count < *cap)
+		return true;
+	while (want <= count)
+		want *= 2;
+	fresh = seal->db->env->ops->memory(seal->db->env, *items, want * size);
+	if (fresh == NULL)
+		return false;
+	*items = fresh;
+	*cap = want;
+	return true;
+}
+
+static enum bts_err seal_add(struct seal *seal, const struct seal_item *item)
+{
+	uint64_t index = item->dirty.pgno & ~LAYOUT_DIRTY_BIT;
+	size_t old = seal->by_index_cap;
+
+	if (!seal_grow(seal, (void **)&seal->items, &seal->cap, seal->count, sizeof(*seal->items)) ||
+		!seal_grow(seal, (void **)&seal->by_index, &seal->by_index_cap, index, sizeof(*seal->by_index)))
+		return BTS_MEMORY;
+	if (seal->by_index_cap > old)
+		memset(seal->by_index + old, 0, (seal->by_index_cap - old) * sizeof(*seal->by_index));
+	ENSURE(seal->by_index[index] == 0); /* a page has one parent */
+	seal->items[seal->count++] = *item;
+	seal->by_index[index] = (uint32_t)seal->count;
+	if (item->extent_size == 0)
+		seal->nodes++;
+	return BTS_OK;
+}
+
+static struct page_ptr seal_final(const struct seal *seal, const struct page_ptr *dirty)
+{
+	uint64_t index = dirty->pgno & ~LAYOUT_DIRTY_BIT;
+
+	ENSURE(index < seal->by_index_cap && seal->by_index[index] != 0);
+	return seal->items[seal->by_index[index] - 1].final;
+}
+
+static enum bts_err seal_collect_leaf(struct seal *seal, const uint8_t *image)
+{
+	for (unsigned i = 0; i < layout_count(image); i++) {
+		struct node_cell cell;
+		enum bts_err err;
+
+		node_cell(image, i, &cell);
+		if (!cell.extent || !layout_is_dirty(&cell.ptr))
+			continue;
+		err = seal_add(seal, &(struct seal_item){ .dirty = cell.ptr,
+					     .extent_size = cell.size,
+					     .pages = layout_extent_pages(cell.size, seal->db->pager.page_size) });
+		if (err)
+			return err;
+	}
+	return BTS_OK;
+}
+
+/* Children first; depth is bounded by the level, which falls by one. */
+static enum bts_err seal_collect(struct seal *seal, const struct page_ptr *ptr)
+{
+	const uint8_t *image;
+	enum bts_err err = BTS_OK;
+
+	if (!layout_is_dirty(ptr))
+		return BTS_OK;
+	image = dirty_image(seal->state->dirty, ptr);
+	ENSURE(image != NULL);
+	if (layout_type(image) == LAYOUT_LEAF)
+		err = seal_collect_leaf(seal, image);
+	for (unsigned i = 0; layout_type(image) == LAYOUT_BRANCH && err == BTS_OK && i < layout_count(image); i++) {
+		struct page_ptr child = node_child(image, i);
+
+		err = seal_collect(seal, &child);
+	}
+	if (err)
+		return err;
+	return seal_add(seal, &(struct seal_item){ .dirty = *ptr, .pages = 1 });
+}
+
+/* Order of placement: bucket trees, then the catalog that names them, then the history. */
+static enum bts_err seal_gather(struct seal *seal)
+{
+	struct state *state = seal->state;
+	enum bts_err err;
+
+	err = history_make_room(&state->ctx, &state->record);
+	if (err == BTS_OK)
+		err = state_settle(state);
+	for (size_t i = 0; err == BTS_OK && i < state->bucket_count; i++)
+		if (!state->buckets[i]->dropped)
+			err = seal_collect(seal, &state->buckets[i]->tree.root);
+	seal->catalog_from = seal->count;
+	if (err == BTS_OK)
+		err = seal_collect(seal, &state->record.catalog.root);
+	seal->history_from = seal->count;
+	if (err == BTS_OK)
+		err = seal_collect(seal, &state->record.history.root);
+	return err;
+}
+
+static enum bts_err seal_take(struct seal *seal, uint64_t pages, bool join, size_t cap, size_t *first)
+{
+	struct space_request request = { pages, join, LAYOUT_PGNO_LIMIT };
+	uint64_t limit = seal->db->pager.map_bytes >> seal->db->pager.page_shift;
+	size_t count = 0;
+	enum bts_err err;
+
+	if (limit < request.max_pages)
+		request.max_pages = limit;
+	*first = seal->run_count;
+	if (pages == 0)
+		return BTS_OK;
+	if (!seal_grow(seal, (void **)&seal->runs, &seal->run_cap, seal->run_count + cap, sizeof(*seal->runs)))
+		return BTS_MEMORY;
+	err = space_alloc(&seal->db->space, &request, seal->runs + seal->run_count, cap, &count);
+	if (err == BTS_LIMIT && !join) {
+		request.must_join = true;
+		err = space_alloc(&seal->db->space, &request, seal->runs + seal->run_count, cap, &count);
+	}
+	if (err == BTS_OK)
+		seal->run_count += count;
+	return err;
+}
+
+enum bts_err seal_take_pages(struct seal *seal, bts_pgno *numbers, size_t pages)
+{
+	size_t first;
+	enum bts_err err = seal_take(seal, pages, false, SEAL_NODE_RUNS, &first);
+
+	for (size_t i = first, n = 0; err == BTS_OK && i < seal->run_count; i++)
+		for (uint64_t k = 0; k < seal->runs[i].count; k++)
+			numbers[n++] = seal->runs[i].pgno + k;
+	return err;
+}
+
+/* Page numbers for all items: the nodes together, each extent contiguous. */
+static enum bts_err seal_place(struct seal *seal)
+{
+	size_t run, first;
+	uint64_t used = 0;
+	enum bts_err err = seal_take(seal, seal->nodes, false, SEAL_NODE_RUNS, &run);
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < seal->count; i++) {
+		struct seal_item *item = &seal->items[i];
+
+		if (item->extent_size > 0) {
+			err = seal_take(seal, item->pages, true, 1, &first);
+			if (err)
+				return err;
+			item->final.pgno = seal->runs[first].pgno;
+			continue;
+		}
+		if (used == seal->runs[run].count) {
+			run++;
+			used = 0;
+		}
+		item->final.pgno = seal->runs[run].pgno + used++;
+	}
+	return BTS_OK;
+}
+
+static enum bts_err seal_extent(struct seal *seal, struct seal_item *item)
+{
+	uint32_t page_size = seal->db->pager.page_size;
+	uint64_t headers = layout_extent_header_pages(item->extent_size, page_size);
+	size_t bytes = (size_t)headers * page_size;
+	struct bts_slice value;
+	uint8_t *image;
+
+	if (!dirty_value(seal->state->dirty, &item->dirty, &value) || value.size != item->extent_size)
+		ENSURE(!"a private extent has its value");
+	image = item->header = seal->db->env->ops->memory(seal->db->env, NULL, bytes);
+	if (image == NULL)
+		return BTS_MEMORY;
+	memset(image, 0, bytes);
+	image[4] = LAYOUT_EXTENT;
+	layout_set_pgno(image, item->final.pgno);
+	layout_set_birth(image, seal->txid);
+	layout_set_pages(image, (uint32_t)item->pages);
+	bytes_put_u64(image + LAYOUT_EXTENT_SIZE_AT, value.size);
+	bytes_put_u32(image + LAYOUT_EXTENT_HEADERS_AT, (uint32_t)headers);
+	for (uint64_t i = 0, at = 0; at < value.size; i++, at += LAYOUT_CHUNK) {
+		uint64_t part = value.size - at < LAYOUT_CHUNK ? value.size - at : LAYOUT_CHUNK;
+
+		bytes_put_u32(image + LAYOUT_EXTENT_TABLE_AT + 4 * i,
+			crc32c(0, (const uint8_t *)value.data + at, part));
+	}
+	item->final.crc = pager_crc(image, bytes);
+	layout_set_crc(image, item->final.crc);
+	return BTS_OK;
+}
+
+/* Private pages are this commit's alone by now, so they are changed where they stand. */
+static uint8_t *seal_image(struct seal *seal, const struct page_ptr *ptr)
+{
+	return (uint8_t *)(uintptr_t)dirty_image(seal->state->dirty, ptr);
+}
+
+static void seal_node(struct seal *seal, struct seal_item *item)
+{
+	uint32_t page_size = seal->db->pager.page_size;
+	uint8_t *image = seal_image(seal, &item->dirty);
+	bool leaf = layout_type(image) == LAYOUT_LEAF;
+
+	for (unsigned i = 0; i < layout_count(image); i++) {
+		struct page_ptr ptr;
+		struct node_cell cell;
+
+		if (!leaf) {
+			ptr = node_child(image, i);
+			if (layout_is_dirty(&ptr)) {
+				ptr = seal_final(seal, &ptr);
+				node_set_child(image, i, &ptr);
+			}
+			continue;
+		}
+		node_cell(image, i, &cell);
+		if (cell.extent && layout_is_dirty(&cell.ptr)) {
+			cell.ptr = seal_final(seal, &cell.ptr);
+			ENSURE(node_leaf_replace(image, page_size, i, &cell));
+		}
+	}
+	node_tidy(image, page_size);
+	layout_set_pgno(image, item->final.pgno);
+	layout_set_birth(image, seal->txid);
+	layout_set_pages(image, 1);
+	item->final.crc = pager_crc(image, page_size);
+	layout_set_crc(image, item->final.crc);
+	item->image = image;
+}
+
+static enum bts_err seal_finalise(struct seal *seal, size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i++) {
+		struct seal_item *item = &seal->items[i];
+
+		item->final.birth = seal->txid;
+		if (item->extent_size > 0) {
+			enum bts_err err = seal_extent(seal, item);
+
+			if (err)
+				return err;
+		} else {
+			seal_node(seal, item);
+		}
+	}
+	return BTS_OK;
+}
+
+static void seal_root(struct seal *seal, struct tree *tree)
+{
+	if (layout_is_dirty(&tree->root))
+		tree->root = seal_final(seal, &tree->root);
+}
+
+/*
+ * The catalog was settled with private roots to know its pages; settled again with final ones it only replaces records
+ * by others of the same size in its own pages.
+ */
+static enum bts_err seal_checksums(struct seal *seal)
+{
+	struct state *state = seal->state;
+	struct page_ptr before = state->record.catalog.root;
+	enum bts_err err = seal_finalise(seal, 0, seal->catalog_from);
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < state->bucket_count; i++)
+		seal_root(seal, &state->buckets[i]->tree);
+	err = state_settle(state);
+	if (err)
+		return err;
+	ENSURE(layout_ptr_equal(&before, &state->record.catalog.root));
+	err = seal_finalise(seal, seal->catalog_from, seal->count);
+	if (err)
+		return err;
+	seal_root(seal, &state->record.catalog);
+	seal_root(seal, &state->record.history);
+	return BTS_OK;
+}
+
+static int seal_segment_order(const void *a, const void *b)
+{
+	const struct seal_segment *x = a, *y = b;
+
+	return x->pgno < y->pgno ? -1 : x->pgno > y->pgno;
+}
+
+static enum bts_err seal_segments(struct seal *seal)
+{
+	uint32_t page_size = seal->db->pager.page_size;
+	size_t n = 0, total = seal->count + seal->log_pages;
+
+	seal->segments = seal->db->env->ops->memory(seal->db->env, NULL, (total + 1) * sizeof(*seal->segments));
+	if (seal->segments == NULL)
+		return BTS_MEMORY;
+	for (size_t i = 0; i < seal->count; i++) {
+		struct seal_item *item = &seal->items[i];
+		struct seal_segment segment = { item->final.pgno, item->pages, item->image, page_size, NULL, 0 };
+		struct bts_slice value;
+
+		if (item->extent_size > 0 && dirty_value(seal->state->dirty, &item->dirty, &value)) {
+			segment.head = item->header;
+			segment.head_size = layout_extent_header_pages(item->extent_size, page_size) * page_size;
+			segment.body = value.data;
+			segment.body_size = value.size;
+		}
+		seal->segments[n++] = segment;
+		seal->pages += item->pages;
+	}
+	for (size_t i = 0; i < seal->log_pages; i++)
+		seal->segments[n++] = (struct seal_segment){ seal->log_numbers[i], 1, seal->log_images + i * page_size,
+			page_size, NULL, 0 };
+	seal->pages += seal->log_pages;
+	seal->segment_count = n;
+	if (n > 1)
+		qsort(seal->segments, n, sizeof(*seal->segments), seal_segment_order);
+	return BTS_OK;
+}
+
+/* The chain covers the new pages in ascending order. */
+static enum bts_err seal_record(struct seal *seal)
+{
+	struct bts_env *env = seal->db->env;
+	struct commit_record *record = &seal->state->record;
+	struct history_page *pages = env->ops->memory(env, NULL, (seal->segment_count + 1) * sizeof(*pages));
+
+	if (pages == NULL)
+		return BTS_MEMORY;
+	for (size_t i = 0; i < seal->segment_count; i++)
+		pages[i] = (struct history_page){ seal->segments[i].pgno, layout_crc(seal->segments[i].head) };
+	record->txid = seal->txid;
+	record->high_water = seal->db->space.high_water;
+	record->time_ms = env->ops->realtime_ms(env);
+	history_chain(record, pages, seal->segment_count);
+	history_append(record);
+	env->ops->memory(env, pages, 0);
+	return BTS_OK;
+}
+
+enum bts_err seal_state(struct seal *seal, struct bts *db, struct state *state, bts_txid txid, struct bts_error *error)
+{
+	enum bts_err err;
+
+	memset(seal, 0, sizeof(*seal));
+	seal->db = db;
+	seal->state = state;
+	seal->txid = txid;
+	seal->old_high_water = db->space.high_water;
+	freelog_delta_init(&seal->delta, db->env);
+	err = seal_gather(seal);
+	if (err == BTS_OK)
+		err = seal_place(seal);
+	if (err == BTS_OK)
+		err = seal_checksums(seal);
+	if (err == BTS_OK)
+		err = seal_log(seal);
+	if (err == BTS_OK)
+		err = seal_segments(seal);
+	if (err == BTS_OK)
+		err = seal_record(seal);
+	if (err == BTS_OK)
+		return BTS_OK;
+	seal_undo(seal);
+	if (state->ctx.error->code == err)
+		return error_set(error, err, state->ctx.error->os, "%s", state->ctx.error->text);
+	return error_set(error, err, 0, err == BTS_FULL ? "no room in the file's address range" : "no memory to commit");
+}
+
+void seal_undo(struct seal *seal)
+{
+	while (seal->run_count > 0) {
+		enum bts_err err = space_give(&seal->db->space, seal->runs[--seal->run_count]);
+
+		ENSURE(err == BTS_OK);
+	}
+	space_lower(&seal->db->space, seal->old_high_water);
+}
+
+void seal_fini(struct seal *seal)
+{
+	struct bts_env *env = seal->db->env;
+
+	for (size_t i = 0; i < seal->count; i++)
+		env->ops->memory(env, seal->items[i].header, 0);
+	env->ops->memory(env, seal->items, 0);
+	env->ops->memory(env, seal->by_index, 0);
+	env->ops->memory(env, seal->runs, 0);
+	env->ops->memory(env, seal->retired, 0);
+	env->ops->memory(env, seal->log_images, 0);
+	env->ops->memory(env, seal->log_numbers, 0);
+	env->ops->memory(env, seal->segments, 0);
+	freelog_delta_fini(&seal->delta);
+}

@@ -1,0 +1,22 @@
+/* Between seal.c and seal_space.c only. */
+#ifndef SEAL_INTERNAL_H
+#define SEAL_INTERNAL_H
+
+#include "seal.h"
+
+struct seal_item {
+	struct page_ptr dirty, final;
+	uint64_t extent_size; /* 0: a node */
+	uint64_t pages;
+	uint8_t *image;       /* of a node */
+	uint8_t *header;      /* of an extent: its header pages, owned */
+};
+
+/* A vector with room for an element at count. */
+bool seal_grow(struct seal *, void **items, size_t *cap, size_t count, size_t size);
+/* Single pages, taken from space. */
+enum bts_err seal_take_pages(struct seal *, bts_pgno *numbers, size_t pages);
+/* What the commit frees and takes, written into the record's free log (and new pages of it). */
+enum bts_err seal_log(struct seal *);
+
+#endif

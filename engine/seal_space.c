@@ -1,0 +1,168 @@
+/* The free log of a commit being sealed: which pages it takes and frees, and where that is written down. */
+#include "base/ensure.h"
+#include "error.h"
+#include "seal_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SEAL_LOG_SLACK 80u /* entries that placing the log pages themselves may add */
+
+static enum bts_err seal_retire(struct seal *seal, const struct page_ptr *ptr, uint64_t pages)
+{
+	if (!seal_grow(seal, (void **)&seal->retired, &seal->retired_cap, seal->retired_count, sizeof(*seal->retired)))
+		return BTS_MEMORY;
+	seal->retired[seal->retired_count++] = (struct space_pending){ ptr->pgno, pages, ptr->birth, seal->txid };
+	return BTS_OK;
+}
+
+static enum bts_err seal_retire_log_page(void *arg, const struct page_ptr *ptr)
+{
+	return seal_retire(arg, ptr, 1);
+}
+
+static int seal_retired_order(const void *a, const void *b)
+{
+	const struct space_pending *x = a, *y = b;
+
+	return x->pgno < y->pgno ? -1 : x->pgno > y->pgno;
+}
+
+static enum bts_err seal_retire_freed(struct seal *seal)
+{
+	size_t count;
+	const struct dirty_freed *freed = dirty_freed(seal->state->dirty, &count);
+	enum bts_err err = BTS_OK;
+
+	for (size_t i = 0; i < count && err == BTS_OK; i++)
+		err = seal_retire(seal, &freed[i].ptr, freed[i].pages);
+	return err;
+}
+
+static enum bts_err seal_delta(struct seal *seal)
+{
+	enum bts_err err = BTS_OK;
+	struct space_run run = { 0, 0 };
+
+	for (size_t i = 0; i < seal->run_count && err == BTS_OK; i++) {
+		/* Numbers above the old mark come from nowhere: only what was free before is an entry. */
+		run = seal->runs[i];
+		if (run.pgno >= seal->old_high_water)
+			continue;
+		if (run.pgno + run.count > seal->old_high_water)
+			run.count = seal->old_high_water - run.pgno;
+		err = freelog_delta_add(&seal->delta, run, false);
+	}
+	if (seal->retired_count > 1)
+		qsort(seal->retired, seal->retired_count, sizeof(*seal->retired), seal_retired_order);
+	run.count = 0;
+	for (size_t i = 0; i <= seal->retired_count && err == BTS_OK; i++) {
+		const struct space_pending *next = i < seal->retired_count ? &seal->retired[i] : NULL;
+
+		if (next != NULL && run.count > 0 && run.pgno + run.count == next->pgno) {
+			run.count += next->count;
+			continue;
+		}
+		if (run.count > 0)
+			err = freelog_delta_add(&seal->delta, run, true);
+		if (next != NULL)
+			run = (struct space_run){ next->pgno, next->count };
+	}
+	return err;
+}
+
+struct seal_set { /* the free set after the commit: what space has now, then what is retired */
+	struct seal *seal;
+	bts_pgno state;
+	size_t retired;
+};
+
+static bool seal_set_next(void *arg, struct space_run *run)
+{
+	struct seal_set *set = arg;
+
+	if (space_next_free(&set->seal->db->space, &set->state, run))
+		return true;
+	if (set->retired == set->seal->retired_count)
+		return false;
+	*run = (struct space_run){ set->seal->retired[set->retired].pgno, set->seal->retired[set->retired].count };
+	set->retired++;
+	return true;
+}
+
+static enum bts_err seal_log_memory(struct seal *seal, size_t pages)
+{
+	struct bts_env *env = seal->db->env;
+	size_t bytes = pages * seal->db->pager.page_size;
+
+	seal->log_pages = pages;
+	if (pages == 0)
+		return BTS_OK;
+	seal->log_images = env->ops->memory(env, NULL, bytes);
+	seal->log_numbers = env->ops->memory(env, NULL, pages * sizeof(*seal->log_numbers));
+	if (seal->log_images == NULL || seal->log_numbers == NULL)
+		return BTS_MEMORY;
+	memset(seal->log_images, 0, bytes);
+	return seal_take_pages(seal, seal->log_numbers, pages);
+}
+
+static enum bts_err seal_log_condense(struct seal *seal)
+{
+	struct freelog *log = &seal->state->record.free;
+	struct seal_set set = { seal, 0, 0 };
+	uint32_t page_size = seal->db->pager.page_size;
+	struct space_run run;
+	uint64_t runs = 0;
+	enum bts_err err;
+	bool condense = true;
+	size_t pages;
+
+	err = freelog_pages(&seal->state->ctx, log, seal_retire_log_page, seal);
+	if (err)
+		return err;
+	while (seal_set_next(&set, &run))
+		runs += run.count / 32767 + 1;
+	pages = freelog_plan(log, 0, runs + SEAL_LOG_SLACK, page_size, &condense);
+	err = seal_log_memory(seal, pages);
+	if (err)
+		return err;
+	set = (struct seal_set){ seal, 0, 0 };
+	freelog_condense(log, seal_set_next, &set, seal->log_images, seal->log_numbers, seal->log_pages, seal->txid,
+		page_size);
+	return BTS_OK;
+}
+
+enum bts_err seal_log(struct seal *seal)
+{
+	struct freelog *log = &seal->state->record.free;
+	uint32_t page_size = seal->db->pager.page_size;
+	uint64_t runs = freelog_set_entries(&seal->db->space);
+	bool condense = false;
+	size_t bound, pages;
+	enum bts_err err;
+
+	err = seal_retire_freed(seal);
+	if (err)
+		return err;
+	/* Each run taken or freed is one entry and one more for every 32767 pages of it. */
+	bound = seal->run_count + seal->retired_count;
+	for (size_t i = 0; i < seal->retired_count; i++)
+		bound += seal->retired[i].count / 32767;
+	for (size_t i = 0; i < seal->run_count; i++)
+		bound += seal->runs[i].count / 32767;
+	pages = freelog_plan(log, bound, runs, page_size, &condense);
+	if (condense)
+		return seal_log_condense(seal);
+	if (pages > 0) {
+		pages = freelog_plan(log, bound + SEAL_LOG_SLACK, runs, page_size, &condense);
+		if (condense)
+			return seal_log_condense(seal);
+	}
+	err = seal_log_memory(seal, pages);
+	if (err == BTS_OK)
+		err = seal_delta(seal);
+	if (err)
+		return err;
+	freelog_append(log, &seal->delta, seal->log_images, seal->log_numbers, pages, seal->txid, page_size);
+	return BTS_OK;
+}

@@ -1,0 +1,102 @@
+/*
+ * Free space (rules I1, G1, G2): which pages may be given to a new commit.
+ *
+ * Every page of [first, high water) is live, ready or pending.  ready: free, and no root that can still be read needs
+ * it.  pending: free in the newest commit, but with an interval [birth, freed) that a reader's snapshot lies in, or
+ * freed above the durable root.  One bit a page for ready, with a count per group of pages so that full groups
+ * are skipped.  Pending pages have a bit too, and their intervals in a list; those that a reader's snapshot holds are
+ * shelved under that snapshot, so that a forgotten reader costs no time at each commit.  Only the writing process has
+ * one; readers matter through the list of snapshots given to space_reclaim.
+ *
+ * Invariants: no page has both bits; group[g] and ready count the ready bits, pending_pages the pending ones and
+ * free_runs the maximal runs of pages with either; every pending page lies in exactly one entry, of the list or of a
+ * shelf.
+ */
+#ifndef SPACE_H
+#define SPACE_H
+
+#include "layout.h"
+#include <btree_store/env.h>
+
+struct space_run {
+	bts_pgno pgno;
+	uint64_t count;
+};
+
+struct space_pending {
+	bts_pgno pgno;
+	uint64_t count;
+	bts_txid birth, freed;
+};
+
+/* Pending entries that lie in wait for one snapshot, the oldest that holds them. */
+struct space_shelf {
+	bts_txid snapshot;
+	struct space_pending *entries;
+	size_t count, cap;
+};
+
+#define SPACE_GROUP 4096u /* pages, a multiple of 64 */
+
+struct space {
+	struct bts_env *env;
+	bts_pgno first, high_water;
+	uint64_t *bits;        /* 1 = ready; bit of page p is p - first */
+	uint64_t *waiting;     /* 1 = pending */
+	uint32_t *group;       /* ready pages in each group of SPACE_GROUP */
+	uint64_t capacity;     /* pages the arrays have room for */
+	uint64_t ready;        /* pages */
+	uint64_t pending_pages;
+	uint64_t free_runs;    /* of ready and pending pages together */
+	struct space_pending *pending; /* not yet examined, or freed above the durable root */
+	size_t pending_count, pending_cap;
+	struct space_shelf **shelves; /* by snapshot, ascending */
+	size_t shelf_count, shelf_cap;
+	bts_pgno hint;         /* next fit */
+};
+
+enum bts_err space_init(struct space *, struct bts_env *, bts_pgno first, bts_pgno high_water); /* nothing free */
+void space_fini(struct space *);
+
+/*
+ * Give `pages` pages: contiguous if must_join (extents), else as few runs as reasonable, preferring one run (next fit
+ * for a long enough run, then the largest ones, then raising the high-water mark; space_alloc.c has the policy).  Runs
+ * are written to runs[] (cap of them), ascending; *count runs were given.  Fails with BTS_MEMORY, or BTS_LIMIT when cap
+ * runs are not enough (then nothing is taken).  Raising the mark past max_pages: BTS_FULL.
+ */
+struct space_request {
+	uint64_t pages;
+	bool must_join;
+	bts_pgno max_pages; /* high-water limit */
+};
+enum bts_err space_alloc(struct space *, const struct space_request *, struct space_run *runs, size_t cap, size_t *count);
+/* Make ready at once (undoing an allocation, loading the persisted set).  Every page of it must be live. */
+enum bts_err space_give(struct space *, struct space_run run);
+/* Undo a raise of the mark: pages from mark on must be ready. */
+void space_lower(struct space *, bts_pgno mark);
+/* Raise the mark (a follower's frame); the raised pages are live. */
+enum bts_err space_raise(struct space *, bts_pgno mark);
+/* Take exactly these pages out of ready (a follower installs into them, a log replay): false when one is not ready. */
+bool space_take(struct space *, struct space_run run);
+/* Free later: live now, pending until no snapshot s has birth <= s < freed and freed <= durable. */
+enum bts_err space_retire(struct space *, struct space_pending entry);
+/* Exclude: take those pages of run that are ready out into pending (an heir's readers, G5). */
+enum bts_err space_hold(struct space *, struct space_run run, bts_txid birth, bts_txid freed);
+/* Move what has become free from pending to ready.  snapshots ascending, each once. */
+void space_reclaim(struct space *, bts_txid durable, const bts_txid *snapshots, size_t count);
+
+bool space_is_ready(const struct space *, bts_pgno);
+/* Is every page of run in [first, high water) and live? */
+bool space_is_live(const struct space *, struct space_run run);
+/* Is every page of run free in the newest commit (ready or pending)? */
+bool space_is_free(const struct space *, struct space_run run);
+/* The persisted set: ready and pending together as ascending runs.  *state 0 to begin; false at the end. */
+bool space_next_free(const struct space *, bts_pgno *state, struct space_run *run);
+uint64_t space_free_pages(const struct space *); /* ready + pending */
+
+/* For space_alloc.c: the first page index in [from, end) whose ready bit is `ready`; end when there is none. */
+uint64_t space_find(const struct space *, uint64_t from, uint64_t end, bool ready);
+/* Pages just below the mark that are ready, counted up to most. */
+uint64_t space_tail(const struct space *, uint64_t most);
+
+#endif

@@ -1,0 +1,99 @@
+/* Figures about a file and this handle. */
+#include "txn.h"
+
+#include "error.h"
+
+#include <string.h>
+
+/* The free set of the published record, counted: by its log, so that a process that only reads can tell too. */
+static enum bts_err stat_free_pages(struct bts *db, const struct commit_record *record, uint64_t *pages,
+	struct bts_error *error)
+{
+	struct space space;
+	enum bts_err err = db_load_space(db, record, &space, error);
+
+	if (err)
+		return err;
+	*pages = space_free_pages(&space);
+	space_fini(&space);
+	return BTS_OK;
+}
+
+static enum bts_err stat_readers(struct bts *db, struct bts_stat *stat, struct bts_error *error)
+{
+	size_t bytes = SHARED_READERS_MAX * sizeof(bts_txid), count;
+	bts_txid *snapshots = db->env->ops->memory(db->env, NULL, bytes);
+
+	if (snapshots == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory for statistics");
+	count = shared_readers(db->shared, snapshots, SHARED_READERS_MAX, &stat->readers);
+	stat->oldest_reader = count == 0 ? 0 : snapshots[0];
+	db->env->ops->memory(db->env, snapshots, 0);
+	return BTS_OK;
+}
+
+static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_error *error)
+{
+	struct shared_reader reader;
+	struct commit_record record;
+	struct bts_file_identity id;
+	bool unclean, fell_back;
+	bts_txid highest;
+	enum bts_err err;
+	int os = db->env->ops->file_identity(db->file, &id);
+
+	if (os)
+		return error_os(error, os, "cannot stat %s", db->path);
+	err = stat_readers(db, stat, error);
+	if (err)
+		return err;
+	/* Registered, so that the log pages read below stay what they are. */
+	err = shared_reader_enter(db->shared, &reader, &record, error);
+	if (err)
+		return err;
+	err = stat_free_pages(db, &record, &stat->free_pages, error);
+	shared_reader_leave(db->shared, &reader);
+	if (err)
+		return err;
+	shared_unclean(db->shared, &unclean, &fell_back, &highest);
+	stat->page_size = record.page_size;
+	stat->epoch = record.epoch;
+	stat->epoch_random = record.epoch_random;
+	memcpy(stat->database, record.database, sizeof(stat->database));
+	memcpy(stat->chain, record.chain, sizeof(stat->chain));
+	meta_root_digest(&record, stat->root_digest);
+	stat->follower = db->follower;
+	stat->clean_open = shared_was_clean(db->shared);
+	stat->fell_back = fell_back;
+	stat->txid = stat->durable_txid = record.txid;
+	stat->file_bytes = id.size;
+	stat->pages = record.high_water;
+	stat->first_page = record.first;
+	stat->buckets = record.buckets;
+	return BTS_OK;
+}
+
+enum bts_err bts_stat(struct bts *db, struct bts_stat *out, struct bts_error *error)
+{
+	struct bts_stat stat = { 0 };
+	size_t size = out->size;
+	enum bts_err err;
+
+	if (size < sizeof(size) || size > sizeof(stat))
+		return error_set(error, BTS_INVALID, 0, "struct bts_stat of %zu bytes: set size first", size);
+	err = stat_fill(db, &stat, error);
+	if (err)
+		return err;
+	if (db->writer && pthread_mutex_trylock(&db->build) == 0) { /* else a commit is being formed: as of the last call */
+		atomic_store(&db->pinned, db->space.pending_pages);
+		pthread_mutex_unlock(&db->build);
+	}
+	stat.pinned_pages = atomic_load(&db->pinned);
+	stat.commits = atomic_load(&db->commits);
+	stat.flushes = atomic_load(&db->flushes);
+	stat.pages_written = atomic_load(&db->pages_written);
+	stat.conflicts = atomic_load(&db->conflicts);
+	stat.size = size;
+	memcpy(out, &stat, size);
+	return BTS_OK;
+}

@@ -1,0 +1,132 @@
+/* The way from the root to a leaf, and the end of a whole tree. */
+#include "tree_path.h"
+#include "base/ensure.h"
+#include "error.h"
+
+enum bts_err tree_sound(struct tree_ctx *ctx, const struct tree *tree)
+{
+	if (tree->depth > TREE_DEPTH_MAX || (tree->depth == 0) != (tree->root.pgno == 0))
+		return error_set(ctx->error, BTS_CORRUPT, 0, "tree %u: depth %u with its root at page %llu", tree->id,
+			tree->depth, (unsigned long long)tree->root.pgno);
+	return BTS_OK;
+}
+
+enum bts_err tree_path_find(struct tree_ctx *ctx, const struct tree *tree, struct bts_slice key, struct tree_path *path,
+	bool *exact)
+{
+	struct page_ptr ptr = tree->root;
+	unsigned last = tree->depth - 1;
+	enum bts_err err;
+
+	path->depth = tree->depth;
+	for (unsigned i = 0;; i++) {
+		struct tree_step *step = &path->at[i];
+
+		step->ptr = ptr;
+		step->page = NULL;
+		err = pager_node(ctx, &ptr, tree->id, (int)(last - i), &step->image);
+		if (err)
+			return err;
+		if (i == last)
+			break;
+		step->index = node_child_index(step->image, key);
+		ptr = node_child(step->image, step->index);
+	}
+	path->at[last].index = node_search(path->at[last].image, key, exact);
+	return BTS_OK;
+}
+
+enum bts_err tree_path_own(struct tree_ctx *ctx, struct tree *tree, struct tree_path *path)
+{
+	enum bts_err err;
+
+	ctx->changes++;
+	for (unsigned i = 0; i < path->depth; i++) {
+		struct tree_step *step = &path->at[i];
+		struct page_ptr before = step->ptr;
+
+		err = dirty_cow(ctx, &step->ptr, step->image, &step->page);
+		if (err)
+			return err;
+		step->image = step->page;
+		if (layout_ptr_equal(&before, &step->ptr))
+			continue;
+		if (i == 0)
+			tree->root = step->ptr;
+		else
+			node_set_child(path->at[i - 1].page, path->at[i - 1].index, &step->ptr);
+	}
+	return BTS_OK;
+}
+
+static enum bts_err tree_release_values(struct tree_ctx *ctx, const uint8_t *leaf)
+{
+	uint32_t page_size = ctx->pager->page_size;
+	unsigned count = layout_count(leaf);
+
+	for (unsigned i = 0; i < count; i++) {
+		struct node_cell cell;
+		enum bts_err err;
+
+		node_cell(leaf, i, &cell);
+		if (!cell.extent)
+			continue;
+		err = dirty_release(ctx, &cell.ptr, layout_extent_pages(cell.size, page_size));
+		if (err)
+			return err;
+	}
+	return BTS_OK;
+}
+
+/* In post-order, so that a page is read before it is given back. */
+enum bts_err tree_drop(struct tree_ctx *ctx, struct tree *tree)
+{
+	struct tree_path path = { .depth = tree->depth };
+	struct page_ptr ptr = tree->root;
+	uint64_t nodes = 0;
+	unsigned at = 0;
+	enum bts_err err = tree_sound(ctx, tree);
+
+	if (err || tree->depth == 0)
+		return err;
+	ctx->changes++;
+	for (;;) {
+		struct tree_step *step = &path.at[at];
+
+		step->ptr = ptr;
+		step->index = 0;
+		err = pager_node(ctx, &ptr, tree->id, (int)(tree->depth - 1 - at), &step->image);
+		if (err)
+			return err;
+		if (++nodes > tree->pages)
+			return error_set(ctx->error, BTS_CORRUPT, 0, "page %llu: tree %u has more nodes than it counts",
+				(unsigned long long)ptr.pgno, tree->id);
+		if (at + 1 == tree->depth)
+			err = tree_release_values(ctx, step->image);
+		if (err)
+			return err;
+		while (at + 1 == tree->depth || path.at[at].index == layout_count(path.at[at].image)) {
+			err = dirty_release(ctx, &path.at[at].ptr, 1);
+			if (err)
+				return err;
+			if (at == 0) {
+				*tree = (struct tree){ .id = tree->id };
+				return BTS_OK;
+			}
+			path.at[--at].index++;
+		}
+		ptr = node_child(path.at[at].image, path.at[at].index);
+		at++;
+	}
+}
+
+#ifdef BTS_PARANOID
+void tree_paranoid(const struct tree_ctx *ctx, const uint8_t *page)
+{
+	const char *wrong = node_check_private(page, ctx->pager->page_size, ctx->limit, LAYOUT_TXID_LIMIT);
+
+	if (wrong)
+		fprintf(stderr, "private node of tree %u level %u: %s\n", layout_tree(page), layout_level(page), wrong);
+	ENSURE(wrong == NULL);
+}
+#endif
