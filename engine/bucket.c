@@ -195,12 +195,15 @@ enum bts_err state_bucket(struct state *state, struct bts_slice name, bool creat
 		*out = bucket;
 		return BTS_OK;
 	}
-	if (err == BTS_NOT_FOUND) {
-		if (state->record.next_tree == UINT32_MAX)
-			return error_set(state->ctx.error, BTS_FULL, 0, "no bucket ids left");
-		bucket_create(state, name, &value);
-	}
-	return bucket_add(state, &value, out);
+	if (err == BTS_OK)
+		return bucket_add(state, &value, out);
+	if (state->record.next_tree == UINT32_MAX)
+		return error_set(state->ctx.error, BTS_FULL, 0, "no bucket ids left");
+	memset(&value, 0, sizeof(value));
+	err = bucket_add(state, &value, out);
+	if (err == BTS_OK)
+		bucket_create(state, name, *out);
+	return err;
 }
 
 enum bts_err state_touch(struct state *state, struct bucket_state *bucket)
@@ -232,12 +235,14 @@ enum bts_err state_bucket_drop(struct state *state, struct bts_slice name, struc
 	err = state_touch(state, bucket);
 	if (err)
 		return err;
-	err = tree_drop(&state->ctx, &bucket->tree);
-	if (err)
-		return err;
 	err = tree_del(&state->ctx, &state->record.catalog, name);
 	if (err && err != BTS_NOT_FOUND)
 		return err;
+	err = tree_drop(&state->ctx, &bucket->tree);
+	if (err) {
+		bucket->changed = true; /* the next settling enters it in the catalog again */
+		return err;
+	}
 	bucket->dropped = true;
 	bucket->changed = false;
 	state->record.buckets--;

@@ -129,12 +129,21 @@ static void check_visit(void *arg, const struct page_ptr *ptr, uint64_t pages)
 	check_progress(check, pages);
 }
 
+/* The page that an explanation begins with, which is nearer to the damage than what its walk was looking at.
+ */
+static bts_pgno check_page_of(const char *text, bts_pgno page)
+{
+	uint64_t named;
+
+	return sscanf(text, "page %" SCNu64 ":", &named) == 1 ? named : page;
+}
+
 /* What failed is a finding when the file is to blame, else the end of the check. */
 static enum bts_err check_failed(struct check *check, enum bts_err err, bts_pgno page)
 {
 	if (err != BTS_CORRUPT)
 		return err;
-	check_report(check, page, check->why.text);
+	check_report(check, check_page_of(check->why.text, page), check->why.text);
 	check->partial = true;
 	return BTS_OK;
 }
@@ -142,7 +151,7 @@ static enum bts_err check_failed(struct check *check, enum bts_err err, bts_pgno
 static void check_tree_report(void *arg, bts_pgno page, const char *text)
 {
 	if (strncmp(text, "page ", 5) == 0)
-		check_report(arg, page, text);
+		check_report(arg, check_page_of(text, page), text);
 	else
 		check_finding(arg, page, "page %" PRIu64 ": %s", page, text);
 }

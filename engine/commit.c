@@ -8,6 +8,7 @@
  * failed slot write and a failed flush poison the environment: what reached the disk is unknown (I7).
  */
 #include "base/crc32c.h"
+#include "base/ensure.h"
 #include "base/fault.h"
 #include "error.h"
 #include "recover.h"
@@ -199,24 +200,22 @@ static void commit_envelope(struct bts *db, const struct seal *seal, struct meta
 }
 
 /* Durable: the allocator, the handle and every process learn of it. */
-static enum bts_err commit_publish(struct bts *db, const struct seal *seal, const struct meta_slot *slot, unsigned index,
-	uint64_t transactions, struct bts_error *error)
+static void commit_publish(struct bts *db, const struct seal *seal, const struct meta_slot *slot, unsigned index,
+	uint64_t transactions)
 {
-	enum bts_err err = BTS_OK;
-
 	db->slot = *slot;
 	db->slot_index = index;
-	for (size_t i = 0; i < seal->retired_count && err == BTS_OK; i++)
-		err = SABOTAGE(FAULT_I1_FREE_EARLY) ?
+	for (size_t i = 0; i < seal->retired_count; i++) {
+		enum bts_err err = SABOTAGE(FAULT_I1_FREE_EARLY) ?
 			space_give(&db->space, (struct space_run){ seal->retired[i].pgno, seal->retired[i].count }) :
 			space_retire(&db->space, seal->retired[i]);
-	if (err) /* the commit stands; without a true free set nothing more may be written */
-		err = db_poison(db, error, ENOMEM, "noting freed pages");
+
+		ENSURE(err == BTS_OK); /* the seal made room */
+	}
 	shared_set_slot(db->shared, index, slot->sequence);
 	shared_publish(db->shared, &slot->record);
 	atomic_fetch_add(&db->commits, transactions);
 	atomic_fetch_add(&db->pages_written, seal->pages);
-	return BTS_OK;
 }
 
 enum bts_err commit_state(struct bts *db, struct state *state, bts_txid txid, uint64_t transactions, struct bts_error *error)
@@ -242,7 +241,7 @@ enum bts_err commit_state(struct bts *db, struct state *state, bts_txid txid, ui
 	if (err == BTS_OK)
 		err = commit_slot(db, slot, index, &why);
 	if (err == BTS_OK)
-		err = commit_publish(db, &seal, slot, index, transactions, &why);
+		commit_publish(db, &seal, slot, index, transactions);
 	else if (!shared_poisoned(db->shared))
 		seal_undo(&seal);
 done:

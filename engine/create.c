@@ -182,7 +182,7 @@ static enum bts_err create_fill(
 	err = recover_write_slot(env, file, 0, slot, error);
 	if (err)
 		return err;
-	slot->sequence = 2;
+	slot->sequence = RECOVER_CREATED;
 	slot->mode = META_SEAL;
 	slot->durable_sequence = 1;
 	err = recover_write_slot(env, file, 1, slot, error);

@@ -91,21 +91,29 @@ void db_free(struct bts *db)
 	env->ops->memory(env, db, 0);
 }
 
-enum bts_err db_may_write(struct bts *db, struct bts_error *error)
+static enum bts_err db_check_poison(const struct bts *db, struct bts_error *error)
 {
-	if (!db->writer)
-		return error_set(error, BTS_READ_ONLY, 0, "%s is open for reading only", db->path);
 	if (shared_poisoned(db->shared))
 		return error_set(error, BTS_POISONED, 0,
 			"%s: an earlier write or flush failed; close it in every process and open it again", db->path);
 	return BTS_OK;
 }
 
+enum bts_err db_may_write(struct bts *db, struct bts_error *error)
+{
+	if (!db->writer)
+		return error_set(error, BTS_READ_ONLY, 0, "%s is open for reading only", db->path);
+	return db_check_poison(db, error);
+}
+
 enum bts_err db_poison(struct bts *db, struct bts_error *error, int os, const char *what)
 {
 	shared_poison(db->shared);
-	return error_os(error, os == 0 ? EIO : os, "%s failed, %s is poisoned until every process has closed it", what,
-		db->path);
+	error_os(error, os == 0 ? EIO : os, "%s failed, %s is poisoned until every process has closed it", what, db->path);
+	/* Whatever errno says: BTS_FULL and BTS_MEMORY promise that nothing was changed. */
+	if (error != NULL)
+		error->code = BTS_IO;
+	return BTS_IO;
 }
 
 void db_reclaim(struct bts *db)
@@ -153,7 +161,7 @@ static void db_publish(struct bts *db)
 	shared_publish(db->shared, &db->slot.record);
 }
 
-/* Alone with the file: judge it, make it durable again when the exit was not clean (I6), publish. */
+/* Alone with the file: judge it, make it durable again (I6), publish. */
 static enum bts_err db_recover(struct bts *db, struct bts_error *error)
 {
 	struct recover_state *state = db->env->ops->memory(db->env, NULL, sizeof(*state));
@@ -165,7 +173,15 @@ static enum bts_err db_recover(struct bts *db, struct bts_error *error)
 	if (err == BTS_OK && !state->clean && db->unwritable)
 		err = error_set(error, BTS_NEEDS_RECOVERY, 0,
 			"%s was not closed cleanly and this process may not write it", db->path);
-	if (err == BTS_OK && !state->clean)
+	/* A new file's creator may have died, or not come yet, to flush the name. */
+	if (err == BTS_OK && !db->unwritable && state->sequence <= RECOVER_CREATED) {
+		int os = db->env->ops->path_sync_dir(db->env, db->path);
+
+		if (os)
+			err = error_os(error, os, "flushing the directory of %s", db->path);
+	}
+	/* Clean or not: the seal itself may be in the page cache only, left there by a death before its flush. */
+	if (err == BTS_OK && !db->unwritable)
 		err = recover_rewrite(db->env, db->file, state, error);
 	if (err)
 		goto done;
@@ -266,9 +282,9 @@ static enum bts_err db_join(struct bts *db, bool alone, const struct bts_options
 		err = db_learn_role(db, error);
 		return err ? err : db_open_pager(db, options, error);
 	}
-	if (shared_poisoned(db->shared))
-		return error_set(error, BTS_POISONED, 0, "%s: poisoned; close it in every process and open it again", db->path);
-	err = shared_writer_enter(db->shared, error);
+	err = db_check_poison(db, error);
+	if (err == BTS_OK)
+		err = shared_writer_enter(db->shared, error);
 	if (err)
 		return err;
 	if (!alone)
@@ -348,7 +364,5 @@ void bts_close(struct bts *db)
 
 enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 {
-	if (db->writer)
-		return db_may_write(db, error);
-	return BTS_OK;
+	return db_check_poison(db, error);
 }

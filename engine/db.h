@@ -30,7 +30,7 @@ struct bts {
 	struct space space;
 	struct meta_slot slot;    /* the slot that holds D, as written */
 	unsigned slot_index;
-	bool pending_live;        /* follower: slot.pending_count != 0 and path.pending is needed (apply.c) */
+	bool applying;            /* follower: between bts_apply_begin and its end */
 	struct commit_queue *queue;
 	bts_txid *snapshots;      /* scratch for shared_readers, SHARED_READERS_MAX */
 	/* counters, atomics */

@@ -7,33 +7,16 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define DB_EPOCH_JUMP (UINT64_C(1) << 31)
-
 /* R3: a file that is not where its slot was written is a copy; writing it under the same epoch would make two histories of one name. */
 static enum bts_err db_new_epoch(struct bts *db, struct recover_state *state, const struct bts_file_identity *id,
 	struct bts_error *error)
 {
-	struct commit_record *record = &state->slot.record;
-	struct commit_record before = *record;
-	uint16_t random;
-	int os;
+	struct recover_epoch epoch = { .inode = id->inode, .birth_ns = id->birth_ns };
+	int os = db->env->ops->random(db->env, &epoch.random, sizeof(epoch.random));
 
-	os = db->env->ops->random(db->env, &record->epoch_random, sizeof(record->epoch_random));
-	if (os == 0)
-		os = db->env->ops->random(db->env, &random, sizeof(random));
 	if (os)
 		return error_os(error, os, "no random numbers for a new epoch");
-	record->epoch++;
-	record->txid = (state->highest > record->txid ? state->highest : record->txid) + DB_EPOCH_JUMP + (random | 1u);
-	if (record->txid >= LAYOUT_TXID_LIMIT)
-		return error_set(error, BTS_FULL, 0, "transaction numbers are used up");
-	record->time_ms = db->env->ops->realtime_ms(db->env);
-	history_segment_add(record, before.txid, before.chain, record->txid);
-	history_chain(record, NULL, 0);
-	history_append(record);
-	state->slot.inode = id->inode;
-	state->slot.birth_ns = id->birth_ns;
-	return recover_envelope(db->env, db->file, state, META_TWO_FLUSH, error);
+	return recover_new_epoch(db->env, db->file, state, &epoch, error);
 }
 
 static enum bts_err db_opening(struct bts *db, struct bts_error *error)

@@ -201,6 +201,24 @@ enum bts_err dirty_release(struct tree_ctx *ctx, const struct page_ptr *ptr, uin
 	return BTS_OK;
 }
 
+enum bts_err dirty_reserve(struct tree_ctx *ctx, uint64_t releases)
+{
+	struct dirty *dirty = ctx->dirty;
+	struct dirty_list *replaced = &dirty->replaced;
+
+	while (dirty->freed_cap < dirty->freed_count + releases)
+		if (!dirty_grow(dirty->env, (void **)&dirty->freed, &dirty->freed_cap, dirty->freed_cap,
+			    sizeof(*dirty->freed)))
+			goto fail;
+	while (replaced->cap < replaced->count + releases)
+		if (!dirty_grow(dirty->env, (void **)&replaced->items, &replaced->cap, replaced->cap,
+			    sizeof(*replaced->items)))
+			goto fail;
+	return BTS_OK;
+fail:
+	return error_set(ctx->error, BTS_MEMORY, 0, "no memory to release %llu pages", (unsigned long long)releases);
+}
+
 enum bts_err dirty_extent(struct tree_ctx *ctx, struct bts_slice value, struct page_ptr *ptr)
 {
 	uint8_t *data;

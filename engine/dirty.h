@@ -31,6 +31,8 @@ enum bts_err dirty_node(struct tree_ctx *, struct page_ptr *ptr, uint8_t **page)
 enum bts_err dirty_cow(struct tree_ctx *, struct page_ptr *ptr, const uint8_t *image, uint8_t **page);
 /* No longer reached: a clean page is noted as freed, a private one is given back.  pages: 1, or an extent's. */
 enum bts_err dirty_release(struct tree_ctx *, const struct page_ptr *ptr, uint64_t pages);
+/* Make room: that many releases then cannot fail. */
+enum bts_err dirty_reserve(struct tree_ctx *, uint64_t releases);
 /* A large value, copied. */
 enum bts_err dirty_extent(struct tree_ctx *, struct bts_slice value, struct page_ptr *ptr);
 

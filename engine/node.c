@@ -342,6 +342,12 @@ bool node_leaf_replace(uint8_t *page, uint32_t page_size, unsigned index, const 
 
 	if (need > node_room(page, page_size) + had)
 		return false;
+	if (cell->extent && was_extent) { /* in place, so that cell may be what node_cell gave for this very slot */
+		bytes_put_u48(at, cell->version);
+		bytes_put_u64(at + NODE_LEAF_CELL + cell->key.size, cell->size);
+		layout_put_ptr(at + NODE_LEAF_CELL + cell->key.size + 8, &cell->ptr);
+		return true;
+	}
 	if (!cell->extent && !was_extent && need <= had) { /* in place: the key and its slot stay */
 		bytes_put_u48(at, cell->version);
 		bytes_put_u16(at + 6, (uint16_t)cell->value.size);

@@ -125,7 +125,7 @@ static enum bts_err pager_bounds(struct tree_ctx *ctx, const struct page_ptr *pt
 		return error_set(ctx->error, BTS_CORRUPT, 0,
 			"page %" PRIu64 ": birth %" PRIu64 " is beyond its snapshot %" PRIu64, ptr->pgno, ptr->birth,
 			ctx->newest);
-	*image = pager_raw(ctx->pager, ptr->pgno, count);
+	*image = ctx->redirect ? ctx->redirect(ctx->redirect_arg, ptr, count) : pager_raw(ctx->pager, ptr->pgno, count);
 	if (*image == NULL)
 		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": beyond the end of the file",
 			ptr->pgno);

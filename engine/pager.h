@@ -36,6 +36,9 @@ struct tree_ctx {
 	bts_txid stamp;          /* version and last-delete given to what is written; 0 while private */
 	struct bts_error *error; /* where failing calls explain themselves; never NULL */
 	uint64_t changes;        /* +1 at every change, for cursors to notice */
+	/* NULL, or where the bytes of a page are that is not home yet (apply.c); NULL from it: nowhere */
+	const uint8_t *(*redirect)(void *arg, const struct page_ptr *ptr, uint64_t count);
+	void *redirect_arg;
 };
 
 enum bts_err pager_init(struct pager *, struct bts_env *, struct bts_file *, uint32_t page_size, uint64_t map_bytes,

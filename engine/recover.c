@@ -378,6 +378,11 @@ static enum bts_err recover_rewrite_slot(struct bts_env *env, struct bts_file *f
 	if (!err && (slot->sequence != state->slot.sequence || slot->record.txid != state->slot.record.txid))
 		err = error_set(error, BTS_CORRUPT, 0, "meta slot %c changed while it was being opened",
 			recover_name(state->index));
+	if (!err && SABOTAGE(FAULT_I5_RELABEL)) {
+		slot->mode = META_TWO_FLUSH;
+		slot->manifest_count = 0;
+		meta_slot_encode(slot, bytes);
+	}
 	if (!err)
 		err = recover_write(env, file, bytes, sizeof(bytes), recover_offset(state->index),
 			"the accepted meta", error);
@@ -474,12 +479,12 @@ enum bts_err recover_envelope(struct bts_env *env, struct bts_file *file, struct
 	return recover_envelope_over(env, file, state, mode, state->slot.record.txid, error);
 }
 
-enum bts_err recover_opening_commit(
-	struct bts_env *env, struct bts_file *file, struct recover_state *state, struct bts_error *error)
+/* A commit without pages, numbered first: the numbers between are noted as a gap of the epoch so far. */
+static enum bts_err recover_jump(struct bts_env *env, struct bts_file *file, struct recover_state *state,
+	const struct recover_epoch *epoch, bts_txid first, struct bts_error *error)
 {
 	struct commit_record *record = &state->slot.record;
-	bts_txid last = record->txid, highest = state->highest > last ? state->highest : last;
-	bts_txid first = highest + (SABOTAGE(FAULT_I4_NO_JUMP) ? 1 : META_JUMP);
+	bts_txid last = record->txid;
 	enum bts_err err;
 
 	ENSURE(state->slot.role == META_PRIMARY);
@@ -488,11 +493,40 @@ enum bts_err recover_opening_commit(
 		return err;
 	if (first >= LAYOUT_TXID_LIMIT)
 		return error_set(error, BTS_FULL, 0, "no transaction numbers left after %llu",
-			(unsigned long long)highest);
+			(unsigned long long)last);
 	history_segment_add(record, last, record->chain, first);
+	if (epoch) {
+		record->epoch++;
+		record->epoch_random = epoch->random;
+		state->slot.inode = epoch->inode;
+		state->slot.birth_ns = epoch->birth_ns;
+	}
 	record->txid = first;
 	record->time_ms = env->ops->realtime_ms(env);
 	history_chain(record, NULL, 0);
 	history_append(record);
 	return recover_envelope_over(env, file, state, META_TWO_FLUSH, last, error);
+}
+
+static bts_txid recover_top(const struct recover_state *state)
+{
+	bts_txid last = state->slot.record.txid;
+
+	return state->highest > last ? state->highest : last;
+}
+
+enum bts_err recover_opening_commit(
+	struct bts_env *env, struct bts_file *file, struct recover_state *state, struct bts_error *error)
+{
+	bts_txid jump = SABOTAGE(FAULT_I4_NO_JUMP) ? 1 : META_JUMP;
+
+	return recover_jump(env, file, state, NULL, recover_top(state) + jump, error);
+}
+
+enum bts_err recover_new_epoch(struct bts_env *env, struct bts_file *file, struct recover_state *state,
+	const struct recover_epoch *epoch, struct bts_error *error)
+{
+	bts_txid jump = META_EPOCH_JUMP + (epoch->random & 0xffff) + !(epoch->random & 1);
+
+	return recover_jump(env, file, state, epoch, recover_top(state) + jump, error);
 }

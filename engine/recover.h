@@ -39,6 +39,16 @@ enum bts_err recover_envelope(struct bts_env *, struct bts_file *, struct recove
 	struct bts_error *);
 /* I4 on a primary: txid = highest + J, segment noted, chain continued, then recover_envelope. */
 enum bts_err recover_opening_commit(struct bts_env *, struct bts_file *, struct recover_state *, struct bts_error *);
+/*
+ * R3 on a primary: the file has become another one (a copy), so what is written from here on is a new epoch: number + 1 and
+ * this random value, txid = highest + META_EPOCH_JUMP + an odd 16-bit part of it; otherwise like an opening commit.
+ */
+struct recover_epoch {
+	uint64_t random;
+	uint64_t inode, birth_ns; /* of the file as it is now */
+};
+enum bts_err recover_new_epoch(struct bts_env *, struct bts_file *, struct recover_state *, const struct recover_epoch *,
+	struct bts_error *);
 /* Write a slot at index (0, 1), no flush. */
 enum bts_err recover_write_slot(struct bts_env *, struct bts_file *, unsigned index, const struct meta_slot *,
 	struct bts_error *);
@@ -47,6 +57,7 @@ enum bts_err recover_write_slot(struct bts_env *, struct bts_file *, unsigned in
  * I11: create path with both slots valid and durable: path.tmp, flush, link without clobbering, flush the directory.
  * BTS_EXISTS when path is there (also when another process won the race).
  */
+#define RECOVER_CREATED 2u /* the highest slot sequence of a file that nobody has written since */
 struct recover_create {
 	uint32_t page_size;
 	enum meta_role role;

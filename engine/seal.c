@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SEAL_NODE_RUNS 64u /* at most this many runs for the nodes of a commit */
+#define SEAL_RUNS 64u /* room for this many runs in any request; a large one may lie in as many as it has pages */
 
 bool seal_grow(struct seal *seal, void **items, size_t *cap, size_t count, size_t size)
 {
@@ -142,7 +142,7 @@ static enum bts_err seal_take(struct seal *seal, uint64_t pages, bool join, size
 enum bts_err seal_take_pages(struct seal *seal, bts_pgno *numbers, size_t pages)
 {
 	size_t first;
-	enum bts_err err = seal_take(seal, pages, false, SEAL_NODE_RUNS, &first);
+	enum bts_err err = seal_take(seal, pages, false, SEAL_RUNS, &first);
 
 	for (size_t i = first, n = 0; err == BTS_OK && i < seal->run_count; i++)
 		for (uint64_t k = 0; k < seal->runs[i].count; k++)
@@ -155,7 +155,7 @@ static enum bts_err seal_place(struct seal *seal)
 {
 	size_t run, first;
 	uint64_t used = 0;
-	enum bts_err err = seal_take(seal, seal->nodes, false, SEAL_NODE_RUNS, &run);
+	enum bts_err err = seal_take(seal, seal->nodes, false, seal->nodes < SEAL_RUNS ? SEAL_RUNS : seal->nodes, &run);
 
 	if (err)
 		return err;
@@ -366,6 +366,7 @@ enum bts_err seal_state(struct seal *seal, struct bts *db, struct state *state, 
 	seal->state = state;
 	seal->txid = txid;
 	seal->old_high_water = db->space.high_water;
+	state->ctx.stamp = txid; /* a rolled back transaction of a group leaves a later one */
 	freelog_delta_init(&seal->delta, db->env);
 	err = seal_gather(seal);
 	if (err == BTS_OK)
@@ -378,6 +379,8 @@ enum bts_err seal_state(struct seal *seal, struct bts *db, struct state *state, 
 		err = seal_segments(seal);
 	if (err == BTS_OK)
 		err = seal_record(seal);
+	if (err == BTS_OK)
+		err = space_make_room(&db->space, seal->retired_count); /* a durable commit must not fail for memory */
 	if (err == BTS_OK)
 		return BTS_OK;
 	seal_undo(seal);

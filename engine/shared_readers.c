@@ -39,8 +39,9 @@ void shared_forget(struct shared *s, uint32_t index)
 		if ((owner & 0xffff) == index + 1)
 			shared_reap(s, i, owner);
 	}
-	if ((gate & 0xffff) == index + 1 && !(gate & SHARED_GATE_HELD) &&
-		atomic_compare_exchange_strong(&map->gate, &gate, 0)) {
+	/* A held gate loses its owner, lest the newcomer under this index passes for him. */
+	if ((gate & 0xffff) == index + 1 &&
+		atomic_compare_exchange_strong(&map->gate, &gate, gate & SHARED_GATE_HELD)) {
 		atomic_fetch_add(&map->gate_word, 1);
 		s->env->ops->wake(s->env, (const uint32_t *)&map->gate_word);
 	}
@@ -172,7 +173,7 @@ static enum bts_err shared_gate_wait(struct shared *s, struct bts_error *error)
 			return BTS_OK;
 		if (shared_poisoned(s))
 			return error_set(error, BTS_POISONED, 0, "%s: a write failed earlier", s->path);
-		if (!shared_alive(s, gate & ~SHARED_GATE_HELD)) {
+		if (gate == SHARED_GATE_HELD || !shared_alive(s, gate & ~SHARED_GATE_HELD)) {
 			if (gate & SHARED_GATE_HELD)
 				return error_set(error, BTS_NEEDS_RECOVERY, 0,
 					"%s: a process died while it installed a frame; open the file for "

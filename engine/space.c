@@ -331,6 +331,12 @@ enum bts_err space_retire(struct space *space, struct space_pending entry)
 	return space_wait(space, &entry, SPACE_LIVE);
 }
 
+enum bts_err space_make_room(struct space *space, size_t entries)
+{
+	return space_reserve(space->env, (void **)&space->pending, space->pending_count, entries,
+		&space->pending_cap, sizeof(*space->pending));
+}
+
 enum bts_err space_hold(struct space *space, struct space_run run, bts_txid birth, bts_txid freed)
 {
 	uint64_t at, end, stop;

@@ -80,6 +80,8 @@ enum bts_err space_raise(struct space *, bts_pgno mark);
 bool space_take(struct space *, struct space_run run);
 /* Free later: live now, pending until no snapshot s has birth <= s < freed and freed <= durable. */
 enum bts_err space_retire(struct space *, struct space_pending entry);
+/* Make room: that many calls of space_retire then cannot fail. */
+enum bts_err space_make_room(struct space *, size_t entries);
 /* Exclude: take those pages of run that are ready out into pending (an heir's readers, G5). */
 enum bts_err space_hold(struct space *, struct space_run run, bts_txid birth, bts_txid freed);
 /* Move what has become free from pending to ready.  snapshots ascending, each once. */

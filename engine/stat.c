@@ -65,6 +65,7 @@ static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_
 	stat->follower = db->follower;
 	stat->clean_open = shared_was_clean(db->shared);
 	stat->fell_back = fell_back;
+	stat->poisoned = shared_poisoned(db->shared);
 	stat->txid = stat->durable_txid = record.txid;
 	stat->file_bytes = id.size;
 	stat->pages = record.high_water;

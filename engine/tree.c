@@ -59,7 +59,19 @@ enum bts_err tree_path_own(struct tree_ctx *ctx, struct tree *tree, struct tree_
 	return BTS_OK;
 }
 
-static enum bts_err tree_release_values(struct tree_ctx *ctx, const uint8_t *leaf)
+/* What a walk that ends a tree does at each page and extent: count it, or release it. */
+struct tree_end {
+	bool release;
+	uint64_t count;
+};
+
+static enum bts_err tree_end_at(struct tree_ctx *ctx, struct tree_end *end, const struct page_ptr *ptr, uint64_t pages)
+{
+	end->count++;
+	return end->release ? dirty_release(ctx, ptr, pages) : BTS_OK;
+}
+
+static enum bts_err tree_end_values(struct tree_ctx *ctx, struct tree_end *end, const uint8_t *leaf)
 {
 	uint32_t page_size = ctx->pager->page_size;
 	unsigned count = layout_count(leaf);
@@ -71,7 +83,7 @@ static enum bts_err tree_release_values(struct tree_ctx *ctx, const uint8_t *lea
 		node_cell(leaf, i, &cell);
 		if (!cell.extent)
 			continue;
-		err = dirty_release(ctx, &cell.ptr, layout_extent_pages(cell.size, page_size));
+		err = tree_end_at(ctx, end, &cell.ptr, layout_extent_pages(cell.size, page_size));
 		if (err)
 			return err;
 	}
@@ -79,17 +91,14 @@ static enum bts_err tree_release_values(struct tree_ctx *ctx, const uint8_t *lea
 }
 
 /* In post-order, so that a page is read before it is given back. */
-enum bts_err tree_drop(struct tree_ctx *ctx, struct tree *tree)
+static enum bts_err tree_end_walk(struct tree_ctx *ctx, const struct tree *tree, struct tree_end *end)
 {
 	struct tree_path path = { .depth = tree->depth };
 	struct page_ptr ptr = tree->root;
 	uint64_t nodes = 0;
 	unsigned at = 0;
-	enum bts_err err = tree_sound(ctx, tree);
+	enum bts_err err;
 
-	if (err || tree->depth == 0)
-		return err;
-	ctx->changes++;
 	for (;;) {
 		struct tree_step *step = &path.at[at];
 
@@ -102,22 +111,39 @@ enum bts_err tree_drop(struct tree_ctx *ctx, struct tree *tree)
 			return error_set(ctx->error, BTS_CORRUPT, 0, "page %llu: tree %u has more nodes than it counts",
 				(unsigned long long)ptr.pgno, tree->id);
 		if (at + 1 == tree->depth)
-			err = tree_release_values(ctx, step->image);
+			err = tree_end_values(ctx, end, step->image);
 		if (err)
 			return err;
 		while (at + 1 == tree->depth || path.at[at].index == layout_count(path.at[at].image)) {
-			err = dirty_release(ctx, &path.at[at].ptr, 1);
-			if (err)
+			err = tree_end_at(ctx, end, &path.at[at].ptr, 1);
+			if (err || at == 0)
 				return err;
-			if (at == 0) {
-				*tree = (struct tree){ .id = tree->id };
-				return BTS_OK;
-			}
 			path.at[--at].index++;
 		}
 		ptr = node_child(path.at[at].image, path.at[at].index);
 		at++;
 	}
+}
+
+/* Whatever can fail comes first: all is read and counted, room is made, then it is released. */
+enum bts_err tree_drop(struct tree_ctx *ctx, struct tree *tree)
+{
+	struct tree_end end = { 0 };
+	enum bts_err err = tree_sound(ctx, tree);
+
+	if (err || tree->depth == 0)
+		return err;
+	err = tree_end_walk(ctx, tree, &end);
+	if (err == BTS_OK)
+		err = dirty_reserve(ctx, end.count);
+	if (err)
+		return err;
+	end.release = true;
+	err = tree_end_walk(ctx, tree, &end);
+	ENSURE(err == BTS_OK);
+	ctx->changes++;
+	*tree = (struct tree){ .id = tree->id };
+	return BTS_OK;
 }
 
 #ifdef BTS_PARANOID

@@ -45,7 +45,7 @@ enum bts_err tree_value(struct tree_ctx *, const struct node_cell *cell, struct 
 enum bts_err tree_put(struct tree_ctx *, struct tree *, struct bts_slice key, struct bts_slice value, bts_txid version);
 /* BTS_NOT_FOUND changes nothing.  Sets last_delete of the leaf to max(own, ctx->stamp). */
 enum bts_err tree_del(struct tree_ctx *, struct tree *, struct bts_slice key);
-/* Release every page of the tree, extents included; the tree is then empty. */
+/* Release every page of the tree, extents included; the tree is then empty.  On failure nothing has changed. */
 enum bts_err tree_drop(struct tree_ctx *, struct tree *);
 
 /* Paths.  No allocation; key is kept only by cursors in a writing context (they find their place again by it). */

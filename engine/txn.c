@@ -182,11 +182,6 @@ enum bts_err bts_commit_id(struct bts_txn *txn, bts_txid *txid, struct bts_error
 		return BTS_OK;
 	}
 	id = txn->own.record.txid;
-	if (txn->failed) {
-		err = error_set(error, BTS_MEMORY, 0, "an operation of this transaction had failed for lack of memory");
-		bts_abort(txn);
-		return err;
-	}
 	if (!txn->changed) {
 		bts_abort(txn);
 		if (txid != NULL)
@@ -219,6 +214,7 @@ enum bts_err bts_refresh(struct bts_txn *txn, struct bts_error *error)
 	txn_drop_snapshot(txn);
 	oplog_fini(&txn->log);
 	txn->changed = false;
+	txn->writing = (txn->flags & BTS_WRITE) != 0;
 	err = txn_snapshot(txn);
 	if (err) {
 		/* There is no snapshot to stand on: an empty state that finds nothing and takes no write. */
@@ -264,18 +260,33 @@ static uint32_t txn_tree_seen(const struct bucket_state *bucket)
 	return bucket->created ? 0 : bucket->tree.id;
 }
 
+static enum bts_err txn_log_op(struct bts_txn *txn, const struct oplog_op *op)
+{
+	if (txn->group != NULL || oplog_add(&txn->log, op) == BTS_OK)
+		return BTS_OK;
+	return error_set(&txn->error, BTS_MEMORY, 0, "no memory for the transaction's log");
+}
+
+/*
+ * Logged before it is done, and cut from the log when it fails (txn_done): done and not logged, it would be lost by a
+ * commit that replays.
+ */
 static enum bts_err txn_log(struct bts_txn *txn, enum oplog_kind kind, const struct bucket_state *bucket,
 	struct bts_slice key, struct bts_slice value)
 {
 	struct oplog_op op = { kind, txn_tree_seen(bucket), { bucket->name, bucket->name_size }, key, value };
 
-	if (txn->group != NULL)
-		return BTS_OK;
-	if (oplog_add(&txn->log, &op)) {
-		txn->failed = true; /* tree and log differ: a commit that replays would lose the operation */
-		return error_set(&txn->error, BTS_MEMORY, 0, "no memory for the transaction's log");
-	}
-	return BTS_OK;
+	return txn_log_op(txn, &op);
+}
+
+/* What was logged from `from` on has been done, or failed. */
+static enum bts_err txn_done(struct bts_txn *txn, size_t from, enum bts_err err)
+{
+	if (err)
+		txn->log.size = from;
+	else
+		txn->changed = txn->state->changed = true;
+	return err;
 }
 
 enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned flags, struct bts_bucket **out,
@@ -284,16 +295,20 @@ enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned fla
 	struct bucket_state *bucket = NULL;
 	bool create = (flags & BTS_CREATE) != 0;
 	uint32_t next = txn->state->record.next_tree;
+	struct oplog_op op = { .kind = OPLOG_CREATE, .bucket = name };
+	size_t from = txn->log.size;
 	enum bts_err err = BTS_OK;
 
 	if (create)
 		err = txn_check_write(txn);
+	if (err == BTS_OK && create && name.size <= BTS_BUCKET_NAME_MAX)
+		err = txn_log_op(txn, &op);
 	if (err == BTS_OK)
 		err = state_bucket(txn->state, name, create, &bucket);
-	if (err == BTS_OK && next != txn->state->record.next_tree) {
-		txn->changed = true;
-		err = txn_log(txn, OPLOG_CREATE, bucket, (struct bts_slice){ 0 }, (struct bts_slice){ 0 });
-	}
+	if (err == BTS_OK && next != txn->state->record.next_tree)
+		err = txn_done(txn, from, BTS_OK);
+	else
+		txn->log.size = from;
 	if (err) {
 		if (error != NULL)
 			*error = txn->error;
@@ -306,6 +321,7 @@ enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned fla
 enum bts_err bts_bucket_set_meta(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice meta)
 {
 	struct bucket_state *bucket = (struct bucket_state *)handle;
+	size_t from = txn->log.size;
 	enum bts_err err = txn_check_write(txn);
 
 	if (err)
@@ -315,31 +331,34 @@ enum bts_err bts_bucket_set_meta(struct bts_txn *txn, struct bts_bucket *handle,
 	if (meta.size > BTS_BUCKET_META_MAX)
 		return error_set(&txn->error, BTS_INVALID, 0, "bucket meta of %zu bytes (at most %d)", meta.size,
 			BTS_BUCKET_META_MAX);
-	if (bucket->meta_size == meta.size && memcmp(bucket->meta, meta.data, meta.size) == 0)
+	if (bucket->meta_size == meta.size && (meta.size == 0 || memcmp(bucket->meta, meta.data, meta.size) == 0))
 		return BTS_OK;
 	err = txn_log(txn, OPLOG_META, bucket, (struct bts_slice){ 0 }, meta);
 	if (err == BTS_OK)
 		err = state_touch(txn->state, bucket);
-	if (err)
-		return err;
-	bucket->meta_size = (uint8_t)meta.size;
-	memcpy(bucket->meta, meta.data, meta.size);
-	bucket->version = txn->state->ctx.stamp;
-	bucket->changed = txn->changed = txn->state->changed = true;
-	return BTS_OK;
+	if (err == BTS_OK) {
+		bucket->meta_size = (uint8_t)meta.size;
+		if (meta.size > 0)
+			memcpy(bucket->meta, meta.data, meta.size);
+		bucket->version = txn->state->ctx.stamp;
+		bucket->changed = true;
+	}
+	return txn_done(txn, from, err);
 }
 
 enum bts_err bts_bucket_drop(struct bts_txn *txn, struct bts_slice name, struct bts_error *error)
 {
 	struct bucket_state *bucket = NULL;
+	size_t from = txn->log.size;
 	enum bts_err err = txn_check_write(txn);
 
 	if (err == BTS_OK)
-		err = state_bucket_drop(txn->state, name, &bucket);
-	if (err == BTS_OK) {
-		txn->changed = true;
+		err = state_bucket(txn->state, name, false, &bucket);
+	if (err == BTS_OK)
 		err = txn_log(txn, OPLOG_DROP, bucket, (struct bts_slice){ 0 }, (struct bts_slice){ 0 });
-	}
+	if (err == BTS_OK)
+		err = state_bucket_drop(txn->state, name, &bucket);
+	err = txn_done(txn, from, err);
 	if (err && error != NULL)
 		*error = txn->error;
 	return err;
@@ -429,6 +448,7 @@ enum bts_err bts_put(struct bts_txn *txn, struct bts_bucket *handle, struct bts_
 	unsigned flags)
 {
 	struct bucket_state *bucket = (struct bucket_state *)handle;
+	size_t from = txn->log.size;
 	enum bts_err err = txn_check_write(txn);
 
 	if (err == BTS_OK)
@@ -439,30 +459,43 @@ enum bts_err bts_put(struct bts_txn *txn, struct bts_bucket *handle, struct bts_
 		return error_set(&txn->error, BTS_INVALID, 0, "value of %zu bytes (at most 2^40 - 1)", value.size);
 	err = txn_check_presence(txn, bucket, key, flags);
 	if (err == BTS_OK)
+		err = txn_log(txn, OPLOG_PUT, bucket, key, value);
+	if (err == BTS_OK)
 		err = state_touch(txn->state, bucket);
 	if (err == BTS_OK)
 		err = tree_put(&txn->state->ctx, &bucket->tree, key, value, txn->state->ctx.stamp);
-	if (err)
-		return err;
-	bucket->changed = txn->changed = txn->state->changed = true;
-	return txn_log(txn, OPLOG_PUT, bucket, key, value);
+	if (err == BTS_OK)
+		bucket->changed = true;
+	return txn_done(txn, from, err);
 }
 
 enum bts_err bts_del(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key)
 {
 	struct bucket_state *bucket = (struct bucket_state *)handle;
+	size_t from = txn->log.size;
 	enum bts_err err = txn_check_write(txn);
 
 	if (err == BTS_OK)
 		err = txn_check_key(txn, handle, key);
 	if (err == BTS_OK)
+		err = txn_log(txn, OPLOG_DEL, bucket, key, (struct bts_slice){ 0 });
+	if (err == BTS_OK)
 		err = state_touch(txn->state, bucket);
 	if (err == BTS_OK)
 		err = tree_del(&txn->state->ctx, &bucket->tree, key);
-	if (err)
-		return err;
-	bucket->changed = txn->changed = txn->state->changed = true;
-	return txn_log(txn, OPLOG_DEL, bucket, key, (struct bts_slice){ 0 });
+	if (err == BTS_OK)
+		bucket->changed = true;
+	return txn_done(txn, from, err);
+}
+
+/* What a callback gave back: in the words of its last failing call when that failed so, else by name. */
+static void txn_explain(const struct bts_txn *txn, enum bts_err err, struct bts_error *error)
+{
+	if (error == NULL)
+		return;
+	*error = txn->error;
+	if (error->code != err)
+		error_set(error, err, 0, "%s", bts_err_name(err));
 }
 
 enum bts_err bts_update(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error)
@@ -475,10 +508,7 @@ enum bts_err bts_update(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_er
 	for (int i = 0; i < TXN_UPDATE_TRIES; i++) {
 		err = fn(txn, arg);
 		if (err) {
-			if (error != NULL)
-				*error = txn->error;
-			if (error != NULL && error->code != err)
-				error_set(error, err, 0, "%s", bts_err_name(err));
+			txn_explain(txn, err, error);
 			break;
 		}
 		err = bts_commit(txn, error);
@@ -501,8 +531,8 @@ enum bts_err bts_view(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_erro
 	if (err)
 		return err;
 	err = fn(txn, arg);
-	if (err && error != NULL)
-		*error = txn->error;
+	if (err)
+		txn_explain(txn, err, error);
 	bts_abort(txn);
 	return err;
 }

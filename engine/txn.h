@@ -112,7 +112,6 @@ struct bts_txn {
 	struct state *state;     /* own, or the group's */
 	struct shared_reader reader;
 	bool registered;         /* reader holds a slot */
-	bool failed;             /* the log lacks an operation: must not be committed */
 	struct bts_group *group; /* NULL: private */
 	bts_txid txid;           /* of a group's transaction: the number it will commit as */
 	bool changed;

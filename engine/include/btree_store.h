@@ -221,7 +221,10 @@ typedef enum bts_err bts_txn_fn(struct bts_txn *txn, void *arg);
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_update(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error);
 /* Run fn in a read transaction. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_view(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error);
-/* Returns when everything committed is durable; every commit of this version already is. */
+/*
+ * Returns when everything committed is durable; every commit of this version already is.  BTS_POISONED, for readers too,
+ * when a write or flush of any process failed: a reader should close then, so that a writer can start over.
+ */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_sync(struct bts *db, struct bts_error *error);
 
 struct bts_stat {
@@ -235,6 +238,7 @@ struct bts_stat {
 	int follower;         /* role: 0 primary, 1 follower */
 	int clean_open;       /* 0: the last exit was unclean and this environment recovered */
 	int fell_back;        /* 1: the newest meta page was rejected at open and the one before taken */
+	int poisoned;         /* 1: a write or flush failed; every process must close before a writer can open again */
 	bts_txid txid;        /* newest published */
 	bts_txid durable_txid;
 	uint64_t file_bytes;

@@ -104,6 +104,9 @@ struct bts *bts_tool_open(const struct bts_args *args, enum bts_tool_access acce
 	}
 	if (err) {
 		*status = bts_tool_fail_error(args, &error);
+		if (err != BTS_NOT_FOUND) /* BTS_INVALID: the file is no database, not that the command line
+					     is wrong */
+			*status = BTS_EXIT_FAILURE;
 		return NULL;
 	}
 	return db;

@@ -1,0 +1,94 @@
+/*
+ * A frame on its way into a follower's file: what apply.c (receiving), apply_proof.c (R1, R4), and
+ * apply_install.c (making it the state of the file) share.
+ */
+#ifndef APPLY_H
+#define APPLY_H
+
+#include "db.h"
+#include "pending.h"
+#include "traverse.h"
+
+#define APPLY_UNITS_MAX (UINT64_C(1) << 26) /* of a frame */
+#define APPLY_SINK_BYTES (256u << 10)
+
+struct apply_unit {
+	bts_pgno pgno;
+	bts_txid birth;
+	uint64_t where; /* 0: at home; else its offset in path.pending */
+	uint32_t crc;
+	uint32_t count; /* pages */
+	uint32_t kind;
+	bool reached;
+};
+
+/* Writes that follow each other are gathered. */
+struct apply_sink {
+	struct bts_file *file;
+	uint64_t offset;
+	size_t used;
+	uint8_t *bytes; /* APPLY_SINK_BYTES */
+};
+
+/* An edge of the new state to something that the frame does not bring: it must be part of the old state. */
+struct apply_kept {
+	struct traverse_edge edge; /* keys borrowed from images of the frame */
+	bool met;
+};
+
+/* Pages of the old state that the new one does not reach. */
+struct apply_released {
+	bts_pgno pgno;
+	uint64_t pages;
+	bts_txid birth;
+};
+
+/* Snapshots s with birth <= s < freed read a page that has to be overwritten. */
+struct apply_need {
+	bts_txid birth, freed;
+};
+
+struct bts_apply {
+	struct bts *db;
+	struct bts_position base, target;
+	enum bts_err failed; /* the first failure; nothing is taken after it */
+	struct bts_error error;
+
+	/* Receiving. */
+	struct apply_unit *units; /* in order of arrival, sorted by page number for the proof */
+	size_t unit_count, unit_cap;
+	struct bts_page_id current; /* unit in progress */
+	uint32_t taken;		    /* pages of it; 0: none in progress */
+	uint64_t file_bytes;	    /* at begin */
+	struct apply_sink home, log;
+	struct pending_log pending;
+
+	/* Proof. */
+	struct commit_record record;
+	struct traverse traverse;
+	struct apply_kept *kept; /* hash by page number, kept_cap a power of two */
+	size_t kept_count, kept_cap;
+	struct apply_released *released;
+	size_t released_count, released_cap;
+	struct space space; /* of the new state */
+	bool space_there;
+	struct apply_need *needs;
+	size_t need_count, need_cap;
+
+	/* Install. */
+	bool gate_closed;
+	bool committed; /* the slot was touched: failures from here on poison */
+	struct meta_slot slot;
+};
+
+/* Room for one more element of an array. */
+enum bts_err apply_grow(struct bts_apply *, void **array, size_t count, size_t *cap, size_t element);
+/* Fails where the environment says so (env.h, fault). */
+enum bts_err apply_fault(struct bts_apply *, const char *point);
+
+/* Everything that must hold before the slot is written.  Reads only; on return space and needs are filled. */
+enum bts_err apply_prove(struct bts_apply *, struct bts_slice record);
+/* Flush, slot, homes, publication.  build held. */
+enum bts_err apply_install(struct bts_apply *);
+
+#endif

@@ -1,0 +1,132 @@
+/*
+ * What changed since a commit: bts_walk_* (ship.h).
+ *
+ * Every pointer carries the birth of its page, so the pages with birth > base are found by going down from
+ * every root and turning back wherever birth <= base: below such a pointer nothing is newer (child birth <=
+ * parent's).  The snapshot is held like a reader's, which keeps its pages where they are.
+ */
+#include "db.h"
+#include "error.h"
+#include "traverse.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+struct bts_walk {
+	struct bts *db;
+	bts_txid base;
+	struct shared_reader reader;
+	struct commit_record record;
+	struct bts_position position;
+	struct bts_error error;
+	struct tree_ctx ctx;
+	struct traverse traverse;
+	size_t record_size;
+	uint8_t record_bytes[BTS_RECORD_MAX];
+};
+
+enum bts_err bts_walk_open(struct bts *db, bts_txid base, struct bts_walk **out, struct bts_error *error)
+{
+	struct bts_walk *walk = db->env->ops->memory(db->env, NULL, sizeof(*walk));
+	enum bts_err err;
+
+	if (!walk)
+		return error_set(error, BTS_MEMORY, 0, "no memory for a walk");
+	memset(walk, 0, sizeof(*walk));
+	walk->db = db;
+	walk->base = base;
+	err = shared_reader_enter(db->shared, &walk->reader, &walk->record, error);
+	if (err) {
+		db->env->ops->memory(db->env, walk, 0);
+		return err;
+	}
+	meta_position(&walk->record, &walk->position);
+	walk->record_size = meta_record_encode(&walk->record, walk->record_bytes);
+	walk->ctx = (struct tree_ctx){
+		.pager = &db->pager,
+		.limit = walk->record.high_water,
+		.newest = walk->record.txid,
+		.error = &walk->error,
+	};
+	traverse_init(&walk->traverse, &walk->record, &walk->error);
+	*out = walk;
+	return BTS_OK;
+}
+
+const struct bts_position *bts_walk_position(const struct bts_walk *walk)
+{
+	return &walk->position;
+}
+
+struct bts_slice bts_walk_record(const struct bts_walk *walk)
+{
+	return (struct bts_slice){walk->record_bytes, walk->record_size};
+}
+
+uint32_t bts_walk_page_size(const struct bts_walk *walk)
+{
+	return walk->record.page_size;
+}
+
+static enum bts_err diff_verify(
+	struct bts_walk *walk, const struct traverse_edge *edge, const uint8_t **image)
+{
+	struct bts_slice value;
+	enum bts_err err;
+
+	switch (edge->kind) {
+	case BTS_KIND_NODE:
+		return pager_node(&walk->ctx, &edge->ptr, edge->tree, edge->level, image);
+	case BTS_KIND_FREE_LOG:
+		return pager_free_log(&walk->ctx, &edge->ptr, image);
+	case BTS_KIND_EXTENT:
+		break;
+	}
+	err = pager_extent(&walk->ctx, &edge->ptr, edge->size, &value);
+	if (!err)
+		*image = pager_raw(walk->ctx.pager, edge->ptr.pgno, edge->pages);
+	return err;
+}
+
+enum bts_err bts_walk_next(
+	struct bts_walk *walk, struct bts_page_id *id, struct bts_slice *bytes, struct bts_error *error)
+{
+	const struct traverse_edge *edge;
+	const uint8_t *image;
+	enum bts_err err;
+
+	do {
+		err = traverse_next(&walk->traverse, &edge);
+		if (err == BTS_NOT_FOUND)
+			return BTS_NOT_FOUND;
+	} while (!err && edge->ptr.birth <= walk->base);
+	if (!err)
+		err = diff_verify(walk, edge, &image);
+	if (err)
+		return error_set(error, err, walk->error.os, "%s", walk->error.text);
+	*id = (struct bts_page_id){
+		.pgno = edge->ptr.pgno,
+		.birth = edge->ptr.birth,
+		.crc = edge->ptr.crc,
+		.count = (uint32_t)edge->pages,
+		.kind = edge->kind,
+	};
+	*bytes = (struct bts_slice){image, edge->pages * walk->record.page_size};
+	if (edge->kind != BTS_KIND_EXTENT) {
+		err = traverse_descend(&walk->traverse, image);
+		if (err)
+			return error_set(error, err, walk->error.os, "%s", walk->error.text);
+	}
+	return BTS_OK;
+}
+
+void bts_walk_close(struct bts_walk *walk)
+{
+	struct bts_env *env;
+
+	if (!walk)
+		return;
+	env = walk->db->env;
+	shared_reader_leave(walk->db->shared, &walk->reader);
+	env->ops->memory(env, walk, 0);
+}

@@ -1,0 +1,77 @@
+/* Positions, waiting, acknowledgements: the small calls of ship.h. */
+#include "db.h"
+#include "error.h"
+#include "recover.h"
+
+#include <string.h>
+
+enum bts_err bts_ship_position(struct bts *db, struct bts_position *position, struct bts_error *error)
+{
+	struct commit_record record;
+
+	(void)error;
+	shared_head(db->shared, &record);
+	meta_position(&record, position);
+	return BTS_OK;
+}
+
+enum bts_err bts_ship_standing(struct bts *db, const struct bts_position *claimed,
+	enum bts_standing *standing, struct bts_error *error)
+{
+	struct bts_error why = {BTS_OK, 0, ""};
+	struct commit_record record;
+	struct shared_reader reader;
+	struct tree_ctx ctx;
+	enum bts_err err;
+
+	err = shared_reader_enter(db->shared, &reader, &record, error);
+	if (err)
+		return err;
+	ctx = (struct tree_ctx){
+		.pager = &db->pager, .limit = record.high_water, .newest = record.txid, .error = &why};
+	err = history_standing(&ctx, &record, claimed, standing);
+	shared_reader_leave(db->shared, &reader);
+	return err ? error_set(error, err, why.os, "%s", why.text) : BTS_OK;
+}
+
+enum bts_err bts_ship_wait(struct bts *db, bts_txid after, unsigned timeout_ms, bts_txid *head)
+{
+	return shared_wait_head(db->shared, after, timeout_ms, head);
+}
+
+void bts_ship_wake(struct bts *db)
+{
+	shared_wake(db->shared);
+}
+
+enum bts_err bts_ship_create(const char *path, const struct bts_options *options,
+	const struct bts_position *source, uint32_t page_size, struct bts_error *error)
+{
+	struct recover_create create = {.page_size = page_size, .role = META_FOLLOWER, .source = source};
+	struct bts_env *env = options && options->env ? options->env : bts_env_posix();
+
+	if (options && options->size != sizeof(*options))
+		return error_set(error, BTS_INVALID, 0,
+			"struct bts_options of %zu bytes: use bts_options_init", options->size);
+	if (page_size < BTS_PAGE_SIZE_MIN || page_size > BTS_PAGE_SIZE_MAX || (page_size & (page_size - 1)))
+		return error_set(error, BTS_INVALID, 0, "page size %u (a power of two from %d to %d)",
+			page_size, BTS_PAGE_SIZE_MIN, BTS_PAGE_SIZE_MAX);
+	return recover_create(env, path, &create, error);
+}
+
+void bts_apply_stat(struct bts *db, struct bts_apply_stat *stat)
+{
+	stat->frames = atomic_load(&db->apply_frames);
+	stat->pages = atomic_load(&db->apply_pages);
+	stat->redirected_pages = atomic_load(&db->apply_redirected);
+}
+
+enum bts_err bts_ack_record(struct bts *db, const struct bts_ack *ack, struct bts_error *error)
+{
+	return shared_ack_record(db->shared, ack, error);
+}
+
+size_t bts_ack_list(struct bts *db, struct bts_ack *acks, size_t cap)
+{
+	return shared_ack_list(db->shared, acks, cap);
+}

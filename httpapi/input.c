@@ -1,0 +1,174 @@
+/* JSON that clients send, checked and taken apart. */
+#include "input.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "text.h"
+
+void input_seed(unsigned seed)
+{
+	json_object_seed(seed);
+}
+
+/* A JSON object of at most max members, or NULL and why. */
+static json_t *input_object(struct bts_slice text, size_t max, char why[160])
+{
+	json_error_t error;
+	json_t *tree;
+
+	tree = json_loadb(text.size ? text.data : "", text.size, JSON_REJECT_DUPLICATES, &error);
+	if (!tree) {
+		snprintf(why, 160, "malformed JSON at byte %d: %.110s", error.position, error.text);
+		return NULL;
+	}
+	if (!json_is_object(tree)) {
+		snprintf(why, 160, "a JSON object is expected");
+	} else if (json_object_size(tree) > max) {
+		snprintf(why, 160, "more than %zu members in an object", max);
+	} else {
+		return tree;
+	}
+	json_decref(tree);
+	return NULL;
+}
+
+/* The bytes of a string member; *made is what was allocated for them. */
+static int input_bytes(const char *name, const json_t *member, int base64, struct bts_slice *bytes,
+	void **made, char why[160])
+{
+	long n;
+
+	if (bytes->data) {
+		snprintf(why, 160, "\"%.40s\" is given twice, plain and as base64", name);
+		return -1;
+	}
+	if (!json_is_string(member)) {
+		snprintf(why, 160, "\"%.40s\" must be a string", name);
+		return -1;
+	}
+	bytes->data = json_string_value(member);
+	bytes->size = json_string_length(member);
+	if (!base64)
+		return 0;
+	*made = malloc(bytes->size / 4 * 3 + 3);
+	if (!*made) {
+		snprintf(why, 160, "out of memory");
+		return -1;
+	}
+	n = text_base64_decode(bytes->data, bytes->size, *made);
+	if (n < 0) {
+		snprintf(why, 160, "\"%.40s\" is not base64", name);
+		return -1;
+	}
+	bytes->data = *made;
+	bytes->size = (size_t)n;
+	return 0;
+}
+
+static int input_record_member(struct input_record *r, const char *name, const json_t *member, char why[160])
+{
+	if (!strcmp(name, "key"))
+		return input_bytes(name, member, 0, &r->key, &r->key_bytes, why);
+	if (!strcmp(name, "key_base64"))
+		return input_bytes(name, member, 1, &r->key, &r->key_bytes, why);
+	if (!strcmp(name, "value"))
+		return input_bytes(name, member, 0, &r->value, &r->value_bytes, why);
+	if (!strcmp(name, "value_base64"))
+		return input_bytes(name, member, 1, &r->value, &r->value_bytes, why);
+	snprintf(why, 160, "unknown member \"%.60s\"", name);
+	return -1;
+}
+
+const char *input_record_parse(struct input_record *r, struct bts_slice line, char why[160])
+{
+	const char *name, *code = "invalid-record";
+	json_t *member;
+
+	memset(r, 0, sizeof(*r));
+	r->tree = input_object(line, 8, why);
+	if (!r->tree)
+		return "malformed-json";
+	json_object_foreach(r->tree, name, member)
+	{
+		if (input_record_member(r, name, member, why))
+			goto fail;
+	}
+	if (!r->key.data) {
+		snprintf(why, 160, "\"key\" or \"key_base64\" is missing");
+	} else if (!r->key.size) {
+		code = "key-empty";
+		snprintf(why, 160, "the key is empty");
+	} else if (r->key.size > BTS_KEY_MAX) {
+		code = "key-too-long";
+		snprintf(why, 160, "the key has %zu bytes, at most %d are allowed", r->key.size, BTS_KEY_MAX);
+	} else if (!r->value.data) {
+		snprintf(why, 160, "\"value\" or \"value_base64\" is missing");
+	} else {
+		return NULL;
+	}
+fail:
+	input_record_fini(r);
+	return code;
+}
+
+void input_record_fini(struct input_record *r)
+{
+	json_decref(r->tree);
+	free(r->key_bytes);
+	free(r->value_bytes);
+	memset(r, 0, sizeof(*r));
+}
+
+static int input_content_type(const char *type, size_t size, char why[160])
+{
+	size_t i;
+
+	if (size > INPUT_CONTENT_TYPE_MAX) {
+		snprintf(why, 160, "\"content_type\" has %zu bytes, at most %d are allowed", size,
+			INPUT_CONTENT_TYPE_MAX);
+		return -1;
+	}
+	for (i = 0; i < size; i++)
+		if (type[i] < ' ' || type[i] > '~')
+			break;
+	if (i < size || !strchr(type, '/') || type[0] == '/') {
+		snprintf(why, 160, "\"content_type\" is not a media type");
+		return -1;
+	}
+	return 0;
+}
+
+const char *input_bucket_parse(
+	struct bts_slice body, char content_type[INPUT_CONTENT_TYPE_MAX + 1], char why[160])
+{
+	const char *name, *code = "invalid-body";
+	json_t *tree, *member;
+
+	content_type[0] = '\0';
+	if (!body.size)
+		return NULL;
+	tree = input_object(body, 8, why);
+	if (!tree)
+		return "malformed-json";
+	json_object_foreach(tree, name, member)
+	{
+		if (strcmp(name, "content_type")) {
+			snprintf(why, 160, "unknown member \"%.60s\"", name);
+			goto fail;
+		}
+		if (!json_is_string(member)) {
+			snprintf(why, 160, "\"content_type\" must be a string");
+			goto fail;
+		}
+		if (input_content_type(json_string_value(member), json_string_length(member), why))
+			goto fail;
+		memcpy(content_type, json_string_value(member), json_string_length(member) + 1);
+	}
+	code = NULL;
+fail:
+	json_decref(tree);
+	return code;
+}

@@ -1,0 +1,280 @@
+/* Replies: what every one carries, bodies from memory, from the map and made as they are sent, problems. */
+#include "reply.h"
+
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jsonout.h"
+#include "request.h"
+#include "role.h"
+#include "server.h"
+#include "text.h"
+
+#define REPLY_BLOCK 65536 /* of a stream: how much is made at a time */
+
+void reply_token_encode(const struct reply_token *token, char text[REPLY_TOKEN_MAX])
+{
+	uint8_t bytes[21] = {1};
+	struct buf b = {0};
+	int i;
+
+	for (i = 0; i < 4; i++)
+		bytes[1 + i] = (uint8_t)(token->epoch >> 8 * i);
+	for (i = 0; i < 8; i++) {
+		bytes[5 + i] = (uint8_t)(token->random >> 8 * i);
+		bytes[13 + i] = (uint8_t)(token->txid >> 8 * i);
+	}
+	text_base64url(&b, bytes, sizeof(bytes));
+	snprintf(text, REPLY_TOKEN_MAX, "%.*s", (int)b.size, b.data ? b.data : "");
+	buf_fini(&b);
+}
+
+int reply_token_decode(const char *text, struct reply_token *token)
+{
+	uint8_t bytes[REPLY_TOKEN_MAX];
+	size_t size = strlen(text);
+	int i;
+
+	if (size >= REPLY_TOKEN_MAX || text_base64url_decode(text, size, bytes) != 21 || bytes[0] != 1)
+		return -1;
+	memset(token, 0, sizeof(*token));
+	for (i = 0; i < 4; i++)
+		token->epoch |= (uint32_t)bytes[1 + i] << 8 * i;
+	for (i = 0; i < 8; i++) {
+		token->random |= (uint64_t)bytes[5 + i] << 8 * i;
+		token->txid |= (uint64_t)bytes[13 + i] << 8 * i;
+	}
+	return 0;
+}
+
+static void reply_number(struct MHD_Response *response, const char *name, uint64_t value)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%" PRIu64, value);
+	MHD_add_response_header(response, name, text);
+}
+
+static void reply_add_headers(struct request *r, struct MHD_Response *response)
+{
+	struct role *role = request_role(r);
+	bts_txid txid = r->txid ? r->txid : role_txid(role);
+	struct reply_token token = {0, 0, txid};
+	char text[REPLY_TOKEN_MAX];
+	unsigned i;
+
+	role_epoch(role, &token.epoch, &token.random);
+	MHD_add_response_header(response, "X-Request-Id", r->id);
+	reply_number(response, "BTS-Txid", txid);
+	reply_number(response, "BTS-Epoch", token.epoch);
+	MHD_add_response_header(response, "BTS-Role", role_word(role));
+	if (role_follows(role))
+		reply_number(response, "BTS-Lag-Ms", role_lag_ms(role));
+	if (r->token) {
+		reply_token_encode(&token, text);
+		MHD_add_response_header(response, "BTS-Token", text);
+	}
+	for (i = 0; i < r->header_count; i++)
+		MHD_add_response_header(response, r->headers[i].name, r->headers[i].value);
+	if (request_server(r)->draining)
+		MHD_add_response_header(response, "Connection", "close");
+}
+
+/* Takes the response, which is NULL when there was no memory for it. */
+static void reply_queue(struct request *r, unsigned status, const char *type, struct MHD_Response *response)
+{
+	r->status = status;
+	if (!response) {
+		r->broken = 1;
+		return;
+	}
+	if (type)
+		MHD_add_response_header(response, "Content-Type", type);
+	reply_add_headers(r, response);
+	if (MHD_queue_response(r->mhd, status, response) != MHD_YES)
+		r->broken = 1;
+	MHD_destroy_response(response);
+}
+
+void reply_empty(struct request *r, unsigned status)
+{
+	static char nothing[1];
+
+	reply_queue(r, status, NULL, MHD_create_response_from_buffer(0, nothing, MHD_RESPMEM_PERSISTENT));
+}
+
+void reply_buf(struct request *r, unsigned status, const char *type, struct buf *b)
+{
+	struct MHD_Response *response = NULL;
+
+	if (!b->failed) {
+		response = MHD_create_response_from_buffer(b->size, b->data, MHD_RESPMEM_MUST_FREE);
+		if (response)
+			memset(b, 0, sizeof(*b));
+	}
+	server_conn_progress(r->conn, b->size);
+	buf_fini(b);
+	reply_queue(r, status, type, response);
+}
+
+void reply_borrowed(struct request *r, unsigned status, const char *type, struct bts_slice bytes,
+	void (*release)(void *arg), void *arg)
+{
+	struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback_cls(
+		bytes.size, (void *)bytes.data, release, arg);
+
+	if (!response)
+		release(arg);
+	server_conn_progress(r->conn, bytes.size);
+	reply_queue(r, status, type, response);
+}
+
+/* ---- streams ---- */
+
+struct reply_source {
+	struct reply_stream stream;
+	struct server_conn *conn;
+	struct buf block;
+	size_t sent; /* of the block */
+	int more;    /* what fill last said */
+};
+
+/* Fill the block until it is worth sending; the state is left in more. */
+static void reply_fill(struct reply_source *s)
+{
+	s->sent = 0;
+	s->block.size = 0;
+	while (s->more > 0 && s->block.size < REPLY_BLOCK && !s->block.failed)
+		s->more = s->stream.fill(s->stream.arg, &s->block);
+	if (s->block.failed)
+		s->more = -1;
+}
+
+static ssize_t reply_read(void *cls, uint64_t offset, char *out, size_t max)
+{
+	struct reply_source *s = cls;
+	size_t n;
+
+	(void)offset;
+	if (s->sent == s->block.size && s->more > 0)
+		reply_fill(s);
+	n = s->block.size - s->sent;
+	if (!n || s->block.failed)
+		return s->more < 0 || s->block.failed ? MHD_CONTENT_READER_END_WITH_ERROR
+						      : MHD_CONTENT_READER_END_OF_STREAM;
+	if (n > max)
+		n = max;
+	memcpy(out, s->block.data + s->sent, n);
+	s->sent += n;
+	server_conn_progress(s->conn, n);
+	return (ssize_t)n;
+}
+
+static void reply_source_free(void *cls)
+{
+	struct reply_source *s = cls;
+
+	if (s->stream.release)
+		s->stream.release(s->stream.arg);
+	buf_fini(&s->block);
+	free(s);
+}
+
+int reply_stream(struct request *r, unsigned status, const char *type, const struct reply_stream *stream)
+{
+	struct reply_source *s = calloc(1, sizeof(*s));
+	struct MHD_Response *response;
+
+	if (!s)
+		return -1;
+	s->stream = *stream;
+	s->conn = r->conn;
+	s->more = 1;
+	reply_fill(s);
+	if (s->more < 0) {
+		buf_fini(&s->block);
+		free(s);
+		return -1;
+	}
+	if (s->more == 0) {
+		reply_buf(r, status, type, &s->block);
+		reply_source_free(s);
+		return 0;
+	}
+	response = MHD_create_response_from_callback(
+		MHD_SIZE_UNKNOWN, REPLY_BLOCK, reply_read, s, reply_source_free);
+	if (!response)
+		reply_source_free(s);
+	reply_queue(r, status, type, response);
+	return 0;
+}
+
+/* ---- problems ---- */
+
+void reply_problem(
+	struct request *r, unsigned status, const char *code, const char *extra, const char *format, ...)
+{
+	const char *title = MHD_get_reason_phrase_for(status);
+	struct buf b = {0};
+	char detail[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(detail, sizeof(detail), format, args);
+	va_end(args);
+	buf_printf(&b, "{\"type\":\"urn:btree_store:problem:%s\",\"title\":", code);
+	jsonout_string(&b, title ? title : "Error");
+	buf_printf(&b, ",\"status\":%u,\"code\":\"%s\",\"detail\":", status, code);
+	jsonout_string(&b, detail);
+	buf_str(&b, ",\"instance\":");
+	jsonout_string(&b, r->id);
+	buf_printf(&b, "%s}\n", extra ? extra : "");
+	if (status == 503)
+		request_set_header(r, "Retry-After", "1");
+	reply_buf(r, status, "application/problem+json", &b);
+}
+
+unsigned reply_meaning(enum bts_err err, const char **code)
+{
+	static const struct {
+		enum bts_err err;
+		unsigned status;
+		const char *code;
+	} meanings[] = {
+		{BTS_CONFLICT, 409, "conflict"},
+		{BTS_CORRUPT, 500, "corrupt"},
+		{BTS_FULL, 507, "storage-full"},
+		{BTS_IO, 500, "io-error"},
+		{BTS_INVALID, 400, "invalid-argument"},
+		{BTS_BUSY, 503, "unavailable"},
+		{BTS_POISONED, 500, "poisoned"},
+		{BTS_MEMORY, 503, "out-of-memory"},
+		{BTS_READ_ONLY, 503, "not-primary"},
+		{BTS_TIMEOUT, 503, "unavailable"},
+		{BTS_LIMIT, 503, "limit-reached"},
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++) {
+		if (meanings[i].err == err) {
+			*code = meanings[i].code;
+			return meanings[i].status;
+		}
+	}
+	*code = "internal";
+	return 500;
+}
+
+void reply_error(struct request *r, enum bts_err err, const struct bts_error *error)
+{
+	const char *text = error && error->text[0] ? error->text : bts_err_name(err);
+	const char *code;
+	unsigned status = reply_meaning(err, &code);
+
+	role_note(request_role(r), err);
+	reply_problem(r, status, code, NULL, "%s", text);
+}

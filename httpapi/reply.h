@@ -1,0 +1,53 @@
+/*
+ * Replies.  Exactly one of these is called for a request, in its loop's thread.  Each adds X-Request-Id,
+ * BTS-Txid, BTS-Epoch, BTS-Role and what request_set_header was told.
+ */
+#ifndef HTTPAPI_REPLY_H
+#define HTTPAPI_REPLY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "btree_store.h"
+#include "buf.h"
+
+struct request;
+
+void reply_empty(struct request *, unsigned status);
+/* Takes the buffer's memory. */
+void reply_buf(struct request *, unsigned status, const char *type, struct buf *);
+/* Bytes that stay where they are until release(arg), which is called in any case. */
+void reply_borrowed(struct request *, unsigned status, const char *type, struct bts_slice bytes,
+	void (*release)(void *arg), void *arg);
+
+/* A body made as it is sent. */
+struct reply_stream {
+	/* Append some to the buffer: 1 more will come, 0 that was all, -1 cut the connection. */
+	int (*fill)(void *arg, struct buf *);
+	void (*release)(void *arg); /* called in any case */
+	void *arg;
+};
+/*
+ * When all of it fits one block it goes out with its length, else chunked.  0, or -1 when it broke in the
+ * first block: nothing was replied or released.
+ */
+int reply_stream(struct request *, unsigned status, const char *type, const struct reply_stream *);
+
+/* application/problem+json (RFC 9457).  extra: further members as JSON (",\"line\":3"), or NULL. */
+void reply_problem(struct request *, unsigned status, const char *code, const char *extra, const char *format,
+	...) __attribute__((format(printf, 5, 6)));
+/* What an engine error means to a client. */
+void reply_error(struct request *, enum bts_err err, const struct bts_error *error);
+
+unsigned reply_meaning(enum bts_err err, const char **code); /* its status */
+
+/* The opaque BTS-Token of a commit, and back; the latter 0 or -1. */
+#define REPLY_TOKEN_MAX 48
+struct reply_token {
+	uint32_t epoch;
+	uint64_t random;
+	bts_txid txid;
+};
+void reply_token_encode(const struct reply_token *, char text[REPLY_TOKEN_MAX]);
+int reply_token_decode(const char *text, struct reply_token *);
+#endif

@@ -1,0 +1,528 @@
+/*
+ * A request from its first byte to its reply.
+ *
+ * The HTTP library calls request_access once when the headers are there, then for each piece of body, then
+ * once more with none.  A reply queued in the first call would close the connection, so what the checks find
+ * is remembered, the body is read and dropped, and the reply given at its end.  Only what makes the end of
+ * the body doubtful (framing) or would have the client send a large body for nothing is answered at once.
+ */
+#include "request.h"
+
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "reply.h"
+#include "role.h"
+#include "server.h"
+#include "text.h"
+#include "wait.h"
+
+#define REQUEST_DROP_MAX ((uint64_t)256 << 20) /* of a body that nobody wants */
+#define REQUEST_MEMORY 32768		       /* of the library for a connection: bounds the headers */
+#define REQUEST_INACTIVITY_S 60
+#define REQUEST_BODIES ((size_t)1 << 30) /* bytes of bodies in memory, all requests together */
+
+struct server *request_server(const struct request *r)
+{
+	return r->loop->server;
+}
+
+struct role *request_role(const struct request *r)
+{
+	return r->loop->server->role;
+}
+
+static uint64_t request_now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+const char *request_get_header(const struct request *r, const char *name)
+{
+	return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
+}
+
+const struct bts_slice *request_param(const struct request *r, const char *name)
+{
+	return uri_param(&r->uri, name);
+}
+
+int request_param_flag(struct request *r, const char *name)
+{
+	const struct bts_slice *value = request_param(r, name);
+
+	if (!value || (value->size == 1 && !memcmp(value->data, "0", 1)) ||
+		(value->size == 5 && !memcmp(value->data, "false", 5)))
+		return 0;
+	if ((value->size == 1 && !memcmp(value->data, "1", 1)) ||
+		(value->size == 4 && !memcmp(value->data, "true", 4)))
+		return 1;
+	reply_problem(r, 400, "invalid-parameter", NULL, "the parameter %s is true or false", name);
+	return -1;
+}
+
+int request_param_u64(struct request *r, const char *name, uint64_t min, uint64_t max, uint64_t *value)
+{
+	const struct bts_slice *text = request_param(r, name);
+	uint64_t number;
+
+	if (!text)
+		return 0;
+	if (text_u64(text->data, text->size, max, &number) || number < min) {
+		reply_problem(r, 400, "invalid-parameter", NULL,
+			"the parameter %s is a number from %" PRIu64 " to %" PRIu64, name, min, max);
+		return -1;
+	}
+	*value = number;
+	return 0;
+}
+
+void request_set_header(struct request *r, const char *name, const char *value)
+{
+	char *copy = strdup(value);
+
+	if (copy && r->header_count < REQUEST_HEADERS_MAX)
+		r->headers[r->header_count++] = (struct request_header){name, copy};
+	else
+		free(copy);
+}
+
+void request_suspend(struct request *r, void (*resume)(struct request *))
+{
+	r->resume = resume;
+	server_conn_suspend(r->conn);
+	MHD_suspend_connection(r->mhd);
+}
+
+void request_go_on(struct request *r)
+{
+	server_conn_resume(r->conn);
+	MHD_resume_connection(r->mhd);
+}
+
+void request_write(struct request *r, void (*resume)(struct request *))
+{
+	r->op.owner = r;
+	/* Only this thread takes up what the writer hands back, so it cannot be resumed before it is
+	 * suspended. */
+	if (writer_queue(request_server(r)->writer, &r->op))
+		reply_problem(r, 503, "write-queue-full", NULL, "too many writes are waiting for the disk");
+	else
+		request_suspend(r, resume);
+}
+
+void request_written(struct writer_op *ops)
+{
+	struct request *batch[256];
+	size_t n = 0;
+
+	while (ops) {
+		batch[n++] = ops->owner;
+		ops = ops->next;
+		if (n == sizeof(batch) / sizeof(batch[0]) || !ops) {
+			server_resume(batch, n);
+			n = 0;
+		}
+	}
+}
+
+void request_refuse(struct request *r, unsigned status, const char *code)
+{
+	if (!r->early_status) {
+		r->early_status = status;
+		r->early_code = code;
+	}
+}
+
+static void request_answer_refusal(struct request *r)
+{
+	char allow[64];
+
+	if (r->allowed) {
+		route_allow(r->allowed, allow);
+		request_set_header(r, "Allow", allow);
+	}
+	if (r->early_status == 204)
+		reply_empty(r, 204);
+	else
+		reply_problem(r, r->early_status, r->early_code, r->early_extra, "%s", r->problem);
+}
+
+/* ---- framing: what would let two parties disagree on where a request ends ---- */
+
+struct request_framing {
+	unsigned hosts, lengths, codings, authorizations, bad;
+	int coding_unknown;
+	uint64_t length;
+};
+
+static int request_is_token(const char *s, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size; i++)
+		if (s[i] <= ' ' || s[i] >= 0x7f || strchr("\"(),/:;<=>?@[\\]{}", s[i]))
+			return 0;
+	return size > 0;
+}
+
+static enum MHD_Result request_see_header(void *cls, enum MHD_ValueKind kind, const char *name,
+	size_t name_size, const char *value, size_t size)
+{
+	struct request_framing *f = cls;
+	size_t i;
+
+	(void)kind;
+	f->bad += !request_is_token(name, name_size);
+	for (i = 0; i < size; i++)
+		f->bad += (unsigned char)value[i] < ' ' && value[i] != '\t';
+	if (!strcasecmp(name, "Host")) {
+		f->hosts++;
+	} else if (!strcasecmp(name, "Content-Length")) {
+		f->lengths++;
+		f->bad += text_u64(value, size, UINT64_MAX, &f->length) != 0;
+	} else if (!strcasecmp(name, "Transfer-Encoding")) {
+		f->codings++;
+		f->coding_unknown |= strcasecmp(value, "chunked") != 0;
+	} else if (!strcasecmp(name, "Authorization")) {
+		f->authorizations++;
+	}
+	return MHD_YES;
+}
+
+static const char *request_framing_problem(const struct request_framing *f, const char *version)
+{
+	if (f->bad)
+		return "a header field has a malformed name or value";
+	if (f->lengths > 1)
+		return "more than one Content-Length";
+	if (f->lengths && f->codings)
+		return "both Content-Length and Transfer-Encoding";
+	if (f->codings > 1 || f->coding_unknown)
+		return "the only Transfer-Encoding known is chunked, once";
+	if (f->codings && strcmp(version, "HTTP/1.1"))
+		return "Transfer-Encoding needs HTTP/1.1";
+	if (f->hosts > 1 || (!f->hosts && !strcmp(version, "HTTP/1.1")))
+		return "exactly one Host is needed";
+	if (f->authorizations > 1)
+		return "more than one Authorization";
+	return NULL;
+}
+
+/* ---- the checks when the headers are there ---- */
+
+static void request_take_id(struct request *r)
+{
+	const char *given = request_get_header(r, "X-Request-Id");
+	size_t n = given ? strlen(given) : 0;
+
+	if (n && n < sizeof(r->id) &&
+		strspn(given, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:+/=") == n) {
+		memcpy(r->id, given, n + 1);
+	} else {
+		struct server *s = request_server(r);
+		uint64_t x = atomic_fetch_add(&s->id_next, 1) * UINT64_C(0x9e3779b97f4a7c15) ^ s->id_salt;
+
+		snprintf(r->id, sizeof(r->id), "%016" PRIx64, x);
+	}
+}
+
+struct request_part {
+	const char *name, *what;
+	size_t max;
+	const char *empty, *too_long; /* codes */
+};
+
+static const struct request_part request_bucket_part = {
+	"bucket", "bucket name", BTS_BUCKET_NAME_MAX, "bucket-name-empty", "bucket-name-too-long"};
+static const struct request_part request_key_part = {"key", "key", BTS_KEY_MAX, "key-empty", "key-too-long"};
+
+static int request_decode(struct request *r, const struct request_part *part, struct bts_slice *out)
+{
+	int b64u = request_param(r, "enc") != NULL;
+	int i = route_segment(r->route, part->name);
+
+	if (i < 0)
+		return 0;
+	if (uri_decode(&r->uri, (unsigned)i, b64u, r->problem)) {
+		request_refuse(r, 400, b64u ? "malformed-base64url" : "malformed-percent-encoding");
+		return -1;
+	}
+	*out = r->uri.segment[i];
+	if (out->size && out->size <= part->max)
+		return 0;
+	if (out->size)
+		snprintf(r->problem, sizeof(r->problem), "the %s has %zu bytes, at most %zu are allowed",
+			part->what, out->size, part->max);
+	else
+		snprintf(r->problem, sizeof(r->problem), "the %s is empty", part->what);
+	request_refuse(r, 400, out->size ? part->too_long : part->empty);
+	return -1;
+}
+
+static void request_check_params(struct request *r)
+{
+	const struct bts_slice *bad, *enc = request_param(r, "enc");
+	int twice;
+
+	bad = route_bad_param(r->route, &r->uri, &twice);
+	if (bad) {
+		snprintf(r->problem, sizeof(r->problem), "the query parameter \"%.*s\" is %s",
+			(int)(bad->size < 60 ? bad->size : 60), (const char *)bad->data,
+			twice ? "given twice" : "not known here");
+		request_refuse(r, 400, twice ? "duplicate-parameter" : "unknown-parameter");
+	} else if (enc && !(enc->size == 4 && !memcmp(enc->data, "b64u", 4))) {
+		snprintf(r->problem, sizeof(r->problem), "the only enc is b64u");
+		request_refuse(r, 400, "invalid-parameter");
+	}
+}
+
+static void request_to_primary(struct request *r)
+{
+	const char *url = role_primary_url(request_role(r));
+
+	if (*url) {
+		struct buf location = {0};
+
+		buf_printf(&location, "%s%s%c", url, r->uri.target, '\0');
+		if (!location.failed)
+			request_set_header(r, "Location", location.data);
+		buf_fini(&location);
+	}
+	snprintf(r->problem, sizeof(r->problem), "this node is a follower; writes go to the primary%s",
+		*url ? "" : ", which is not known here");
+	request_refuse(r, *url ? 307 : 503, "not-primary");
+}
+
+static void request_check_route(struct request *r, const char *method)
+{
+	struct route_match match;
+
+	if (r->uri_err) {
+		request_refuse(r, 400,
+			r->uri_err == URI_NOT_ORIGIN_FORM ? "invalid-target" : "malformed-percent-encoding");
+		return;
+	}
+	match = route_find(
+		route_table, route_table_size, &r->uri, r->method, r->loop->admin ? ROUTE_ADMIN : 0);
+	r->route = match.route;
+	if (!match.allowed) {
+		snprintf(r->problem, sizeof(r->problem), "there is nothing at this path");
+		request_refuse(r, 404, "route-not-found");
+	} else if (r->method == ROUTE_OPTIONS) {
+		r->allowed = match.allowed;
+		request_refuse(r, 204, "");
+	} else if (!r->route) {
+		r->allowed = match.allowed;
+		snprintf(r->problem, sizeof(r->problem), "the method %.20s is not allowed here", method);
+		request_refuse(r, 405, "method-not-allowed");
+	} else {
+		request_check_params(r);
+		if (!r->early_status && !request_decode(r, &request_bucket_part, &r->bucket) &&
+			!request_decode(r, &request_key_part, &r->key) && (r->route->flags & ROUTE_WRITES) &&
+			role_follows(request_role(r)))
+			request_to_primary(r);
+	}
+}
+
+static void request_check_body(struct request *r, const struct request_framing *f)
+{
+	size_t max = request_server(r)->config->max_body;
+	const char *expect = request_get_header(r, "Expect");
+
+	if (!r->early_status && (r->route->flags & ROUTE_BODY) && f->length > max) {
+		snprintf(r->problem, sizeof(r->problem),
+			"the body has %" PRIu64 " bytes, at most %zu are allowed", f->length, max);
+		request_refuse(r, 413, "body-too-large");
+	}
+	/* A client that waits for leave to send need not; one that sends too much is cut off. */
+	if (r->early_status && (expect || f->length > REQUEST_DROP_MAX))
+		request_answer_refusal(r);
+}
+
+static enum MHD_Result request_start(
+	struct request *r, struct MHD_Connection *mhd, const char *method, const char *version)
+{
+	struct request_framing framing = {0};
+	const char *problem;
+
+	r->mhd = mhd;
+	r->head = !strcmp(method, "HEAD");
+	r->method = route_method(method);
+	MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, request_see_header, &framing);
+	problem = request_framing_problem(&framing, version);
+	request_take_id(r);
+	if (problem) {
+		reply_problem(r, 400, "bad-request", NULL, "%s", problem);
+		return r->broken ? MHD_NO : MHD_YES;
+	}
+	request_check_route(r, method);
+	request_check_body(r, &framing);
+	return r->broken ? MHD_NO : MHD_YES;
+}
+
+/* ---- the body ---- */
+
+static void request_collect(struct request *r, const char *data, size_t size)
+{
+	struct server *s = request_server(r);
+	size_t cap = r->body.cap;
+
+	if (r->body.size + size > s->config->max_body) {
+		snprintf(r->problem, sizeof(r->problem), "the body has more than the allowed %zu bytes",
+			s->config->max_body);
+		request_refuse(r, 413, "body-too-large");
+		return;
+	}
+	buf_add(&r->body, data, size);
+	if (r->body.cap > cap) {
+		r->body_counted += r->body.cap - cap;
+		if (atomic_fetch_add(&s->body_bytes, r->body.cap - cap) + r->body.cap - cap <= REQUEST_BODIES)
+			return;
+	} else if (!r->body.failed) {
+		return;
+	}
+	snprintf(r->problem, sizeof(r->problem), "no memory for this body now");
+	request_refuse(r, 503, "unavailable");
+}
+
+static void request_call_resume(struct request *r)
+{
+	void (*resume)(struct request *) = r->resume;
+
+	r->resume = NULL;
+	resume(r);
+}
+
+static enum MHD_Result request_upload(struct request *r, const char *data, size_t *size)
+{
+	size_t used = *size;
+
+	if (r->resume)
+		request_call_resume(r);
+	if (r->early_status || r->status)
+		r->dropped += used;
+	else if (r->route->feed)
+		used = r->route->feed(r, data, *size);
+	else if (r->route->flags & ROUTE_BODY)
+		request_collect(r, data, *size);
+	else
+		r->dropped += used;
+	server_conn_progress(r->conn, used);
+	*size -= used;
+	return r->broken || r->dropped > REQUEST_DROP_MAX ? MHD_NO : MHD_YES;
+}
+
+/* ---- the library's callbacks ---- */
+
+static void *request_new(void *cls, const char *target, struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	struct request *r = calloc(1, sizeof(*r));
+
+	if (!r || !info || !info->socket_context) {
+		free(r);
+		return NULL;
+	}
+	r->loop = cls;
+	r->conn = info->socket_context;
+	r->started_us = request_now_us();
+	r->uri_err = uri_parse(&r->uri, target, r->problem);
+	if (r->uri_err == URI_MEMORY) {
+		free(r);
+		return NULL;
+	}
+	server_conn_busy(r->conn);
+	return r;
+}
+
+static void request_end(
+	void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode why)
+{
+	struct request *r = *context;
+	unsigned i;
+
+	(void)cls;
+	(void)mhd;
+	(void)why;
+	*context = NULL;
+	if (!r)
+		return;
+	metrics_count(r->loop->metrics, r->route ? (unsigned)(r->route - route_table) : METRICS_ROUTES - 1,
+		r->status, request_now_us() - r->started_us);
+	if (r->state_free)
+		r->state_free(r->state);
+	for (i = 0; i < r->header_count; i++)
+		free(r->headers[i].value);
+	atomic_fetch_sub(&request_server(r)->body_bytes, r->body_counted);
+	buf_fini(&r->body);
+	uri_fini(&r->uri);
+	server_conn_idle(r->conn);
+	free(r);
+}
+
+static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, const char *url,
+	const char *method, const char *version, const char *data, size_t *size, void **context)
+{
+	struct request *r = *context;
+
+	(void)cls;
+	(void)url;
+	if (!r)
+		return MHD_NO;
+	if (!r->mhd)
+		return request_start(r, mhd, method, version);
+	if (*size)
+		return request_upload(r, data, size);
+	r->conn->receiving = 0;
+	if (r->resume)
+		request_call_resume(r);
+	if (!r->early_status && !r->handled) {
+		r->handled = 1;
+		if (!(r->route->flags & ROUTE_READS) || !wait_before(r))
+			r->route->handle(r);
+	}
+	if (r->early_status && !r->status)
+		request_answer_refusal(r);
+	return r->broken ? MHD_NO : MHD_YES;
+}
+
+static void request_connection(
+	void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
+{
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		const union MHD_ConnectionInfo *info =
+			MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+		*context = server_conn_new(cls, info ? info->connect_fd : -1);
+	} else {
+		server_conn_free(*context);
+		*context = NULL;
+	}
+}
+
+/* Ours decodes; the library's would cut at %00 and turn %2F into a slash. */
+static size_t request_no_unescape(void *cls, struct MHD_Connection *mhd, char *text)
+{
+	(void)cls;
+	(void)mhd;
+	return strlen(text);
+}
+
+struct MHD_Daemon *request_daemon(struct server_loop *loop, unsigned connection_limit)
+{
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL,
+		NULL, request_access, loop, MHD_OPTION_CONNECTION_LIMIT, connection_limit,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)REQUEST_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
+		REQUEST_INACTIVITY_S, MHD_OPTION_UNESCAPE_CALLBACK, request_no_unescape, NULL,
+		MHD_OPTION_URI_LOG_CALLBACK, request_new, loop, MHD_OPTION_NOTIFY_COMPLETED, request_end,
+		NULL, MHD_OPTION_NOTIFY_CONNECTION, request_connection, loop, MHD_OPTION_END);
+}

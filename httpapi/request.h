@@ -1,0 +1,103 @@
+/*
+ * A request from its first byte to its reply.
+ *
+ * Life: made when the request line has come; checked (framing, route, parameters) when the headers have; its
+ * body collected, fed or dropped; then handled.  A handler replies (reply.h) or suspends itself, and is
+ * called again when somebody has given it to server_resume.  All in the thread of its loop.
+ */
+#ifndef HTTPAPI_REQUEST_H
+#define HTTPAPI_REQUEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "btree_store.h"
+#include "buf.h"
+#include "route.h"
+#include "uri.h"
+#include "writer.h"
+
+struct MHD_Connection;
+struct server_conn;
+struct server_loop;
+
+#define REQUEST_HEADERS_MAX 6
+
+struct request_header {
+	const char *name; /* a literal */
+	char *value;	  /* owned */
+};
+
+struct request {
+	struct server_loop *loop;
+	struct MHD_Connection *mhd;
+	struct server_conn *conn;
+	struct uri uri;
+	enum uri_err uri_err;
+	char problem[160];
+	unsigned method;
+	int head;
+	const struct route *route;    /* NULL when none matched */
+	struct bts_slice bucket, key; /* decoded */
+	char id[65];
+	uint64_t started_us;
+	unsigned status; /* of the reply, 0 until then */
+
+	struct buf body;
+	size_t body_counted; /* of it in server.body_bytes */
+	uint64_t dropped;    /* bytes of a body that nobody wants */
+
+	/* what the checks found, told when the body has been read */
+	unsigned early_status;
+	const char *early_code;
+	char early_extra[96]; /* further members of the problem */
+	unsigned allowed;
+
+	int handled, broken;
+	void (*resume)(struct request *); /* called once, instead of the route's handle */
+	struct request *next;		  /* in the queue of resumed ones */
+
+	/* for the reply */
+	bts_txid txid; /* 0: the newest */
+	int token;     /* add BTS-Token: txid was written by this request */
+	struct request_header headers[REQUEST_HEADERS_MAX];
+	unsigned header_count;
+
+	struct writer_op op;
+	void *state; /* of the handler */
+	void (*state_free)(void *state);
+	/* waiting for a commit (wait.h) */
+	struct request *wait_next;
+	bts_txid wait_txid;
+	uint64_t wait_until_ms;
+};
+
+/* NULL when absent. */
+const char *request_get_header(const struct request *, const char *name);
+const struct bts_slice *request_param(const struct request *, const char *name);
+/* A parameter that is yes or no: 0 or 1, -1 after a reply that refuses it. */
+int request_param_flag(struct request *, const char *name);
+/* 0, or -1 after a reply that refuses it; *value is untouched when absent. */
+int request_param_u64(struct request *, const char *name, uint64_t min, uint64_t max, uint64_t *value);
+
+/* Remember a refusal, told in problem, for when the body has been read; the first counts. */
+void request_refuse(struct request *, unsigned status, const char *code);
+
+/* Added to the reply, copied. */
+void request_set_header(struct request *, const char *name, const char *value);
+
+/* Until server_resume; then resume is called.  Set before anybody can resume it. */
+void request_suspend(struct request *, void (*resume)(struct request *));
+/* Queue its op for the writer and suspend, or reply that the queue is full. */
+void request_write(struct request *, void (*resume)(struct request *));
+/* The writer's writer_done_fn: resumes the owners. */
+void request_written(struct writer_op *ops);
+
+struct server *request_server(const struct request *);
+struct role *request_role(const struct request *);
+
+/* For the loop (server.c): the daemon whose requests come here, and going on with a suspended one. */
+struct MHD_Daemon;
+struct MHD_Daemon *request_daemon(struct server_loop *, unsigned connection_limit);
+void request_go_on(struct request *);
+#endif

@@ -1,0 +1,61 @@
+/*
+ * What this process is: a primary with its open file, or a follower with its replication.  The one place that
+ * knows the replicator.  Any thread.
+ */
+#ifndef HTTPAPI_ROLE_H
+#define HTTPAPI_ROLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "btree_store.h"
+#include "btree_store/ship.h"
+#include "config.h"
+
+struct role;
+
+/* A follower's contact with its source. */
+struct role_upstream {
+	char state[32]; /* a word */
+	char error[256];
+	bts_txid txid, head; /* own, and the newest known of the source; 0 = none yet */
+	int heard;	     /* the source has ever answered */
+	uint64_t contact_ms; /* since it last did */
+	uint64_t lag_ms;     /* how old what is served may be; without contact it grows */
+	uint64_t frames, bytes, pages, retries;
+};
+
+/* own_url: where this node serves.  0, or -1 with the reason logged. */
+int role_open(const struct config *, const char *own_url, struct role **);
+void role_close(struct role *); /* NULL is fine; all transactions must have ended */
+
+int role_follows(const struct role *);
+const char *role_word(const struct role *);
+const char *role_name(const struct role *);
+const char *role_primary_url(const struct role *); /* "" when not known */
+const char *role_source_url(const struct role *);  /* "" on a primary */
+const char *role_path(const struct role *);
+uint64_t role_uptime_ms(const struct role *);
+
+/* Borrowed until role_close.  NULL on a follower that has received nothing yet. */
+struct bts *role_db(struct role *);
+/* The newest commit a read would see, and its epoch.  Cheap. */
+bts_txid role_txid(struct role *);
+void role_epoch(struct role *, uint32_t *number, uint64_t *random);
+/* A primary's writer tells of its commits; role_commit_age_ms: since the first commit after txid, 0 when
+ * none. */
+void role_committed(struct role *, bts_txid txid);
+uint64_t role_commit_age_ms(struct role *, bts_txid txid);
+
+void role_upstream(struct role *, struct role_upstream *);
+uint64_t role_lag_ms(struct role *);
+
+/* An error that only reopening cures was met; from then on the node is not ready. */
+void role_note(struct role *, enum bts_err err);
+int role_poisoned(const struct role *);
+void role_drain(struct role *); /* stopping: not ready any more */
+int role_draining(const struct role *);
+
+uint64_t role_clock_ms(void);	 /* monotonic */
+uint64_t role_realtime_ms(void); /* since 1970 */
+#endif

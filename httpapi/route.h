@@ -1,0 +1,59 @@
+/*
+ * The routes: one table drives dispatch, 405 with Allow, which parameters are known, metrics labels and,
+ * later, the OpenAPI document.
+ */
+#ifndef HTTPAPI_ROUTE_H
+#define HTTPAPI_ROUTE_H
+
+#include <stddef.h>
+
+#include "uri.h"
+
+struct request;
+
+#define ROUTE_GET 0x1u /* and HEAD */
+#define ROUTE_PUT 0x2u
+#define ROUTE_DELETE 0x4u
+#define ROUTE_POST 0x8u
+#define ROUTE_OPTIONS 0x10u /* every known path answers it */
+#define ROUTE_METHODS 5
+
+/* flags */
+#define ROUTE_ADMIN 0x1u  /* also on the admin listener */
+#define ROUTE_WRITES 0x2u /* a follower sends it to the primary */
+#define ROUTE_BODY 0x4u	  /* takes a body, collected before handle is called */
+#define ROUTE_READS 0x8u  /* honours BTS-After and BTS-Max-Staleness */
+
+#define ROUTE_PARAMS_MAX 10
+
+struct route {
+	unsigned method;
+	const char *template; /* "/v1/buckets/{bucket}": a part in braces stands for one segment of data */
+	unsigned flags;
+	const char *params[ROUTE_PARAMS_MAX]; /* known query parameters, NULL-terminated */
+	void (*handle)(struct request *);
+	/* takes pieces of the body as they come instead (ROUTE_BODY unset); returns bytes consumed */
+	size_t (*feed)(struct request *, const char *data, size_t size);
+};
+
+struct route_match {
+	const struct route *route; /* NULL: nothing there, or not with this method */
+	unsigned allowed;	   /* methods of the path; 0 = no such path */
+};
+
+extern const struct route route_table[];
+extern const size_t route_table_size;
+
+/* Route flags needed: 0, or ROUTE_ADMIN to see only those. */
+struct route_match route_find(
+	const struct route *table, size_t size, const struct uri *, unsigned method, unsigned needed);
+/* Index of the segment named name ("{name}"), or -1. */
+int route_segment(const struct route *, const char *name);
+/* The name of a query parameter that route does not know or that came twice; NULL when all is well. */
+const struct bts_slice *route_bad_param(const struct route *, const struct uri *, int *twice);
+/* "GET, HEAD, OPTIONS" for an Allow header. */
+void route_allow(unsigned methods, char text[64]);
+/* 0 when the method is none of ours. */
+unsigned route_method(const char *name);
+const char *route_method_name(unsigned method);
+#endif

@@ -1,0 +1,228 @@
+/* What GET /v1/status and the status page tell. */
+#include "status.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "buf.h"
+#include "jsonout.h"
+#include "text.h"
+
+enum bts_err status_gather(struct role *role, struct status *s, struct bts_error *error)
+{
+	struct bts *db = role_db(role);
+
+	memset(s, 0, sizeof(*s));
+	s->role = role;
+	s->stat.size = sizeof(s->stat);
+	role_upstream(role, &s->upstream);
+	if (!db)
+		return BTS_OK;
+	s->have = 1;
+	s->ack_count = bts_ack_list(db, s->acks, STATUS_FOLLOWERS_MAX);
+	if (s->ack_count > STATUS_FOLLOWERS_MAX)
+		s->ack_count = STATUS_FOLLOWERS_MAX;
+	return bts_stat(db, &s->stat, error);
+}
+
+static void status_text(struct buf *b, const char *name, const char *text)
+{
+	buf_printf(b, ",\"%s\":", name);
+	jsonout_string(b, text);
+}
+
+static void status_u64(struct buf *b, const char *name, uint64_t value)
+{
+	buf_printf(b, ",\"%s\":%" PRIu64, name, value);
+}
+
+static void status_hex(struct buf *b, const char *name, const uint8_t bytes[16])
+{
+	char text[33];
+
+	text_hex(text, bytes, 16);
+	buf_printf(b, ",\"%s\":\"%s\"", name, text);
+}
+
+static void status_time(uint64_t ms, char text[40])
+{
+	time_t seconds = (time_t)(ms / 1000);
+	struct tm tm;
+	size_t n;
+
+	gmtime_r(&seconds, &tm);
+	n = strftime(text, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + n, 40 - n, ".%03uZ", (unsigned)(ms % 1000));
+}
+
+static void status_followers(struct buf *b, const struct status *s)
+{
+	char seen[40];
+	size_t i;
+
+	buf_str(b, ",\"followers\":[");
+	for (i = 0; i < s->ack_count; i++) {
+		const struct bts_ack *ack = &s->acks[i];
+
+		buf_printf(b, "%s{\"name\":", i ? "," : "");
+		jsonout_string(b, ack->node);
+		status_text(b, "url", ack->url);
+		status_u64(b, "txid", ack->txid);
+		status_u64(b, "lag_txids",
+			s->stat.durable_txid > ack->txid ? s->stat.durable_txid - ack->txid : 0);
+		status_u64(b, "lag_ms", role_commit_age_ms(s->role, ack->txid));
+		/* Only a walk over the difference could tell; nobody pays for that here. */
+		buf_str(b, ack->txid >= s->stat.durable_txid ? ",\"lag_bytes\":0" : ",\"lag_bytes\":null");
+		status_time(ack->seen_ms, seen);
+		status_text(b, "last_seen", seen);
+		status_u64(b, "alarms", ack->alarms);
+		buf_str(b, "}");
+	}
+	buf_str(b, "]");
+}
+
+static void status_file(struct buf *b, const struct bts_stat *st)
+{
+	status_hex(b, "database_id", st->database);
+	status_u64(b, "epoch", st->epoch);
+	status_u64(b, "txid", st->txid);
+	status_u64(b, "durable_txid", st->durable_txid);
+	status_hex(b, "root_digest", st->root_digest);
+	status_hex(b, "chain", st->chain);
+	status_u64(b, "file_bytes", st->file_bytes);
+	status_u64(b, "page_size", st->page_size);
+	status_u64(b, "pages", st->pages);
+	status_u64(b, "free_pages", st->free_pages);
+	status_u64(b, "pinned_pages", st->pinned_pages);
+	status_u64(b, "buckets", st->buckets);
+	status_u64(b, "readers", st->readers);
+	status_u64(b, "oldest_reader", st->oldest_reader);
+	buf_printf(b, ",\"clean_open\":%s,\"fell_back\":%s", st->clean_open ? "true" : "false",
+		st->fell_back ? "true" : "false");
+	status_u64(b, "commits", st->commits);
+	status_u64(b, "flushes", st->flushes);
+	status_u64(b, "conflicts", st->conflicts);
+}
+
+static void status_upstream(struct buf *b, const struct status *s)
+{
+	const struct role_upstream *up = &s->upstream;
+
+	status_text(b, "upstream", role_source_url(s->role));
+	status_text(b, "primary_url", role_primary_url(s->role));
+	status_text(b, "state", up->state);
+	status_u64(b, "upstream_txid", up->head);
+	status_u64(b, "contact_ms", up->contact_ms);
+	status_u64(b, "lag_ms", up->lag_ms);
+	status_u64(b, "lag_txids", up->head > up->txid ? up->head - up->txid : 0);
+	status_u64(b, "frames", up->frames);
+	status_u64(b, "frame_bytes", up->bytes);
+	status_u64(b, "retries", up->retries);
+	status_text(b, "last_error", up->error);
+}
+
+void status_json(struct buf *b, const struct status *s)
+{
+	buf_str(b, "{\"role\":");
+	jsonout_string(b, role_word(s->role));
+	status_text(b, "name", role_name(s->role));
+	status_text(b, "version", bts_version());
+	status_u64(b, "uptime_ms", role_uptime_ms(s->role));
+	buf_printf(b, ",\"poisoned\":%s,\"draining\":%s", role_poisoned(s->role) ? "true" : "false",
+		role_draining(s->role) ? "true" : "false");
+	if (s->have)
+		status_file(b, &s->stat);
+	else
+		buf_str(b, ",\"database_id\":null,\"epoch\":null,\"txid\":0,\"durable_txid\":0,\"root_"
+			   "digest\":null");
+	if (role_follows(s->role))
+		status_upstream(b, s);
+	status_followers(b, s);
+	buf_str(b, "}\n");
+}
+
+/* ---- the page ---- */
+
+static void status_html_text(struct buf *b, const char *text)
+{
+	for (; *text; text++) {
+		if (*text == '<')
+			buf_str(b, "&lt;");
+		else if (*text == '>')
+			buf_str(b, "&gt;");
+		else if (*text == '&')
+			buf_str(b, "&amp;");
+		else if (*text == '"')
+			buf_str(b, "&quot;");
+		else
+			buf_add(b, text, 1);
+	}
+}
+
+static void status_row(struct buf *b, const char *name, const char *format, uint64_t value)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), format, value);
+	buf_printf(b, "<tr><th>%s<td>%s\n", name, text);
+}
+
+static void status_row_text(struct buf *b, const char *name, const char *text)
+{
+	buf_printf(b, "<tr><th>%s<td>", name);
+	status_html_text(b, text);
+	buf_str(b, "\n");
+}
+
+static void status_html_followers(struct buf *b, const struct status *s)
+{
+	size_t i;
+
+	buf_str(b, "</table><h2>Followers</h2><table><tr><th>name<th>url<th>transaction<th>lag, ms\n");
+	for (i = 0; i < s->ack_count; i++) {
+		buf_str(b, "<tr><td>");
+		status_html_text(b, s->acks[i].node);
+		buf_str(b, "<td>");
+		status_html_text(b, s->acks[i].url);
+		buf_printf(b, "<td>%" PRIu64 "<td>%" PRIu64 "\n", (uint64_t)s->acks[i].txid,
+			role_commit_age_ms(s->role, s->acks[i].txid));
+	}
+	if (!s->ack_count)
+		buf_str(b, "<tr><td colspan=4>none has asked yet\n");
+}
+
+void status_html(struct buf *b, const struct status *s)
+{
+	char hex[33];
+
+	buf_str(b, "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>"
+		   "<meta name=viewport content=\"width=device-width\"><title>btree_store</title><style>"
+		   "body{font:16px system-ui,sans-serif;margin:2em auto;max-width:50em;padding:0 1em}"
+		   "th{text-align:left;font-weight:normal;color:#555;padding:.2em 1.5em .2em 0}"
+		   "td{font-variant-numeric:tabular-nums}</style><h1>btree_store ");
+	status_html_text(b, role_word(s->role));
+	buf_str(b, "</h1><table>\n");
+	status_row_text(b, "name", role_name(s->role));
+	status_row_text(b, "file", role_path(s->role));
+	if (s->have) {
+		text_hex(hex, s->stat.root_digest, 16);
+		status_row(b, "transaction", "%" PRIu64, s->stat.durable_txid);
+		status_row_text(b, "root digest", hex);
+		status_row(b, "buckets", "%" PRIu64, s->stat.buckets);
+		status_row(b, "file, MiB", "%" PRIu64, s->stat.file_bytes >> 20);
+		status_row(b, "pages", "%" PRIu64, s->stat.pages);
+		status_row(b, "free pages", "%" PRIu64, s->stat.free_pages);
+		status_row(b, "readers", "%" PRIu64, s->stat.readers);
+	}
+	if (role_follows(s->role)) {
+		status_row_text(b, "follows", role_source_url(s->role));
+		status_row_text(b, "state", s->upstream.state);
+		status_row(b, "lag, ms", "%" PRIu64, s->upstream.lag_ms);
+	}
+	status_html_followers(b, s);
+	buf_str(b,
+		"</table><p><a href=/v1/status>status</a> &middot; <a href=/v1/buckets>buckets</a> &middot; "
+		"<a href=/metrics>metrics</a></html>\n");
+}

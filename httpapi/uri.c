@@ -1,0 +1,141 @@
+/* A request target: path segments and query parameters. */
+#include "uri.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "text.h"
+
+/* RFC 3986, and those below that clients send all the same. */
+#define URI_CHARACTERS                                                                                       \
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%/?&=+:@!$'()*,;"                 \
+	"[]{}|^`\"<>\\"
+
+static enum uri_err uri_percent(const struct uri *u, struct bts_slice *part, char problem[128])
+{
+	char *at = (char *)part->data;
+	size_t bad = 0;
+	long n = text_percent_decode(at, part->size, at, &bad);
+
+	if (n < 0) {
+		snprintf(problem, 128, "malformed percent-encoding at byte %zu of the target",
+			(size_t)(at - u->text) + bad);
+		return URI_MALFORMED;
+	}
+	part->size = (size_t)n;
+	return URI_OK;
+}
+
+static enum uri_err uri_split_path(struct uri *u, char *path, char problem[128])
+{
+	char *at = path + 1;
+
+	for (;;) {
+		size_t n = strcspn(at, "/");
+
+		if (u->segments == URI_SEGMENTS_MAX) {
+			snprintf(problem, 128, "more than %d path segments", URI_SEGMENTS_MAX);
+			return URI_MALFORMED;
+		}
+		u->segment[u->segments++] = (struct bts_slice){at, n};
+		if (!at[n])
+			return URI_OK;
+		at += n + 1;
+	}
+}
+
+static enum uri_err uri_split_query(struct uri *u, char *query, char problem[128])
+{
+	char *at = query;
+
+	for (;;) {
+		size_t n = strcspn(at, "&");
+		size_t name = strcspn(at, "=&");
+		int last = !at[n];
+		struct uri_param *p = &u->param[u->params];
+		enum uri_err err;
+
+		if (n) {
+			if (u->params == URI_PARAMS_MAX) {
+				snprintf(problem, 128, "more than %d query parameters", URI_PARAMS_MAX);
+				return URI_MALFORMED;
+			}
+			p->name = (struct bts_slice){at, name};
+			p->value = (struct bts_slice){
+				name < n ? at + name + 1 : at + n, name < n ? n - name - 1 : 0};
+			err = uri_percent(u, &p->name, problem);
+			if (!err)
+				err = uri_percent(u, &p->value, problem);
+			if (err)
+				return err;
+			u->params++;
+		}
+		if (last)
+			return URI_OK;
+		at += n + 1;
+	}
+}
+
+enum uri_err uri_parse(struct uri *u, const char *target, char problem[128])
+{
+	char *query;
+	enum uri_err err;
+
+	memset(u, 0, sizeof(*u));
+	u->target = strdup(target);
+	u->text = strdup(target);
+	if (!u->target || !u->text)
+		return URI_MEMORY;
+	if (target[strspn(target, URI_CHARACTERS)]) {
+		snprintf(problem, 128, "a character that a target may not have at byte %zu",
+			strspn(target, URI_CHARACTERS));
+		return URI_MALFORMED;
+	}
+	if (u->text[0] != '/') {
+		snprintf(problem, 128, "the request target must begin with a slash");
+		return URI_NOT_ORIGIN_FORM;
+	}
+	query = strchr(u->text, '?');
+	if (query)
+		*query++ = '\0';
+	err = uri_split_path(u, u->text, problem);
+	if (!err && query)
+		err = uri_split_query(u, query, problem);
+	return err;
+}
+
+void uri_fini(struct uri *u)
+{
+	free(u->target);
+	free(u->text);
+	memset(u, 0, sizeof(*u));
+}
+
+enum uri_err uri_decode(struct uri *u, unsigned i, int b64u, char problem[128])
+{
+	struct bts_slice *part = &u->segment[i];
+	enum uri_err err = uri_percent(u, part, problem);
+
+	if (!err && b64u) {
+		long n = text_base64url_decode(part->data, part->size, (void *)part->data);
+
+		if (n < 0) {
+			snprintf(problem, 128, "path segment %u is not base64url", i + 1);
+			return URI_MALFORMED;
+		}
+		part->size = (size_t)n;
+	}
+	return err;
+}
+
+const struct bts_slice *uri_param(const struct uri *u, const char *name)
+{
+	unsigned i;
+
+	for (i = 0; i < u->params; i++)
+		if (u->param[i].name.size == strlen(name) &&
+			!memcmp(u->param[i].name.data, name, strlen(name)))
+			return &u->param[i].value;
+	return NULL;
+}

@@ -1,0 +1,195 @@
+/* Reads that ask for a certain commit or freshness. */
+#include "wait.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reply.h"
+#include "request.h"
+#include "role.h"
+#include "server.h"
+#include "text.h"
+
+#define WAIT_DEFAULT_MS 5000
+#define WAIT_MAX_MS 60000
+#define WAIT_TICK_MS 100 /* how late a wait may end */
+#define WAIT_BATCH 64
+
+struct wait {
+	struct role *role;
+	pthread_t thread;
+	pthread_mutex_t lock; /* what follows */
+	pthread_cond_t some;
+	struct request *list;
+	int stopping;
+};
+
+/* Takes out those that have their commit or whose time is up. */
+static size_t wait_collect(struct wait *w, struct request **batch)
+{
+	uint64_t now = role_clock_ms();
+	bts_txid txid = role_txid(w->role);
+	struct request **link;
+	size_t n = 0;
+
+	pthread_mutex_lock(&w->lock);
+	for (link = &w->list; *link && n < WAIT_BATCH;) {
+		struct request *r = *link;
+
+		if (r->wait_txid <= txid || r->wait_until_ms <= now || w->stopping) {
+			*link = r->wait_next;
+			batch[n++] = r;
+		} else {
+			link = &r->wait_next;
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
+	return n;
+}
+
+static void *wait_main(void *arg)
+{
+	struct wait *w = arg;
+	struct request *batch[WAIT_BATCH];
+	int stopping = 0;
+
+	pthread_setname_np(pthread_self(), "wait");
+	while (!stopping) {
+		struct bts *db = role_db(w->role);
+		bts_txid head = role_txid(w->role);
+		size_t n;
+
+		while ((n = wait_collect(w, batch)))
+			server_resume(batch, n);
+		pthread_mutex_lock(&w->lock);
+		while (!w->list && !w->stopping)
+			pthread_cond_wait(&w->some, &w->lock);
+		stopping = w->stopping && !w->list;
+		pthread_mutex_unlock(&w->lock);
+		if (!stopping && role_txid(w->role) == head && db)
+			(void)!bts_ship_wait(db, head, WAIT_TICK_MS, &head);
+	}
+	return NULL;
+}
+
+int wait_start(struct role *role, struct wait **out)
+{
+	struct wait *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -1;
+	w->role = role;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->some, NULL);
+	if (pthread_create(&w->thread, NULL, wait_main, w)) {
+		free(w);
+		return -1;
+	}
+	*out = w;
+	return 0;
+}
+
+void wait_drain(struct wait *w)
+{
+	pthread_mutex_lock(&w->lock);
+	w->stopping = 1;
+	pthread_cond_signal(&w->some);
+	pthread_mutex_unlock(&w->lock);
+}
+
+void wait_stop(struct wait *w)
+{
+	if (!w)
+		return;
+	wait_drain(w);
+	pthread_join(w->thread, NULL);
+	pthread_mutex_destroy(&w->lock);
+	pthread_cond_destroy(&w->some);
+	free(w);
+}
+
+static void wait_resumed(struct request *r)
+{
+	bts_txid txid = role_txid(request_role(r));
+
+	if (r->wait_txid <= txid)
+		r->route->handle(r);
+	else
+		reply_problem(r, 503, "behind", NULL,
+			"this node is at transaction %" PRIu64 ", the read asks for %" PRIu64, (uint64_t)txid,
+			(uint64_t)r->wait_txid);
+}
+
+/* 0, or -1 when the waiter is stopping. */
+static int wait_add(struct wait *w, struct request *r, uint64_t ms)
+{
+	int stopping;
+
+	r->wait_until_ms = role_clock_ms() + ms;
+	pthread_mutex_lock(&w->lock);
+	stopping = w->stopping;
+	if (!stopping) {
+		r->wait_next = w->list;
+		w->list = r;
+		pthread_cond_signal(&w->some);
+	}
+	pthread_mutex_unlock(&w->lock);
+	return stopping ? -1 : 0;
+}
+
+static int wait_token(struct request *r, const char *text, uint64_t ms)
+{
+	struct reply_token token;
+	uint64_t random;
+	uint32_t epoch;
+
+	if (reply_token_decode(text, &token)) {
+		reply_problem(
+			r, 400, "invalid-token", NULL, "BTS-After is not a token that this service gave");
+		return 1;
+	}
+	role_epoch(request_role(r), &epoch, &random);
+	if (token.epoch == epoch && token.random != random) {
+		reply_problem(r, 409, "write-lost", NULL,
+			"the write belongs to a history that this one does not continue");
+		return 1;
+	}
+	r->wait_txid = token.txid;
+	if (token.txid <= role_txid(request_role(r)) || !role_db(request_role(r)))
+		return 0;
+	if (!ms || wait_add(request_server(r)->wait, r, ms))
+		wait_resumed(r);
+	else
+		request_suspend(r, wait_resumed);
+	return 1;
+}
+
+int wait_before(struct request *r)
+{
+	const char *token = request_get_header(r, "BTS-After");
+	const char *staleness = request_get_header(r, "BTS-Max-Staleness");
+	const struct bts_slice *text = request_param(r, "wait");
+	uint64_t ms = WAIT_DEFAULT_MS, bound;
+
+	if (text && (text_duration_ms(text->data, text->size, &ms) || ms > WAIT_MAX_MS)) {
+		reply_problem(
+			r, 400, "invalid-parameter", NULL, "the parameter wait is a duration of at most 60s");
+		return 1;
+	}
+	if (staleness) {
+		uint64_t lag = role_lag_ms(request_role(r));
+
+		if (text_duration_ms(staleness, strlen(staleness), &bound)) {
+			reply_problem(r, 400, "invalid-header", NULL, "BTS-Max-Staleness is a duration");
+			return 1;
+		}
+		if (lag > bound) {
+			reply_problem(
+				r, 503, "behind", NULL, "what this node has may be %" PRIu64 " ms old", lag);
+			return 1;
+		}
+	}
+	return token ? wait_token(r, token, ms) : 0;
+}

@@ -1,0 +1,89 @@
+/*
+ * All writes of a primary: one thread, one queue, one flush for what is queued.
+ *
+ * Theory: threads that serve connections only queue operations and suspend the connection.  The writer takes
+ * all that is queued, runs each operation as a transaction of its own in one bts_group, flushes once, and
+ * hands the whole batch back.  So batches grow with the load by themselves, with no timer, and a condition
+ * (If-Match) is checked against the state that the operations before it in the same batch leave.
+ *
+ * Failure: an operation that fails alone (no such bucket, condition not met) is aborted alone.  When the
+ * group cannot be committed nothing of it happened, and each operation is told; for a full disk each is first
+ * tried once more by itself, so that a large one does not take the small ones with it.
+ */
+#ifndef HTTPAPI_WRITER_H
+#define HTTPAPI_WRITER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "btree_store.h"
+
+struct role;
+struct writer;
+
+enum writer_kind { WRITER_PUT, WRITER_DELETE, WRITER_BUCKET_PUT, WRITER_BUCKET_DROP, WRITER_LOAD };
+
+enum writer_result {
+	WRITER_DONE,	  /* changed, durable */
+	WRITER_CREATED,	  /* the same, and it was not there before */
+	WRITER_UNCHANGED, /* nothing to do */
+	WRITER_NO_BUCKET,
+	WRITER_NOT_FOUND,    /* no such key */
+	WRITER_PRECONDITION, /* the conditions do not hold; version tells the present value's, 0 = none */
+	WRITER_FAILED,	     /* error tells */
+};
+
+/* RFC 9110 conditions on the version of the present value. */
+#define WRITER_TAGS_MAX 16
+struct writer_tags {
+	int given, any; /* any: "*" */
+	unsigned count;
+	bts_txid versions[WRITER_TAGS_MAX];
+};
+struct writer_conditions {
+	struct writer_tags match, none_match;
+};
+
+struct writer_pair {
+	struct bts_slice key, value;
+};
+
+struct writer_op {
+	enum writer_kind kind;
+	struct bts_slice bucket;     /* borrowed until handed back, as all slices */
+	struct bts_slice key, value; /* PUT, DELETE; BUCKET_PUT: value is the new meta, data NULL = keep */
+	struct writer_conditions conditions;
+	const struct writer_pair *pairs; /* LOAD: put all, in order */
+	size_t pair_count;
+	size_t bytes; /* weight in the queue: of keys and values */
+	void *owner;
+
+	enum writer_result result;
+	bts_txid txid;	  /* the commit, or the state the answer was read from */
+	bts_txid version; /* see WRITER_PRECONDITION */
+	struct bts_error error;
+	struct writer_op *next; /* the writer's while queued */
+};
+
+/* Called on the writer's thread with a batch, linked by next, in order. */
+typedef void writer_done_fn(struct writer_op *ops);
+
+/* 0, or -1. */
+int writer_start(struct role *, struct bts *db, writer_done_fn *done, struct writer **);
+/* Runs what is queued, then ends the thread.  NULL is fine. */
+void writer_stop(struct writer *);
+/* 0, or -1 when the queue is full (or stopping): op was not taken. */
+int writer_queue(struct writer *, struct writer_op *op);
+
+/* Whether the conditions hold for what is present, if anything is. */
+int writer_holds(const struct writer_conditions *, int present, bts_txid version);
+
+/* Durations in microseconds, in buckets by powers of two from 64 us. */
+#define WRITER_HISTOGRAM 18
+struct writer_stat {
+	uint64_t queued, queued_bytes, refused, operations, groups, group_failures;
+	uint64_t flush_us, flush_histogram[WRITER_HISTOGRAM];
+	uint64_t batch_histogram[WRITER_HISTOGRAM]; /* operations a group: 1, 2, 4, ... */
+};
+void writer_stat(struct writer *, struct writer_stat *);
+#endif

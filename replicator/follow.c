@@ -1,0 +1,430 @@
+/*
+ * The follower's loop: session.c decides, this file does it.
+ *
+ * One thread owns transport, decoder, session and the apply under way; `lock` guards only the snapshot that
+ * follow_status copies.  The handle in `db` is set once and closed by follow_stop, after the thread has
+ * ended.
+ */
+#include "follow.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "position.h"
+#include "session.h"
+#include "transport.h"
+
+struct follow {
+	char *path;
+	char upstream[FOLLOW_URL_MAX + 1];
+	struct bts_options open;
+	struct repl_events events;
+
+	_Atomic(struct bts *) db;
+	atomic_bool stopping;
+	pthread_t thread;
+
+	/* the thread's own */
+	struct transport *transport;
+	struct frame_decoder *decoder;
+	struct session session;
+	struct frame_header frame; /* the one being received */
+	struct bts_apply *apply;   /* NULL between frames */
+	struct session_reply reply;
+	char reply_code[40];
+	uint64_t frame_bytes, frame_pages;
+	struct bts_error failure; /* of the request of the moment */
+	char reported[256];	  /* the failure last emitted, "" = none since all went well */
+
+	pthread_mutex_t lock;
+	struct follow_status status; /* contact_ms and lag_ms hold instants here, 0 = none */
+};
+
+static uint64_t follow_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static uint32_t follow_random(void *arg)
+{
+	uint32_t value = 0;
+
+	(void)arg;
+	if (getrandom(&value, sizeof(value), 0) != (ssize_t)sizeof(value))
+		value = (uint32_t)follow_now();
+	return value;
+}
+
+static void follow_publish(struct follow *follow, const char *state)
+{
+	const struct session *session = &follow->session;
+
+	pthread_mutex_lock(&follow->lock);
+	follow->status.state = state;
+	follow->status.txid = session->query.after.txid;
+	follow->status.upstream_txid = session->upstream_txid;
+	follow->status.contact_ms = session->contact_ms;
+	follow->status.lag_ms = session->behind_ms;
+	follow->status.frames = session->frames;
+	follow->status.retries = session->retries;
+	snprintf(follow->status.error, sizeof(follow->status.error), "%s", session->error.text);
+	pthread_mutex_unlock(&follow->lock);
+}
+
+/* Opens the file; sets db and tells the session where it stands. */
+static enum bts_err follow_open(
+	struct follow *follow, struct bts_position *own, uint32_t *page_size, struct bts_error *error)
+{
+	struct bts_stat stat = {.size = sizeof(stat)};
+	struct bts *db = NULL;
+	enum bts_err err;
+
+	err = bts_open(follow->path, &follow->open, &db, error);
+	if (err)
+		return err;
+	err = bts_ship_position(db, own, error);
+	if (!err)
+		err = bts_stat(db, &stat, error);
+	if (err) {
+		bts_close(db);
+		return err;
+	}
+	*page_size = stat.page_size;
+	atomic_store(&follow->db, db);
+	return BTS_OK;
+}
+
+/* The first frame names the database: make the empty file it goes into. */
+static enum bts_err follow_create(
+	struct follow *follow, const struct frame_header *header, struct bts_error *error)
+{
+	struct bts_options options = follow->open;
+	struct bts_position own;
+	uint32_t page_size;
+	enum bts_err err;
+
+	options.flags = 0;
+	err = bts_ship_create(follow->path, &options, &header->target, header->page_size, error);
+	if (err)
+		return err;
+	err = follow_open(follow, &own, &page_size, error);
+	if (err)
+		return err;
+	repl_emit(&follow->events, REPL_INFO, "created", "%s, page size %" PRIu32, follow->path, page_size);
+	follow->session.query.after = own;
+	follow->session.query.has_database = true;
+	follow->session.page_size = page_size;
+	return BTS_OK;
+}
+
+static enum bts_err follow_begin(
+	struct follow *follow, const struct frame_header *header, struct bts_error *error)
+{
+	enum bts_err err;
+
+	err = session_frame(&follow->session, header, error);
+	if (err)
+		return err;
+	if (!atomic_load(&follow->db)) {
+		err = follow_create(follow, header, error);
+		if (err)
+			return err;
+	}
+	follow->frame = *header;
+	follow->frame_pages = 0;
+	follow_publish(follow, "receiving");
+	return bts_apply_begin(atomic_load(&follow->db), &follow->session.query.after, &header->target,
+		&follow->apply, error);
+}
+
+static enum bts_err follow_finish(struct follow *follow, struct bts_slice record, struct bts_error *error)
+{
+	struct bts_apply *apply = follow->apply;
+	enum bts_err err;
+
+	follow->apply = NULL;
+	err = bts_apply_finish(apply, record, error);
+	if (err)
+		return err;
+	session_applied(&follow->session, &follow->frame, follow_now());
+	pthread_mutex_lock(&follow->lock);
+	follow->status.pages += follow->frame_pages;
+	pthread_mutex_unlock(&follow->lock);
+	repl_emit(&follow->events, REPL_INFO, "frame-applied",
+		"from %" PRIu64 " to %" PRIu64 ", %" PRIu64 " pages, %" PRIu64 " bytes",
+		follow->frame.base.txid, follow->frame.target.txid, follow->frame_pages, follow->frame_bytes);
+	follow_publish(follow, "following");
+	return BTS_OK;
+}
+
+static enum bts_err follow_event(
+	struct follow *follow, const struct frame_event *event, struct bts_error *error)
+{
+	switch (event->kind) {
+	case FRAME_HEADER:
+		return follow_begin(follow, event->header, error);
+	case FRAME_PIECE:
+		follow->frame_pages += event->piece.pages;
+		return bts_apply_piece(
+			follow->apply, &event->piece.id, event->piece.first, event->bytes, error);
+	case FRAME_END:
+		return follow_finish(follow, event->record, error);
+	default:
+		return BTS_OK;
+	}
+}
+
+static void follow_on_header(void *arg, const char *name, const char *value)
+{
+	struct follow *follow = arg;
+
+	if (strcasecmp(name, "BTS-Txid") == 0) {
+		follow->reply.has_txid = position_number_parse(value, POSITION_TXID_MAX, &follow->reply.txid);
+	} else if (strcasecmp(name, "BTS-Error") == 0) {
+		snprintf(follow->reply_code, sizeof(follow->reply_code), "%s", value);
+		follow->reply.code = follow->reply_code;
+	}
+}
+
+static enum bts_err follow_on_begin(void *arg, long status)
+{
+	struct follow *follow = arg;
+	enum bts_err err;
+
+	follow->reply.status = status;
+	err = session_reply(&follow->session, &follow->reply, follow_now(), &follow->failure);
+	follow_publish(follow, follow->session.state == SESSION_STREAMING ? "receiving" : "following");
+	return err == BTS_NOT_FOUND ? BTS_OK : err;
+}
+
+static enum bts_err follow_on_body(void *arg, const void *data, size_t size)
+{
+	struct follow *follow = arg;
+	struct bts_slice input = {data, size};
+	struct frame_event event;
+	enum bts_err err;
+
+	if (follow->session.state != SESSION_STREAMING)
+		return BTS_OK;
+	follow->frame_bytes += size;
+	pthread_mutex_lock(&follow->lock);
+	follow->status.bytes += size;
+	pthread_mutex_unlock(&follow->lock);
+	do {
+		if (atomic_load(&follow->stopping))
+			return fail_set(&follow->failure, BTS_TIMEOUT, "interrupted");
+		err = frame_decode(follow->decoder, &input, &event, &follow->failure);
+		if (!err)
+			err = follow_event(follow, &event, &follow->failure);
+	} while (!err && event.kind != FRAME_MORE);
+	return err;
+}
+
+/* Errors that asking again cannot mend. */
+static bool follow_is_final(enum bts_err err)
+{
+	return err == BTS_DIVERGED || err == BTS_POISONED || err == BTS_EXISTS;
+}
+
+/* Each failure once, however often it is retried; "" = the source answered as it should. */
+static void follow_report(struct follow *follow, const char *failure)
+{
+	if (strcmp(follow->reported, failure) == 0)
+		return;
+	if (failure[0])
+		repl_emit(&follow->events, REPL_WARN, "retrying", "%s: %s", follow->upstream, failure);
+	else
+		repl_emit(&follow->events, REPL_INFO, "source-answers", "%s", follow->upstream);
+	snprintf(follow->reported, sizeof(follow->reported), "%s", failure);
+}
+
+static void follow_request(struct follow *follow, const char *target)
+{
+	const struct transport_handler handler = {follow_on_header, follow_on_begin, follow_on_body, follow};
+	struct bts_error *failure = &follow->failure;
+	char url[FOLLOW_URL_MAX + QUERY_TARGET_SIZE + 1];
+	enum bts_err err;
+
+	snprintf(url, sizeof(url), "%s%s", follow->upstream, target);
+	memset(failure, 0, sizeof(*failure));
+	memset(&follow->reply, 0, sizeof(follow->reply));
+	follow->frame_bytes = 0;
+	frame_decoder_reset(follow->decoder);
+	err = transport_get(follow->transport, url, follow->session.query.wait_ms, &handler, failure);
+	if (!err && follow->session.state == SESSION_STREAMING)
+		err = frame_decode_finish(follow->decoder, failure);
+	bts_apply_abort(follow->apply);
+	follow->apply = NULL;
+	if (atomic_load(&follow->stopping))
+		return;
+	if (err && follow_is_final(err))
+		session_stop(&follow->session, failure);
+	session_done(&follow->session, err ? failure : NULL);
+	if (follow->session.state == SESSION_STOPPED)
+		repl_emit(&follow->events, REPL_ERROR, "stopped", "%s", follow->session.error.text);
+	else
+		follow_report(follow, err ? failure->text : "");
+}
+
+static void *follow_run(void *arg)
+{
+	struct follow *follow = arg;
+	struct session_step step;
+
+	while (!atomic_load(&follow->stopping)) {
+		session_next(&follow->session, follow_now(), &step);
+		switch (step.what) {
+		case SESSION_REQUEST:
+			follow_publish(follow, follow->session.contact_ms ? "following" : "connecting");
+			follow_request(follow, step.target);
+			break;
+		case SESSION_WAIT:
+			follow_publish(follow, "backing-off");
+			transport_wait(follow->transport, step.wait_ms);
+			break;
+		case SESSION_STOP:
+			follow_publish(follow, "stopped");
+			return NULL;
+		}
+	}
+	follow_publish(follow, "stopped");
+	return NULL;
+}
+
+static enum bts_err follow_check_options(const struct follow_options *options, struct bts_error *error)
+{
+	const char *url = options->upstream;
+	size_t scheme = 0;
+
+	if (!options->path || !options->path[0])
+		return fail_set(error, BTS_INVALID, "no file named");
+	if (!options->node || !query_node_valid(options->node))
+		return fail_set(error, BTS_INVALID, "node name: letters, digits, '.', '_', '-', at most %d",
+			BTS_ACK_NAME_MAX);
+	if (options->url && !query_url_valid(options->url))
+		return fail_set(error, BTS_INVALID, "own url: too long, or characters not allowed");
+	if (url && strncasecmp(url, "http://", 7) == 0)
+		scheme = 7;
+	else if (url && strncasecmp(url, "https://", 8) == 0)
+		scheme = 8;
+	if (!scheme || !url[scheme] || strlen(url) > FOLLOW_URL_MAX || strpbrk(url, "?# \t\r\n@"))
+		return fail_set(
+			error, BTS_INVALID, "source '%.80s': must be http://HOST:PORT", url ? url : "");
+	return BTS_OK;
+}
+
+static void follow_free(struct follow *follow)
+{
+	if (!follow)
+		return;
+	bts_close(atomic_load(&follow->db));
+	transport_free(follow->transport);
+	frame_decoder_free(follow->decoder);
+	pthread_mutex_destroy(&follow->lock);
+	free(follow->path);
+	free(follow);
+}
+
+static struct follow *follow_new(const struct follow_options *options)
+{
+	struct follow *follow = calloc(1, sizeof(*follow));
+	size_t size;
+
+	if (!follow)
+		return NULL;
+	pthread_mutex_init(&follow->lock, NULL);
+	atomic_init(&follow->db, NULL);
+	atomic_init(&follow->stopping, false);
+	follow->events = options->events;
+	bts_options_init(&follow->open);
+	if (options->open)
+		follow->open = *options->open;
+	follow->open.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER;
+	size = (size_t)snprintf(follow->upstream, sizeof(follow->upstream), "%s", options->upstream);
+	while (size > 0 && follow->upstream[size - 1] == '/')
+		follow->upstream[--size] = '\0';
+	memcpy(follow->status.upstream, follow->upstream, sizeof(follow->upstream));
+	follow->status.state = "connecting";
+	follow->path = strdup(options->path);
+	follow->transport = transport_new("btree_store/" BTS_VERSION_STRING);
+	follow->decoder = frame_decoder_new();
+	if (follow->path && follow->transport && follow->decoder)
+		return follow;
+	follow_free(follow);
+	return NULL;
+}
+
+enum bts_err follow_start(const struct follow_options *options, struct follow **out, struct bts_error *error)
+{
+	struct session_config config = {.node = options->node,
+		.url = options->url,
+		.wait_ms = options->wait_ms ? options->wait_ms : QUERY_WAIT_MS_DEFAULT,
+		.random = follow_random};
+	struct bts_position own;
+	struct follow *follow = NULL;
+	uint32_t page_size = 0;
+	enum bts_err err;
+	int os;
+
+	err = follow_check_options(options, error);
+	if (err)
+		return err;
+	if (config.wait_ms > QUERY_WAIT_MS_MAX)
+		config.wait_ms = QUERY_WAIT_MS_MAX;
+	follow = follow_new(options);
+	if (!follow)
+		return fail_set(error, BTS_MEMORY, "no memory for a follower");
+	err = follow_open(follow, &own, &page_size, error);
+	if (err && err != BTS_NOT_FOUND)
+		goto fail;
+	config.session = (uint64_t)follow_random(NULL) << 32 | follow_random(NULL);
+	session_init(&follow->session, &config, err ? NULL : &own, page_size);
+	follow_publish(follow, "connecting");
+	os = pthread_create(&follow->thread, NULL, follow_run, follow);
+	if (os) {
+		err = fail_os(error, os, "starting the follower's thread");
+		goto fail;
+	}
+	*out = follow;
+	return BTS_OK;
+fail:
+	follow_free(follow);
+	return err;
+}
+
+void follow_stop(struct follow *follow)
+{
+	if (!follow)
+		return;
+	atomic_store(&follow->stopping, true);
+	transport_interrupt(follow->transport);
+	pthread_join(follow->thread, NULL);
+	follow_free(follow);
+}
+
+struct bts *follow_db(struct follow *follow)
+{
+	return atomic_load(&follow->db);
+}
+
+void follow_status(struct follow *follow, struct follow_status *status)
+{
+	uint64_t now = follow_now();
+
+	pthread_mutex_lock(&follow->lock);
+	*status = follow->status;
+	pthread_mutex_unlock(&follow->lock);
+	status->heard = status->contact_ms != 0;
+	status->contact_ms = status->heard && now > status->contact_ms ? now - status->contact_ms : 0;
+	status->lag_ms = status->lag_ms && now > status->lag_ms ? now - status->lag_ms : 0;
+}

@@ -1,0 +1,57 @@
+/*
+ * A follower: a thread that keeps a file at its source's newest commit.  It creates the file from the first
+ * frame when there is none, applies each frame whole or not at all, and acknowledges what is durable by
+ * asking for the next.  It stops for ever only where no retry helps: another database, another history, ahead
+ * of its source.
+ */
+#ifndef FOLLOW_H
+#define FOLLOW_H
+
+#include <stdbool.h>
+
+#include <btree_store/ship.h>
+
+#include "fail.h"
+
+#define FOLLOW_URL_MAX 255
+
+struct follow_options {
+	const char *path;     /* of the follower's file; copied */
+	const char *upstream; /* "http://host:port", copied */
+	const char *node;     /* own name: query_node_valid; copied */
+	const char *url;      /* where this node serves readers, told to the source; NULL = none; copied */
+	unsigned wait_ms;     /* of the long poll; 0 = 30 s */
+	const struct bts_options *open; /* page size aside, for opening the file; NULL = defaults; copied */
+	struct repl_events events;	/* called from the follower's thread */
+};
+
+struct follow;
+/*
+ * Opens the file when there is one (so its errors come at once) and starts the thread.  Owned: follow_stop.
+ * BTS_INVALID: a bad option; BTS_BUSY, BTS_READ_ONLY, BTS_CORRUPT ... as bts_open.
+ */
+BTS_MUST_CHECK enum bts_err follow_start(
+	const struct follow_options *options, struct follow **follow, struct bts_error *error);
+/* Ends the thread and closes the file: no transaction on follow_db may be left.  NULL is fine. */
+void follow_stop(struct follow *);
+/*
+ * The open file, for reading; borrowed until follow_stop.  NULL until the first frame's header has come.
+ * Any thread.
+ */
+struct bts *follow_db(struct follow *);
+
+struct follow_status {
+	const char *state; /* "connecting", "following", "receiving", "backing-off", "stopped"; static */
+	char upstream[FOLLOW_URL_MAX + 1];
+	bts_txid txid;		/* durable here */
+	bts_txid upstream_txid; /* newest the source told of; 0 = not heard yet */
+	bool heard;		/* the source has ever answered */
+	uint64_t contact_ms;	/* milliseconds since its last answer or applied frame */
+	uint64_t lag_ms;	/* since when this node is known to be behind; 0 = it is not */
+	uint64_t frames, bytes, pages, retries;
+	char error[256]; /* the last failure, "" = none */
+};
+/* A consistent copy.  Any thread, never blocks for long. */
+void follow_status(struct follow *, struct follow_status *status);
+
+#endif

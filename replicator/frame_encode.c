@@ -1,0 +1,108 @@
+/* Encoding a frame. */
+#include "frame.h"
+
+#include <string.h>
+
+#include "frame_layout.h"
+#include "wire.h"
+
+uint32_t frame_chunk_pages(uint32_t page_size)
+{
+	uint32_t pages = FRAME_CHUNK_BYTES_MAX / page_size;
+
+	return pages < FRAME_CHUNK_PAGES_MAX ? pages : FRAME_CHUNK_PAGES_MAX;
+}
+
+/* An empty position has one encoding whatever epoch an empty file carries: zeros. */
+static void frame_put_position(uint8_t *p, const struct bts_position *position)
+{
+	if (position->txid == 0)
+		return;
+	wire_put_u32(p + FRAME_AT_EPOCH, position->epoch);
+	wire_put_u64(p + FRAME_AT_EPOCH_RANDOM, position->epoch_random);
+	wire_put_u64(p + FRAME_AT_TXID, position->txid);
+	memcpy(p + FRAME_AT_CHAIN, position->chain, sizeof(position->chain));
+}
+
+size_t frame_encode_header(
+	struct frame_encoder *encoder, const struct frame_header *header, uint8_t out[FRAME_HEADER_SIZE])
+{
+	memset(encoder, 0, sizeof(*encoder));
+	memset(out, 0, FRAME_HEADER_SIZE);
+	memcpy(out + FRAME_AT_MAGIC, FRAME_MAGIC, 8);
+	wire_put_u16(out + FRAME_AT_VERSION, FRAME_VERSION);
+	wire_put_u16(out + FRAME_AT_SIZE, FRAME_HEADER_SIZE);
+	memcpy(out + FRAME_AT_DATABASE, header->target.database, sizeof(header->target.database));
+	frame_put_position(out + FRAME_AT_BASE, &header->base);
+	frame_put_position(out + FRAME_AT_TARGET, &header->target);
+	wire_put_u32(out + FRAME_AT_PAGE_SIZE, header->page_size);
+	wire_put_u32(out + FRAME_AT_HEADER_SUM, bts_crc32c(0, out, FRAME_AT_HEADER_SUM));
+	bts_digest_init(&encoder->digest, header->target.database);
+	bts_digest_update(&encoder->digest, out, FRAME_HEADER_SIZE);
+	return FRAME_HEADER_SIZE;
+}
+
+static void frame_put_entry(uint8_t *p, const struct frame_piece *piece)
+{
+	wire_put_u64(p + FRAME_AT_PGNO, piece->id.pgno);
+	wire_put_u64(p + FRAME_AT_BIRTH, piece->id.birth);
+	wire_put_u32(p + FRAME_AT_CRC, piece->id.crc);
+	wire_put_u32(p + FRAME_AT_KIND, piece->id.kind);
+	wire_put_u32(p + FRAME_AT_COUNT, piece->id.count);
+	wire_put_u32(p + FRAME_AT_FIRST, piece->first);
+	wire_put_u32(p + FRAME_AT_PAGES, piece->pages);
+	wire_put_u32(p + FRAME_AT_ENTRY_ZERO, 0);
+}
+
+size_t frame_encode_index(struct frame_encoder *encoder, const struct frame_piece *pieces, size_t count,
+	uint8_t out[FRAME_INDEX_MAX])
+{
+	uint8_t *p = out + FRAME_HEAD_SIZE;
+	uint32_t pages = 0;
+	size_t i;
+
+	for (i = 0; i < count; i++, p += FRAME_ENTRY_SIZE) {
+		frame_put_entry(p, &pieces[i]);
+		pages += pieces[i].pages;
+		if (pieces[i].first == 0)
+			encoder->units++;
+	}
+	wire_put_u32(out + FRAME_AT_TAG, FRAME_CHUNK_TAG);
+	wire_put_u32(out + FRAME_AT_ENTRIES, (uint32_t)count);
+	wire_put_u32(out + FRAME_AT_CHUNK_PAGES, pages);
+	wire_put_u32(out + FRAME_AT_CHUNK_ZERO, 0);
+	wire_put_u32(p, bts_crc32c(0, out, (size_t)(p - out)));
+	bts_digest_update(&encoder->digest, out, (size_t)(p - out));
+	encoder->pages += pages;
+	encoder->sum = 0;
+	return (size_t)(p - out) + FRAME_SUM_SIZE;
+}
+
+void frame_encode_payload(struct frame_encoder *encoder, const void *data, size_t size)
+{
+	encoder->sum = bts_crc32c(encoder->sum, data, size);
+	bts_digest_update(&encoder->digest, data, size);
+}
+
+size_t frame_encode_chunk_end(struct frame_encoder *encoder, uint8_t out[FRAME_SUM_SIZE])
+{
+	wire_put_u32(out, encoder->sum);
+	return FRAME_SUM_SIZE;
+}
+
+size_t frame_encode_trailer(
+	struct frame_encoder *encoder, struct bts_slice record, uint8_t out[FRAME_TRAILER_MAX])
+{
+	uint8_t *p = out + FRAME_END_SIZE + record.size;
+
+	wire_put_u32(out + FRAME_AT_TAG, FRAME_END_TAG);
+	wire_put_u32(out + FRAME_AT_RECORD_SIZE, (uint32_t)record.size);
+	wire_put_u64(out + FRAME_AT_UNITS, encoder->units);
+	wire_put_u64(out + FRAME_AT_TOTAL_PAGES, encoder->pages);
+	memcpy(out + FRAME_END_SIZE, record.data, record.size);
+	bts_digest_update(&encoder->digest, out, FRAME_AT_DIGEST);
+	bts_digest_update(&encoder->digest, record.data, record.size);
+	bts_digest_final(&encoder->digest, out + FRAME_AT_DIGEST);
+	wire_put_u32(p, bts_crc32c(0, out, (size_t)(p - out)));
+	return FRAME_END_SIZE + record.size + FRAME_SUM_SIZE;
+}

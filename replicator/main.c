@@ -1,0 +1,194 @@
+/* bts-replicator: serves the frames of a file that another process writes. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <btree_store/ship.h>
+
+#include "fail.h"
+#include "position.h"
+#include "query.h"
+#include "serve.h"
+
+enum { MAIN_OK = 0, MAIN_FAILURE = 1, MAIN_USAGE = 2 };
+
+struct main_settings {
+	const char *data;
+	const char *listen;
+	unsigned wait_max_ms;
+	bool json;
+};
+
+static const char main_help[] =
+	"usage: bts-replicator --data FILE --listen HOST:PORT [options]\n"
+	"\n"
+	"Serves the committed state of FILE to followers, from a process of its own beside the program that "
+	"writes FILE.\n"
+	"\n"
+	"  --data FILE          the database; opened for reading only\n"
+	"  --listen HOST:PORT   a loopback address to serve on; port 0 takes a free one\n"
+	"  --wait-max DURATION  longest long poll granted, as 30s or 500ms (default and most 60s)\n"
+	"  --log-format FORMAT  text (key=value, the default) or json, one line an event on standard error\n"
+	"  --help               print this\n"
+	"  --version            print the version\n"
+	"\n"
+	"Routes: GET /v1/replication/frames, /v1/replication/position, /livez, /readyz, /metrics.\n"
+	"SIGTERM and SIGINT stop it cleanly.  Exit status: 0, 1 failure, 2 usage.\n";
+
+/* Quotes, backslashes and controls escaped, as JSON and key=value readers both take it. */
+static void main_quote(const char *text, FILE *out)
+{
+	fputc('"', out);
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			fprintf(out, "\\%c", *text);
+		else if ((unsigned char)*text < 0x20)
+			fprintf(out, "\\u%04x", (unsigned char)*text);
+		else
+			fputc(*text, out);
+	}
+	fputc('"', out);
+}
+
+static void main_log(void *arg, const struct repl_event *event)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static const char *const levels[] = {"info", "warn", "error"};
+	const struct main_settings *settings = arg;
+	struct timespec now;
+	struct tm utc;
+	char when[40];
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &utc);
+	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &utc);
+	pthread_mutex_lock(&lock);
+	fprintf(stderr,
+		settings->json ? "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"event\":\"%s\",\"text\":"
+			       : "time=%s.%03ldZ level=%s event=%s text=",
+		when, now.tv_nsec / 1000000, levels[event->level], event->name);
+	main_quote(event->text, stderr);
+	fputs(settings->json ? "}\n" : "\n", stderr);
+	pthread_mutex_unlock(&lock);
+}
+
+static int main_usage(const char *format, const char *what)
+{
+	fprintf(stderr, "bts-replicator: ");
+	fprintf(stderr, format, what);
+	fprintf(stderr, "\nTry 'bts-replicator --help'.\n");
+	return MAIN_USAGE;
+}
+
+/* -1: go on; else the exit status. */
+static int main_parse(int argc, char **argv, struct main_settings *settings)
+{
+	static const struct option options[] = {
+		{"data", required_argument, NULL, 'd'},
+		{"listen", required_argument, NULL, 'l'},
+		{"wait-max", required_argument, NULL, 'w'},
+		{"log-format", required_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'v'},
+		{NULL, 0, NULL, 0},
+	};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'd':
+			settings->data = optarg;
+			break;
+		case 'l':
+			settings->listen = optarg;
+			break;
+		case 'w':
+			if (!query_duration_parse(optarg, &settings->wait_max_ms) ||
+				settings->wait_max_ms == 0)
+				return main_usage(
+					"--wait-max '%s': a duration up to 60s, as 30s or 500ms", optarg);
+			break;
+		case 'f':
+			settings->json = strcmp(optarg, "json") == 0;
+			if (!settings->json && strcmp(optarg, "text") != 0)
+				return main_usage("--log-format '%s': text or json", optarg);
+			break;
+		case 'h':
+			fputs(main_help, stdout);
+			return MAIN_OK;
+		case 'v':
+			printf("bts-replicator %s\n", bts_version());
+			return MAIN_OK;
+		default:
+			fputs("Try 'bts-replicator --help'.\n", stderr);
+			return MAIN_USAGE;
+		}
+	}
+	if (optind < argc)
+		return main_usage("unexpected argument '%s'", argv[optind]);
+	if (!settings->data || !settings->listen)
+		return main_usage("%s is missing", settings->data ? "--listen HOST:PORT" : "--data FILE");
+	return -1;
+}
+
+static enum bts_err main_run(struct main_settings *settings, const sigset_t *signals, struct bts_error *error)
+{
+	const struct repl_events events = {main_log, settings};
+	struct serve_options serve_options = {
+		.listen = settings->listen, .wait_max_ms = settings->wait_max_ms, .events = events};
+	struct bts_options options;
+	struct serve *serve = NULL;
+	struct bts *db = NULL;
+	enum bts_err err;
+	int signal = 0;
+
+	bts_options_init(&options);
+	options.flags = BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING;
+	err = bts_open(settings->data, &options, &db, error);
+	if (err)
+		return err;
+	serve_options.db = db;
+	err = serve_start(&serve_options, &serve, error);
+	if (err)
+		goto fail;
+	repl_emit(&events, REPL_INFO, "ready", "listen=%.*s:%u data=%s version=%s",
+		(int)(strrchr(settings->listen, ':') - settings->listen), settings->listen, serve_port(serve),
+		settings->data, bts_version());
+	sigwait(signals, &signal);
+	repl_emit(&events, REPL_INFO, "stopping", "signal %d", signal);
+	serve_stop(serve);
+	repl_emit(&events, REPL_INFO, "stopped", "%s closed", settings->data);
+fail:
+	bts_close(db);
+	return err;
+}
+
+int main(int argc, char **argv)
+{
+	struct main_settings settings = {0};
+	struct repl_events events = {main_log, &settings};
+	struct bts_error error = {0};
+	sigset_t signals;
+	int status;
+
+	status = main_parse(argc, argv, &settings);
+	if (status >= 0)
+		return status;
+	/* Blocked before any thread starts, so that only sigwait takes them. */
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	if (main_run(&settings, &signals, &error)) {
+		repl_emit(&events, REPL_ERROR, "failed", "%s: %s", bts_err_name(error.code), error.text);
+		return error.code == BTS_INVALID ? MAIN_USAGE : MAIN_FAILURE;
+	}
+	return MAIN_OK;
+}

@@ -1,0 +1,242 @@
+/*
+ * The loop and the waiter of the frame server.
+ *
+ * libmicrohttpd's own event threads stall when a multiple of 128 sockets is ready at once, so the loop is
+ * ours: it polls libmicrohttpd's epoll descriptor, the listening socket and an eventfd.  Everything of
+ * libmicrohttpd, of the source and of the suspended requests belongs to the loop's thread; the waiter shares
+ * only `head` and the eventfd.
+ */
+#include "serve_private.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SERVE_TICK_MS 500  /* deadlines of long polls are kept to this */
+#define SERVE_WAIT_MS 1000 /* of one bts_ship_wait: the time a stop may take at worst */
+#define SERVE_POOL 131072  /* bytes of libmicrohttpd's memory a connection */
+#define SERVE_ACCEPTS 64   /* connections taken in one turn of the loop */
+
+static uint64_t serve_clock_ms(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+uint64_t serve_now_ms(void)
+{
+	return serve_clock_ms(CLOCK_MONOTONIC);
+}
+
+uint64_t serve_realtime_ms(void)
+{
+	return serve_clock_ms(CLOCK_REALTIME);
+}
+
+static void serve_wake(struct serve *serve)
+{
+	uint64_t one = 1;
+	ssize_t done;
+
+	/* It fails only when the counter is full, and then the loop is awake. */
+	done = write(serve->wake_fd, &one, sizeof(one));
+	(void)done;
+}
+
+static void *serve_waiter(void *arg)
+{
+	struct serve *serve = arg;
+	bts_txid known = 0, head;
+	enum bts_err err;
+
+	while (!atomic_load(&serve->stopping)) {
+		err = bts_ship_wait(serve->db, known, SERVE_WAIT_MS, &head);
+		if (!err && head > known) {
+			known = head;
+			atomic_store(&serve->head, head);
+			serve_wake(serve);
+		} else if (err != BTS_OK && err != BTS_TIMEOUT) {
+			/* The file is poisoned or unreadable; requests find out why.  Do not spin. */
+			poll(NULL, 0, SERVE_WAIT_MS);
+		}
+	}
+	return NULL;
+}
+
+static void serve_accept(struct serve *serve)
+{
+	struct sockaddr_storage peer;
+	socklen_t size;
+	int fd, i, one = 1;
+
+	for (i = 0; i < SERVE_ACCEPTS; i++) {
+		size = sizeof(peer);
+		fd = accept4(serve->listen_fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0)
+			return;
+		/* A frame's last bytes are small: they must not wait for the acknowledgement of those before.
+		 */
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		/* libmicrohttpd closes the socket when it does not take it. */
+		if (MHD_add_connection(serve->daemon, fd, (struct sockaddr *)&peer, size) != MHD_YES)
+			repl_emit(&serve->events, REPL_WARN, "connection-refused", "more than %d connections",
+				SERVE_CONNECTIONS_MAX);
+	}
+}
+
+/* Those with news, at their deadline, or not looked at for long; all of them when stopping. */
+static void serve_resume_due(struct serve *serve)
+{
+	struct serve_request *request = serve->suspended, *next;
+	uint64_t now = serve_now_ms(), head = atomic_load(&serve->head);
+	bool stopping = atomic_load(&serve->stopping);
+
+	for (; request; request = next) {
+		next = request->next;
+		if (stopping || head > request->query.after.txid || now >= request->deadline_ms ||
+			now - request->looked_ms >= SERVE_HEARTBEAT_MS)
+			serve_resume(request);
+	}
+}
+
+static int serve_timeout(struct serve *serve)
+{
+	MHD_UNSIGNED_LONG_LONG wanted;
+
+	if (MHD_get_timeout(serve->daemon, &wanted) == MHD_YES && wanted < SERVE_TICK_MS)
+		return (int)wanted;
+	return SERVE_TICK_MS;
+}
+
+static void *serve_loop(void *arg)
+{
+	const union MHD_DaemonInfo *info;
+	struct serve *serve = arg;
+	struct pollfd fds[3];
+	uint64_t count;
+
+	info = MHD_get_daemon_info(serve->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+	fds[0] = (struct pollfd){.fd = info->epoll_fd, .events = POLLIN};
+	fds[1] = (struct pollfd){.fd = serve->wake_fd, .events = POLLIN};
+	fds[2] = (struct pollfd){.fd = serve->listen_fd, .events = POLLIN};
+	while (!atomic_load(&serve->stopping)) {
+		if (poll(fds, 3, serve_timeout(serve)) < 0 && errno != EINTR)
+			break;
+		if (fds[1].revents && read(serve->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+			break;
+		if (fds[2].revents)
+			serve_accept(serve);
+		serve_resume_due(serve);
+		MHD_run(serve->daemon);
+	}
+	serve_resume_due(serve);
+	MHD_run(serve->daemon);
+	return NULL;
+}
+
+static enum bts_err serve_start_daemon(struct serve *serve, struct bts_error *error)
+{
+	serve->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME,
+		0, NULL, NULL, serve_on_request, serve, MHD_OPTION_NOTIFY_COMPLETED, serve_on_completed,
+		serve, MHD_OPTION_URI_LOG_CALLBACK, serve_on_uri, serve, MHD_OPTION_UNESCAPE_CALLBACK,
+		serve_on_unescape, serve, MHD_OPTION_CONNECTION_LIMIT, (unsigned)SERVE_CONNECTIONS_MAX,
+		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)SERVE_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)SERVE_POOL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+	if (!serve->daemon)
+		return fail_set(error, BTS_IO, "libmicrohttpd does not start");
+	return BTS_OK;
+}
+
+static enum bts_err serve_start_threads(struct serve *serve, struct bts_error *error)
+{
+	int os;
+
+	os = pthread_create(&serve->waiter, NULL, serve_waiter, serve);
+	if (os)
+		return fail_os(error, os, "starting the waiter's thread");
+	serve->waiter_started = true;
+	os = pthread_create(&serve->loop, NULL, serve_loop, serve);
+	if (os)
+		return fail_os(error, os, "starting the loop's thread");
+	serve->loop_started = true;
+	return BTS_OK;
+}
+
+enum bts_err serve_start(const struct serve_options *options, struct serve **out, struct bts_error *error)
+{
+	struct bts_stat stat = {.size = sizeof(stat)};
+	struct serve *serve = calloc(1, sizeof(*serve));
+	enum bts_err err;
+
+	if (!serve)
+		return fail_set(error, BTS_MEMORY, "no memory for a server");
+	serve->listen_fd = serve->wake_fd = -1;
+	serve->db = options->db;
+	serve->events = options->events;
+	serve->wait_max_ms = options->wait_max_ms ? options->wait_max_ms : QUERY_WAIT_MS_MAX;
+	atomic_init(&serve->stopping, false);
+	atomic_init(&serve->head, 0);
+	err = bts_stat(options->db, &stat, error);
+	if (err)
+		goto fail;
+	serve->role = stat.follower ? "follower" : "primary";
+	err = source_init(&serve->source, options->db, &options->events, error);
+	if (err)
+		goto fail;
+	err = serve_listen(options->listen, &serve->listen_fd, &serve->port, error);
+	if (err)
+		goto fail;
+	serve->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (serve->wake_fd < 0) {
+		err = fail_os(error, errno, "eventfd");
+		goto fail;
+	}
+	err = serve_start_daemon(serve, error);
+	if (err)
+		goto fail;
+	err = serve_start_threads(serve, error);
+	if (err)
+		goto fail;
+	*out = serve;
+	return BTS_OK;
+fail:
+	serve_stop(serve);
+	return err;
+}
+
+void serve_stop(struct serve *serve)
+{
+	if (!serve)
+		return;
+	atomic_store(&serve->stopping, true);
+	if (serve->wake_fd >= 0)
+		serve_wake(serve);
+	if (serve->loop_started)
+		pthread_join(serve->loop, NULL);
+	if (serve->waiter_started) {
+		bts_ship_wake(serve->db);
+		pthread_join(serve->waiter, NULL);
+	}
+	/* Our own socket, so that nothing new arrives while the daemon ends what is under way. */
+	if (serve->listen_fd >= 0)
+		close(serve->listen_fd);
+	if (serve->daemon)
+		MHD_stop_daemon(serve->daemon);
+	if (serve->wake_fd >= 0)
+		close(serve->wake_fd);
+	free(serve);
+}
+
+unsigned serve_port(const struct serve *serve)
+{
+	return serve->port;
+}

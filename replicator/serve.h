@@ -1,0 +1,41 @@
+/*
+ * Frames over HTTP: the routes of /v1/replication, /livez, /readyz and /metrics, from one file.
+ *
+ * Two threads: the loop answers everybody; the waiter sits in bts_ship_wait and wakes the loop when there is
+ * news. A long poll costs no thread, only a suspended connection.
+ */
+#ifndef SERVE_H
+#define SERVE_H
+
+#include <btree_store/ship.h>
+
+#include "fail.h"
+
+#define SERVE_CONNECTIONS_MAX 1024
+#define SERVE_HEARTBEAT_MS                                                                                   \
+	15000		/* a suspended connection is looked at so often, or it would never be seen to close */
+#define SERVE_IDLE_S 60 /* a connection on which nothing moves is closed */
+
+struct serve_options {
+	struct bts *db;		   /* borrowed until serve_stop */
+	const char *listen;	   /* "HOST:PORT", a loopback address; port 0 = any free one */
+	unsigned wait_max_ms;	   /* longest long poll granted; 0 = QUERY_WAIT_MS_MAX */
+	struct repl_events events; /* called from either thread */
+};
+
+struct serve;
+/* Owned: serve_stop.  BTS_INVALID: an address that is malformed or not loopback.  BTS_IO: it cannot be bound.
+ */
+BTS_MUST_CHECK enum bts_err serve_start(
+	const struct serve_options *options, struct serve **serve, struct bts_error *error);
+/* Answers the waiting with 503, breaks frames under way off, ends both threads.  NULL is fine. */
+void serve_stop(struct serve *);
+unsigned serve_port(const struct serve *); /* the one listened on */
+
+/*
+ * A listening, non-blocking socket on "HOST:PORT", "[V6]:PORT" or "localhost:PORT"; *port is what was bound.
+ */
+BTS_MUST_CHECK enum bts_err serve_listen(
+	const char *address, int *fd, unsigned *port, struct bts_error *error);
+
+#endif

@@ -1,0 +1,84 @@
+/* Prometheus text of what the replicator counts. */
+#include "serve_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SERVE_ACKS_MAX 64
+
+static void serve_metrics_number(
+	FILE *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", name, help, name, type, name, value);
+}
+
+static void serve_metrics_followers(FILE *out, struct serve *serve, const struct bts_position *head)
+{
+	struct bts_ack acks[SERVE_ACKS_MAX];
+	size_t count = bts_ack_list(serve->db, acks, SERVE_ACKS_MAX), i;
+	uint64_t now = serve_realtime_ms();
+
+	if (count > SERVE_ACKS_MAX)
+		count = SERVE_ACKS_MAX;
+	/* Node names hold nothing that a label would need escaped: query_node_valid. */
+	fprintf(out, "# HELP bts_follower_txid newest commit a follower acknowledged\n# TYPE "
+		     "bts_follower_txid gauge\n");
+	for (i = 0; i < count; i++)
+		fprintf(out, "bts_follower_txid{follower=\"%s\"} %" PRIu64 "\n", acks[i].node, acks[i].txid);
+	fprintf(out, "# HELP bts_follower_lag_transactions commits a follower lacks\n"
+		     "# TYPE bts_follower_lag_transactions gauge\n");
+	for (i = 0; i < count; i++)
+		fprintf(out, "bts_follower_lag_transactions{follower=\"%s\"} %" PRIu64 "\n", acks[i].node,
+			head->txid > acks[i].txid ? head->txid - acks[i].txid : 0);
+	fprintf(out, "# HELP bts_follower_seen_milliseconds time since a follower asked\n"
+		     "# TYPE bts_follower_seen_milliseconds gauge\n");
+	for (i = 0; i < count; i++)
+		fprintf(out, "bts_follower_seen_milliseconds{follower=\"%s\"} %" PRIu64 "\n", acks[i].node,
+			now > acks[i].seen_ms ? now - acks[i].seen_ms : 0);
+	fprintf(out, "# HELP bts_follower_alarms_total acknowledgements that went backwards\n"
+		     "# TYPE bts_follower_alarms_total counter\n");
+	for (i = 0; i < count; i++)
+		fprintf(out, "bts_follower_alarms_total{follower=\"%s\"} %" PRIu32 "\n", acks[i].node,
+			acks[i].alarms);
+}
+
+char *serve_metrics(struct serve *serve, const struct bts_position *head)
+{
+	const struct source *source = &serve->source;
+	char *text = NULL;
+	size_t size;
+	FILE *out;
+
+	out = open_memstream(&text, &size);
+	if (!out)
+		return NULL;
+	fprintf(out,
+		"# HELP bts_build_info the version that runs\n# TYPE bts_build_info gauge\n"
+		"bts_build_info{version=\"%s\",role=\"%s\"} 1\n",
+		bts_version(), serve->role);
+	serve_metrics_number(out, "bts_txid", "gauge", "newest durable commit", head->txid);
+	serve_metrics_number(out, "bts_epoch", "gauge", "number of the epoch", head->epoch);
+	serve_metrics_number(
+		out, "bts_replication_frames_total", "counter", "frames sent whole", source->frames);
+	serve_metrics_number(
+		out, "bts_replication_frames_broken_total", "counter", "frames broken off", source->broken);
+	serve_metrics_number(
+		out, "bts_replication_pages_total", "counter", "pages put into frames", source->pages);
+	serve_metrics_number(
+		out, "bts_replication_bytes_total", "counter", "bytes of frames sent", source->bytes);
+	serve_metrics_number(
+		out, "bts_replication_refused_total", "counter", "followers refused", source->refused);
+	serve_metrics_number(out, "bts_replication_alarms_total", "counter",
+		"acknowledgements that went backwards", source->alarms);
+	serve_metrics_number(
+		out, "bts_replication_waiting", "gauge", "long polls waiting", serve->suspended_count);
+	serve_metrics_number(out, "bts_http_requests_total", "counter", "requests taken", serve->requests);
+	serve_metrics_number(out, "bts_http_errors_total", "counter", "problems answered", serve->errors);
+	serve_metrics_followers(out, serve, head);
+	if (fclose(out)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}

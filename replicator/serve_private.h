@@ -1,0 +1,91 @@
+/* What the files of serve share. */
+#ifndef SERVE_PRIVATE_H
+#define SERVE_PRIVATE_H
+
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "query.h"
+#include "serve.h"
+#include "source.h"
+
+#define SERVE_BODY_MAX 65536 /* bytes of a request's body that are read and dropped; more breaks it off */
+#define SERVE_ID_MAX 64
+
+struct serve_request {
+	struct serve_request *next, *prev; /* among the suspended */
+	struct serve *serve;
+	struct MHD_Connection *connection; /* set when suspended */
+	char id[SERVE_ID_MAX + 1];
+	char path[128]; /* of the request, cut, for `instance` and events */
+	bool begun;	/* the first call of the handler was made */
+	bool absolute;	/* the target was not in origin form */
+	bool suspended;
+	bool parsed;	   /* query is set */
+	bool acknowledged; /* its position was recorded */
+	size_t body;	   /* bytes dropped */
+	struct query query;
+	uint64_t deadline_ms; /* of the long poll */
+	uint64_t looked_ms;   /* when it was last suspended */
+};
+
+struct serve {
+	struct bts *db;
+	struct source source; /* the loop's */
+	struct repl_events events;
+	unsigned wait_max_ms;
+	const char *role;
+	unsigned port;
+
+	int listen_fd, wake_fd;
+	struct MHD_Daemon *daemon;
+	pthread_t loop, waiter;
+	bool loop_started, waiter_started;
+	atomic_bool stopping;
+	_Atomic uint64_t head; /* newest txid the waiter saw */
+
+	struct serve_request *suspended; /* list */
+	uint64_t suspended_count;
+	uint64_t requests, errors; /* for metrics */
+};
+
+uint64_t serve_now_ms(void);	  /* monotonic */
+uint64_t serve_realtime_ms(void); /* since 1970 */
+
+/* serve_request.c: libmicrohttpd's callbacks; arg is the struct serve */
+void *serve_on_uri(void *arg, const char *uri, struct MHD_Connection *connection);
+enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, const char *url,
+	const char *method, const char *version, const char *upload, size_t *upload_size, void **context);
+void serve_on_completed(
+	void *arg, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code);
+size_t serve_on_unescape(void *arg, struct MHD_Connection *connection, char *text);
+/* Takes it off the list of the suspended and has libmicrohttpd call serve_on_request again. */
+void serve_resume(struct serve_request *request);
+
+/* serve_route.c: the answer, or a suspension */
+enum MHD_Result serve_route(struct serve_request *request, struct MHD_Connection *connection, const char *url,
+	const char *method);
+
+/* serve_reply.c; each queues one reply.  head NULL = no BTS-Txid and BTS-Epoch are sent. */
+void serve_headers(
+	struct serve_request *request, struct MHD_Response *response, const struct bts_position *head);
+enum MHD_Result serve_text(struct serve_request *request, struct MHD_Connection *connection, unsigned status,
+	const char *type, const char *text, const struct bts_position *head);
+struct serve_problem {
+	unsigned status;
+	const char *code;
+	const char *detail;
+	const char *allow; /* for 405, else NULL */
+	const struct bts_position *head;
+};
+enum MHD_Result serve_problem(struct serve_request *request, struct MHD_Connection *connection,
+	const struct serve_problem *problem);
+/* text as the inside of a JSON string; what does not fit is cut */
+void serve_json_escape(const char *text, char *out, size_t size);
+
+/* serve_metrics.c: Prometheus text (owned: free), NULL without memory */
+char *serve_metrics(struct serve *serve, const struct bts_position *head);
+
+#endif

@@ -1,0 +1,111 @@
+/* Replies: the headers of all of them, texts, and problems by RFC 9457. */
+#include "serve_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "position.h"
+
+static const char *serve_title(unsigned status)
+{
+	switch (status) {
+	case 400:
+		return "Bad Request";
+	case 404:
+		return "Not Found";
+	case 405:
+		return "Method Not Allowed";
+	case 409:
+		return "Conflict";
+	default:
+		return status == 503 ? "Service Unavailable" : "Internal Server Error";
+	}
+}
+
+void serve_headers(
+	struct serve_request *request, struct MHD_Response *response, const struct bts_position *head)
+{
+	char text[32];
+
+	MHD_add_response_header(response, "X-Request-Id", request->id);
+	MHD_add_response_header(response, "Cache-Control", "no-store");
+	MHD_add_response_header(response, "BTS-Role", request->serve->role);
+	snprintf(text, sizeof(text), "%" PRIu64, serve_realtime_ms());
+	MHD_add_response_header(response, "BTS-Time-Ms", text);
+	if (!head)
+		return;
+	snprintf(text, sizeof(text), "%" PRIu64, head->txid);
+	MHD_add_response_header(response, "BTS-Txid", text);
+	snprintf(text, sizeof(text), "%" PRIu32, head->epoch);
+	MHD_add_response_header(response, "BTS-Epoch", text);
+}
+
+enum MHD_Result serve_text(struct serve_request *request, struct MHD_Connection *connection, unsigned status,
+	const char *type, const char *text, const struct bts_position *head)
+{
+	struct MHD_Response *response;
+	enum MHD_Result queued;
+
+	/* libmicrohttpd does not change the bytes; its parameter lacks a const. */
+	response =
+		MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+	if (!response)
+		return MHD_NO;
+	serve_headers(request, response, head);
+	if (type)
+		MHD_add_response_header(response, "Content-Type", type);
+	queued = MHD_queue_response(connection, status, response);
+	MHD_destroy_response(response);
+	return queued;
+}
+
+void serve_json_escape(const char *text, char *out, size_t size)
+{
+	size_t at = 0;
+
+	for (; *text && at + 7 < size; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '"' || c == '\\') {
+			out[at++] = '\\';
+			out[at++] = (char)c;
+		} else if (c < 0x20 || c > 0x7e) {
+			at += (size_t)snprintf(out + at, size - at, "\\u%04x", c);
+		} else {
+			out[at++] = (char)c;
+		}
+	}
+	out[at] = '\0';
+}
+
+enum MHD_Result serve_problem(
+	struct serve_request *request, struct MHD_Connection *connection, const struct serve_problem *problem)
+{
+	char body[2048], detail[1024];
+	struct MHD_Response *response;
+	enum MHD_Result queued;
+	int size;
+
+	serve_json_escape(problem->detail, detail, sizeof(detail));
+	size = snprintf(body, sizeof(body),
+		"{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%u,\"detail\":\"%s\",\"instance\":\"%"
+		"s\",\"code\":\"%s\"}\n",
+		serve_title(problem->status), problem->status, detail, request->id, problem->code);
+	response = MHD_create_response_from_buffer((size_t)size, body, MHD_RESPMEM_MUST_COPY);
+	if (!response)
+		return MHD_NO;
+	request->serve->errors++;
+	serve_headers(request, response, problem->head);
+	MHD_add_response_header(response, "Content-Type", "application/problem+json");
+	/* The same word where a follower finds it without reading JSON. */
+	MHD_add_response_header(response, "BTS-Error", problem->code);
+	if (problem->allow)
+		MHD_add_response_header(response, "Allow", problem->allow);
+	if (problem->status == 503)
+		MHD_add_response_header(response, "Retry-After", "1");
+	queued = MHD_queue_response(connection, problem->status, response);
+	MHD_destroy_response(response);
+	return queued;
+}

@@ -1,0 +1,165 @@
+/*
+ * libmicrohttpd's callbacks: what happens to a request before it is routed.
+ *
+ * libmicrohttpd accepts requests that two parties may read differently, decodes %2F before we see it and
+ * closes the connection when answered too early; so the first call only says yes, the body of any method is
+ * dropped to its end, and what could be smuggled is refused here.
+ */
+#include "serve_private.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+
+/* Identity: parameters are decoded by query.c, once. */
+size_t serve_on_unescape(void *arg, struct MHD_Connection *connection, char *text)
+{
+	(void)arg;
+	(void)connection;
+	return strlen(text);
+}
+
+void *serve_on_uri(void *arg, const char *uri, struct MHD_Connection *connection)
+{
+	struct serve_request *request = calloc(1, sizeof(*request));
+	size_t size = strcspn(uri, "?");
+
+	(void)connection;
+	if (!request)
+		return NULL;
+	request->serve = arg;
+	request->absolute = uri[0] != '/' && strcmp(uri, "*") != 0;
+	if (size >= sizeof(request->path))
+		size = sizeof(request->path) - 1;
+	memcpy(request->path, uri, size);
+	return request;
+}
+
+static void serve_make_id(struct serve_request *request, struct MHD_Connection *connection)
+{
+	const char *given = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-Request-Id");
+	size_t size = given ? strlen(given) : 0, i;
+	uint64_t random = 0;
+
+	for (i = 0; i < size && (isalnum((unsigned char)given[i]) || strchr("._-", given[i])); i++)
+		;
+	if (size > 0 && size <= SERVE_ID_MAX && i == size) {
+		memcpy(request->id, given, size + 1);
+		return;
+	}
+	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		random = serve_now_ms();
+	snprintf(request->id, sizeof(request->id), "%016llx", (unsigned long long)random);
+}
+
+struct serve_filter {
+	unsigned lengths, codings, hosts, authorizations;
+	bool bad_coding, bad_name;
+};
+
+static enum MHD_Result serve_on_filter(
+	void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	struct serve_filter *filter = arg;
+
+	(void)kind;
+	if (!*name || strpbrk(name, " \t"))
+		filter->bad_name = true;
+	if (strcasecmp(name, "Content-Length") == 0)
+		filter->lengths++;
+	if (strcasecmp(name, "Host") == 0)
+		filter->hosts++;
+	if (strcasecmp(name, "Authorization") == 0)
+		filter->authorizations++;
+	if (strcasecmp(name, "Transfer-Encoding") == 0) {
+		filter->codings++;
+		filter->bad_coding |= !value || strcasecmp(value, "chunked") != 0;
+	}
+	return MHD_YES;
+}
+
+/* What makes the request ambiguous, or NULL. */
+static const char *serve_filter(const struct serve_request *request, struct MHD_Connection *connection)
+{
+	struct serve_filter filter = {0};
+
+	MHD_get_connection_values(connection, MHD_HEADER_KIND, serve_on_filter, &filter);
+	if (request->absolute)
+		return "the request target must begin with a slash";
+	if (filter.bad_name)
+		return "a header name holds white space";
+	if (filter.lengths > 1 || (filter.lengths && filter.codings))
+		return "more than one length of the body";
+	if (filter.codings > 1 || filter.bad_coding)
+		return "a transfer coding other than chunked";
+	if (filter.hosts > 1 || filter.authorizations > 1)
+		return "a header that may come once came twice";
+	return NULL;
+}
+
+enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, const char *url,
+	const char *method, const char *version, const char *upload, size_t *upload_size, void **context)
+{
+	struct serve_request *request = *context;
+	struct serve_problem problem = {.status = 400, .code = "bad-request"};
+
+	(void)version;
+	(void)upload;
+	if (!request)
+		return MHD_NO;
+	if (!request->begun) {
+		request->begun = true;
+		serve_make_id(request, connection);
+		((struct serve *)arg)->requests++;
+		problem.detail = serve_filter(request, connection);
+		/* Nothing after an ambiguous request is believed: the early answer closes the connection. */
+		return problem.detail ? serve_problem(request, connection, &problem) : MHD_YES;
+	}
+	if (*upload_size > 0) {
+		request->body += *upload_size;
+		*upload_size = 0;
+		return request->body > SERVE_BODY_MAX ? MHD_NO : MHD_YES;
+	}
+	return serve_route(request, connection, url, method);
+}
+
+static void serve_unlink(struct serve_request *request)
+{
+	struct serve *serve = request->serve;
+
+	if (!request->suspended)
+		return;
+	if (request->prev)
+		request->prev->next = request->next;
+	else
+		serve->suspended = request->next;
+	if (request->next)
+		request->next->prev = request->prev;
+	request->next = request->prev = NULL;
+	request->suspended = false;
+	serve->suspended_count--;
+}
+
+void serve_resume(struct serve_request *request)
+{
+	serve_unlink(request);
+	MHD_resume_connection(request->connection);
+}
+
+void serve_on_completed(
+	void *arg, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
+{
+	struct serve_request *request = *context;
+
+	(void)arg;
+	(void)connection;
+	(void)code;
+	if (!request)
+		return;
+	serve_unlink(request);
+	free(request);
+	*context = NULL;
+}

@@ -1,0 +1,303 @@
+/* The routes: which path and method is answered how. */
+#include "serve_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "position.h"
+
+#define SERVE_BLOCK (128 * 1024) /* bytes libmicrohttpd asks a frame for at a time */
+
+#define SERVE_PROBE_METHODS "GET, HEAD, OPTIONS"
+
+/* A frame being sent. */
+struct serve_frame {
+	struct serve *serve;
+	struct source_stream *stream;
+};
+
+static ssize_t serve_frame_read(void *arg, uint64_t at, char *out, size_t cap)
+{
+	struct serve_frame *frame = arg;
+	struct bts_error error;
+	size_t got;
+
+	(void)at;
+	if (source_stream_read(frame->stream, out, cap, &got, &error)) {
+		repl_emit(&frame->serve->events, REPL_ERROR, "frame-broken", "%s", error.text);
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	}
+	return got > 0 ? (ssize_t)got : MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+static void serve_frame_free(void *arg)
+{
+	struct serve_frame *frame = arg;
+
+	source_stream_close(frame->stream);
+	free(frame);
+}
+
+static enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Connection *connection)
+{
+	struct serve_problem problem = {
+		.status = 503, .code = "unavailable", .detail = "no memory for a frame"};
+	struct serve_frame *frame = calloc(1, sizeof(*frame));
+	struct MHD_Response *response;
+	enum MHD_Result queued;
+	struct bts_error error;
+
+	if (!frame)
+		return serve_problem(request, connection, &problem);
+	frame->serve = request->serve;
+	if (source_stream_open(&request->serve->source, &request->query, &frame->stream, &error)) {
+		free(frame);
+		problem.detail = error.text;
+		return serve_problem(request, connection, &problem);
+	}
+	response = MHD_create_response_from_callback(
+		MHD_SIZE_UNKNOWN, SERVE_BLOCK, serve_frame_read, frame, serve_frame_free);
+	if (!response) {
+		serve_frame_free(frame);
+		return serve_problem(request, connection, &problem);
+	}
+	serve_headers(request, response, source_stream_target(frame->stream));
+	MHD_add_response_header(response, "Content-Type", "application/vnd.btree-store.frame");
+	queued = MHD_queue_response(connection, MHD_HTTP_OK, response);
+	MHD_destroy_response(response);
+	return queued;
+}
+
+struct serve_arguments {
+	struct query_decoder decoder;
+	struct bts_error error;
+	enum bts_err err;
+};
+
+static enum MHD_Result serve_on_argument(
+	void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	struct serve_arguments *arguments = arg;
+
+	(void)kind;
+	arguments->err = query_decode(&arguments->decoder, name, value, &arguments->error);
+	return arguments->err ? MHD_NO : MHD_YES;
+}
+
+static enum bts_err serve_parse(
+	struct serve_request *request, struct MHD_Connection *connection, struct bts_error *error)
+{
+	struct serve_arguments arguments = {.err = BTS_OK};
+	unsigned wait;
+
+	query_decode_start(&arguments.decoder);
+	MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, serve_on_argument, &arguments);
+	if (!arguments.err)
+		arguments.err = query_decode_finish(&arguments.decoder, &arguments.error);
+	if (arguments.err) {
+		*error = arguments.error;
+		return arguments.err;
+	}
+	request->query = arguments.decoder.query;
+	wait = request->query.wait_ms;
+	if (wait > request->serve->wait_max_ms)
+		wait = request->serve->wait_max_ms;
+	request->deadline_ms = serve_now_ms() + wait;
+	request->parsed = true;
+	return BTS_OK;
+}
+
+/* A suspended connection does not notice that its peer has gone; nobody waits behind a closed one. */
+static bool serve_peer_gone(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	char byte;
+
+	return info && recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static void serve_suspend(struct serve_request *request, struct MHD_Connection *connection)
+{
+	struct serve *serve = request->serve;
+
+	request->connection = connection;
+	request->looked_ms = serve_now_ms();
+	request->suspended = true;
+	request->prev = NULL;
+	request->next = serve->suspended;
+	if (serve->suspended)
+		serve->suspended->prev = request;
+	serve->suspended = request;
+	serve->suspended_count++;
+	MHD_suspend_connection(connection);
+}
+
+static enum MHD_Result serve_frames(struct serve_request *request, struct MHD_Connection *connection)
+{
+	struct serve *serve = request->serve;
+	struct serve_problem problem = {0};
+	struct source_answer answer;
+	struct bts_error error;
+
+	if (!request->parsed && serve_parse(request, connection, &error)) {
+		problem = (struct serve_problem){.status = 400, .code = "bad-request", .detail = error.text};
+		return serve_problem(request, connection, &problem);
+	}
+	if (serve_peer_gone(connection))
+		return MHD_NO;
+	if (atomic_load(&serve->stopping)) {
+		problem = (struct serve_problem){.status = 503, .code = "unavailable", .detail = "stopping"};
+		return serve_problem(request, connection, &problem);
+	}
+	source_decide(&serve->source, &request->query, &answer);
+	if (answer.verdict == SOURCE_REFUSED) {
+		problem.status = (unsigned)answer.status;
+		problem.code = answer.code;
+		problem.detail = answer.detail;
+		problem.head = answer.status == 409 ? &answer.head : NULL;
+		return serve_problem(request, connection, &problem);
+	}
+	if (!request->acknowledged)
+		source_acknowledge(&serve->source, &request->query);
+	request->acknowledged = true;
+	if (answer.verdict == SOURCE_FRAME)
+		return serve_send_frame(request, connection);
+	if (serve_now_ms() >= request->deadline_ms)
+		return serve_text(request, connection, MHD_HTTP_NO_CONTENT, NULL, "", &answer.head);
+	serve_suspend(request, connection);
+	return MHD_YES;
+}
+
+/* What every other route needs first; false: already answered, *result is what to return. */
+static bool serve_head(struct serve_request *request, struct MHD_Connection *connection,
+	struct bts_position *head, enum MHD_Result *result)
+{
+	struct serve_problem problem = {.status = 503, .code = "unavailable"};
+	struct bts_error error;
+
+	if (!bts_ship_position(request->serve->db, head, &error))
+		return true;
+	problem.detail = error.text;
+	*result = serve_problem(request, connection, &problem);
+	return false;
+}
+
+static enum MHD_Result serve_position(struct serve_request *request, struct MHD_Connection *connection)
+{
+	char id[POSITION_ID_SIZE], chain[POSITION_ID_SIZE], body[512];
+	enum MHD_Result result;
+	struct bts_position head;
+
+	if (!serve_head(request, connection, &head, &result))
+		return result;
+	position_hex(head.database, sizeof(head.database), id);
+	position_hex(head.chain, sizeof(head.chain), chain);
+	snprintf(body, sizeof(body),
+		"{\"database_id\":\"%s\",\"epoch\":%" PRIu32 ",\"epoch_random\":\"%016" PRIx64
+		"\",\"txid\":%" PRIu64 ",\"chain\":\"%s\",\"page_size\":%" PRIu32 "}\n",
+		id, head.epoch, head.epoch_random, head.txid, chain, request->serve->source.page_size);
+	return serve_text(request, connection, MHD_HTTP_OK, "application/json", body, &head);
+}
+
+static enum MHD_Result serve_livez(struct serve_request *request, struct MHD_Connection *connection)
+{
+	return serve_text(request, connection, MHD_HTTP_OK, "text/plain", "ok\n", NULL);
+}
+
+static enum MHD_Result serve_readyz(struct serve_request *request, struct MHD_Connection *connection)
+{
+	enum MHD_Result result;
+	struct bts_position head;
+
+	if (!serve_head(request, connection, &head, &result))
+		return result;
+	return serve_text(request, connection, MHD_HTTP_OK, "text/plain", "ok\n", &head);
+}
+
+static enum MHD_Result serve_metrics_route(struct serve_request *request, struct MHD_Connection *connection)
+{
+	enum MHD_Result result;
+	struct bts_position head;
+	char *text;
+
+	if (!serve_head(request, connection, &head, &result))
+		return result;
+	text = serve_metrics(request->serve, &head);
+	if (!text)
+		return MHD_NO;
+	result = serve_text(request, connection, MHD_HTTP_OK, "text/plain; version=0.0.4", text, &head);
+	free(text);
+	return result;
+}
+
+typedef enum MHD_Result serve_route_fn(struct serve_request *request, struct MHD_Connection *connection);
+
+static const struct serve_entry {
+	const char *path;
+	bool probe;	/* HEAD and OPTIONS too, as load balancers ask */
+	bool arguments; /* checks its query parameters itself; others take none */
+	serve_route_fn *fn;
+} serve_routes[] = {
+	{QUERY_PATH, false, true, serve_frames},
+	{"/v1/replication/position", true, false, serve_position},
+	{"/livez", true, false, serve_livez},
+	{"/healthz", true, false, serve_livez},
+	{"/readyz", true, false, serve_readyz},
+	{"/metrics", true, false, serve_metrics_route},
+};
+
+static const struct serve_entry *serve_find(const char *url)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(serve_routes) / sizeof(serve_routes[0]); i++) {
+		if (strcmp(url, serve_routes[i].path) == 0)
+			return &serve_routes[i];
+	}
+	return NULL;
+}
+
+static enum MHD_Result serve_options_reply(struct serve_request *request, struct MHD_Connection *connection)
+{
+	struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	enum MHD_Result queued;
+
+	if (!response)
+		return MHD_NO;
+	serve_headers(request, response, NULL);
+	MHD_add_response_header(response, "Allow", SERVE_PROBE_METHODS);
+	queued = MHD_queue_response(connection, MHD_HTTP_NO_CONTENT, response);
+	MHD_destroy_response(response);
+	return queued;
+}
+
+enum MHD_Result serve_route(
+	struct serve_request *request, struct MHD_Connection *connection, const char *url, const char *method)
+{
+	const struct serve_entry *entry = serve_find(url);
+	struct serve_problem problem = {.status = 404, .code = "not-found", .detail = "no such path"};
+
+	if (!entry)
+		return serve_problem(request, connection, &problem);
+	if (entry->probe && strcmp(method, "OPTIONS") == 0)
+		return serve_options_reply(request, connection);
+	if (strcmp(method, "GET") != 0 && !(entry->probe && strcmp(method, "HEAD") == 0)) {
+		problem = (struct serve_problem){.status = 405,
+			.code = "method-not-allowed",
+			.detail = "this path does not have that method",
+			.allow = entry->probe ? SERVE_PROBE_METHODS : "GET"};
+		return serve_problem(request, connection, &problem);
+	}
+	if (!entry->arguments &&
+		MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, NULL, NULL) > 0) {
+		problem = (struct serve_problem){.status = 400,
+			.code = "bad-request",
+			.detail = "this path takes no query parameters"};
+		return serve_problem(request, connection, &problem);
+	}
+	return entry->fn(request, connection);
+}

@@ -1,0 +1,92 @@
+/*
+ * The follower's side of replication as a state machine without sockets, files, clocks or threads: it says
+ * what to do next and is told what happened.  follow.c drives it over HTTP, tests drive it by hand.
+ *
+ *            session_next                     session_reply 200
+ *   idle ---- REQUEST ----> asked ------------------------------> streaming
+ *    ^  <------ 204, error: session_done ------- |                    | session_frame END, session_applied
+ *    |                                           | 409                v
+ *    +--- WAIT (back-off over) <---- failed      v              (next request acknowledges)
+ *                                             stopped
+ *
+ * Everything a source says is checked against what was asked for: another database, another base, a lower
+ * epoch (R3) or another page size never reaches the file.
+ */
+#ifndef SESSION_H
+#define SESSION_H
+
+#include "frame.h"
+#include "query.h"
+
+#define SESSION_BACKOFF_MIN_MS 100
+#define SESSION_BACKOFF_MAX_MS 10000
+
+struct session_config {
+	const char *node; /* copied */
+	const char *url;  /* copied; NULL or "" = none */
+	uint64_t session;
+	unsigned wait_ms;
+	uint32_t (*random)(void *arg); /* for the jitter */
+	void *random_arg;
+};
+
+enum session_state { SESSION_IDLE, SESSION_ASKED, SESSION_STREAMING, SESSION_FAILED, SESSION_STOPPED };
+
+struct session {
+	struct query query; /* after: what is durable here */
+	uint32_t page_size; /* of the file; 0 = not known yet */
+	uint32_t (*random)(void *arg);
+	void *random_arg;
+
+	enum session_state state;
+	bool applied;	   /* this reply's frame is installed */
+	bool early;	   /* an answer without news came before the wait could have ended */
+	unsigned failures; /* in a row */
+	uint64_t asked_ms; /* when the last request was made */
+
+	/* for status */
+	uint64_t upstream_txid; /* newest the source told of; 0 = not heard yet */
+	uint64_t contact_ms;	/* last reply, 0 = never */
+	uint64_t behind_ms;	/* since when upstream_txid is beyond ours, 0 = it is not */
+	uint64_t frames, retries;
+	struct bts_error error; /* the last failure */
+};
+
+/* own: the file's position, or NULL when there is no file yet.  page_size 0 with NULL. */
+void session_init(
+	struct session *, const struct session_config *, const struct bts_position *own, uint32_t page_size);
+
+enum session_do { SESSION_REQUEST, SESSION_WAIT, SESSION_STOP };
+struct session_step {
+	enum session_do what;
+	char target[QUERY_TARGET_SIZE]; /* REQUEST: path and query */
+	unsigned wait_ms;		/* WAIT */
+};
+/* What to do now.  STOP is for ever: session->error says why. */
+void session_next(struct session *, uint64_t now_ms, struct session_step *step);
+
+struct session_reply {
+	long status;
+	bool has_txid;
+	uint64_t txid;	  /* BTS-Txid */
+	const char *code; /* BTS-Error, or NULL */
+};
+/* Status and headers have come.  BTS_OK: a frame follows.  BTS_NOT_FOUND: a body of no interest (204
+ * included). */
+BTS_MUST_CHECK enum bts_err session_reply(
+	struct session *, const struct session_reply *reply, uint64_t now_ms, struct bts_error *error);
+
+/* The frame's header has come: BTS_OK when the frame is for this file as it is. */
+BTS_MUST_CHECK enum bts_err session_frame(
+	struct session *, const struct frame_header *header, struct bts_error *error);
+/* A whole frame was installed and is durable. */
+void session_applied(struct session *, const struct frame_header *header, uint64_t now_ms);
+/* The reply has ended, or never came.  error is NULL for success. */
+void session_done(struct session *, const struct bts_error *error);
+/* Something that no retry mends. */
+void session_stop(struct session *, const struct bts_error *error);
+
+/* Milliseconds the file is known to be behind its source, 0 = it has what the source last told of. */
+uint64_t session_lag_ms(const struct session *, uint64_t now_ms);
+
+#endif

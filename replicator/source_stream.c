@@ -1,0 +1,200 @@
+/*
+ * A frame as a stream of bytes, made from the walk while it is sent.
+ *
+ * Memory is one chunk's index: page bytes go from the map into the caller's buffer, being summed on the way.
+ * The parts of a frame follow one another as states; small parts are encoded into scratch and copied out from
+ * there.
+ */
+#include "source.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum source_part {
+	SOURCE_PART_SMALL,   /* scratch is being copied out; then `after` */
+	SOURCE_PART_CHUNK,   /* gather a chunk, or find the end */
+	SOURCE_PART_PAYLOAD, /* pages of the gathered chunk */
+	SOURCE_PART_DONE,
+};
+
+struct source_stream {
+	struct source *source;
+	struct bts_walk *walk;
+	struct frame_encoder encoder;
+
+	enum source_part part, after;
+	size_t scratch_size, scratch_at;
+	uint8_t scratch[FRAME_INDEX_MAX];
+
+	struct bts_page_id unit; /* the walk's current unit */
+	const uint8_t *unit_bytes;
+	uint32_t unit_next; /* its first page not yet in a chunk */
+
+	struct frame_piece pieces[FRAME_CHUNK_PAGES_MAX];
+	const uint8_t *bytes[FRAME_CHUNK_PAGES_MAX]; /* of each piece, in the map */
+	size_t count, piece;			     /* pieces of the chunk; the one being sent */
+	size_t piece_at;			     /* bytes of it sent */
+};
+
+static void source_send_small(struct source_stream *stream, size_t size, enum source_part after)
+{
+	stream->scratch_size = size;
+	stream->scratch_at = 0;
+	stream->part = SOURCE_PART_SMALL;
+	stream->after = after;
+}
+
+enum bts_err source_stream_open(
+	struct source *source, const struct query *query, struct source_stream **out, struct bts_error *error)
+{
+	struct source_stream *stream = calloc(1, sizeof(*stream));
+	struct frame_header header = {.base = query->after};
+	enum bts_err err;
+
+	if (!stream)
+		return fail_set(error, BTS_MEMORY, "no memory for a frame");
+	stream->source = source;
+	err = bts_walk_open(source->db, query->after.txid, &stream->walk, error);
+	if (err)
+		goto fail;
+	header.target = *bts_walk_position(stream->walk);
+	header.page_size = bts_walk_page_size(stream->walk);
+	source_send_small(
+		stream, frame_encode_header(&stream->encoder, &header, stream->scratch), SOURCE_PART_CHUNK);
+	*out = stream;
+	return BTS_OK;
+fail:
+	free(stream);
+	return err;
+}
+
+const struct bts_position *source_stream_target(const struct source_stream *stream)
+{
+	return bts_walk_position(stream->walk);
+}
+
+void source_stream_close(struct source_stream *stream)
+{
+	if (!stream)
+		return;
+	if (stream->part == SOURCE_PART_DONE)
+		stream->source->frames++;
+	else
+		stream->source->broken++;
+	stream->source->pages += stream->encoder.pages;
+	bts_walk_close(stream->walk);
+	free(stream);
+}
+
+/* Fill a chunk from the walk; an extent goes on in the next chunk where this one is full.  count 0: the end.
+ */
+static enum bts_err source_gather(struct source_stream *stream, struct bts_error *error)
+{
+	uint32_t room = frame_chunk_pages(stream->source->page_size), take;
+	struct bts_slice bytes;
+	enum bts_err err;
+
+	stream->count = stream->piece = stream->piece_at = 0;
+	while (room > 0) {
+		if (stream->unit_next == stream->unit.count) {
+			err = bts_walk_next(stream->walk, &stream->unit, &bytes, error);
+			if (err == BTS_NOT_FOUND) {
+				stream->unit.count = stream->unit_next = 0;
+				return BTS_OK;
+			}
+			if (err)
+				return err;
+			stream->unit_bytes = bytes.data;
+			stream->unit_next = 0;
+		}
+		take = stream->unit.count - stream->unit_next;
+		if (take > room)
+			take = room;
+		stream->pieces[stream->count].id = stream->unit;
+		stream->pieces[stream->count].first = stream->unit_next;
+		stream->pieces[stream->count].pages = take;
+		stream->bytes[stream->count] =
+			stream->unit_bytes + (size_t)stream->unit_next * stream->source->page_size;
+		stream->count++;
+		stream->unit_next += take;
+		room -= take;
+	}
+	return BTS_OK;
+}
+
+static enum bts_err source_next_chunk(struct source_stream *stream, struct bts_error *error)
+{
+	enum bts_err err = source_gather(stream, error);
+	size_t size;
+
+	if (err)
+		return err;
+	if (stream->count == 0) {
+		size = frame_encode_trailer(&stream->encoder, bts_walk_record(stream->walk), stream->scratch);
+		source_send_small(stream, size, SOURCE_PART_DONE);
+		return BTS_OK;
+	}
+	size = frame_encode_index(&stream->encoder, stream->pieces, stream->count, stream->scratch);
+	source_send_small(stream, size, SOURCE_PART_PAYLOAD);
+	return BTS_OK;
+}
+
+static size_t source_send_payload(struct source_stream *stream, uint8_t *out, size_t cap)
+{
+	size_t size =
+		(size_t)stream->pieces[stream->piece].pages * stream->source->page_size - stream->piece_at;
+
+	if (size > cap)
+		size = cap;
+	/* Sum what was copied, not the map: it is what the follower gets. */
+	memcpy(out, stream->bytes[stream->piece] + stream->piece_at, size);
+	frame_encode_payload(&stream->encoder, out, size);
+	stream->piece_at += size;
+	if (stream->piece_at == (size_t)stream->pieces[stream->piece].pages * stream->source->page_size) {
+		stream->piece++;
+		stream->piece_at = 0;
+	}
+	if (stream->piece == stream->count)
+		source_send_small(
+			stream, frame_encode_chunk_end(&stream->encoder, stream->scratch), SOURCE_PART_CHUNK);
+	return size;
+}
+
+static size_t source_send_scratch(struct source_stream *stream, uint8_t *out, size_t cap)
+{
+	size_t size = stream->scratch_size - stream->scratch_at;
+
+	if (size > cap)
+		size = cap;
+	memcpy(out, stream->scratch + stream->scratch_at, size);
+	stream->scratch_at += size;
+	if (stream->scratch_at == stream->scratch_size)
+		stream->part = stream->after;
+	return size;
+}
+
+enum bts_err source_stream_read(
+	struct source_stream *stream, void *out, size_t cap, size_t *got, struct bts_error *error)
+{
+	uint8_t *p = out;
+	enum bts_err err;
+	size_t at = 0;
+
+	while (at < cap && stream->part != SOURCE_PART_DONE) {
+		switch (stream->part) {
+		case SOURCE_PART_SMALL:
+			at += source_send_scratch(stream, p + at, cap - at);
+			break;
+		case SOURCE_PART_PAYLOAD:
+			at += source_send_payload(stream, p + at, cap - at);
+			break;
+		default:
+			err = source_next_chunk(stream, error);
+			if (err)
+				return err;
+		}
+	}
+	stream->source->bytes += at;
+	*got = at;
+	return BTS_OK;
+}

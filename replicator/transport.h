@@ -1,0 +1,43 @@
+/*
+ * One GET at a time over HTTP, and a wait that can be ended from another thread.  The narrow seam between the
+ * follower's loop and libcurl.
+ */
+#ifndef TRANSPORT_H
+#define TRANSPORT_H
+
+#include <stddef.h>
+
+#include <btree_store.h>
+
+#define TRANSPORT_CONNECT_MS 5000
+#define TRANSPORT_IDLE_S                                                                                     \
+	15 /* a reply that brings less than a byte a second for so long, beyond its wait, is dead */
+
+struct transport_handler {
+	/* A header of the final reply; name and value are NUL-terminated, borrowed for the call. */
+	void (*header)(void *arg, const char *name, const char *value);
+	/* Once, before the first piece of a body, or at the end when there is none. */
+	enum bts_err (*begin)(void *arg, long status);
+	/* A piece of the body.  What is not BTS_OK breaks the transfer off and is what transport_get returns.
+	 */
+	enum bts_err (*body)(void *arg, const void *data, size_t size);
+	void *arg;
+};
+
+struct transport;
+/* Owned: transport_free.  NULL when there is no memory. */
+struct transport *transport_new(const char *user_agent);
+void transport_free(struct transport *); /* NULL is fine */
+
+/*
+ * GET url, which may answer after wait_ms.  Blocks.  BTS_OK: the reply has ended as HTTP says it must; its
+ * status may be any.  BTS_IO: it did not.  BTS_TIMEOUT: transport_interrupt was called.
+ */
+BTS_MUST_CHECK enum bts_err transport_get(struct transport *, const char *url, unsigned wait_ms,
+	const struct transport_handler *handler, struct bts_error *error);
+/* Sleep that long, or until transport_interrupt. */
+void transport_wait(struct transport *, unsigned ms);
+/* From any thread: ends the call of the moment and makes all later ones return at once. */
+void transport_interrupt(struct transport *);
+
+#endif

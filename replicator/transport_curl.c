@@ -1,0 +1,198 @@
+/*
+ * The transport over libcurl: one multi handle, one transfer at a time.
+ *
+ * The address is the operator's and what answers there is not trusted: no redirect is followed, no proxy,
+ * netrc or environment is asked, only http and https are spoken, nothing is decompressed, and nothing may
+ * last for ever.  A long poll has no total timeout: a reply that brings nothing is ended by the low-speed
+ * limit after its wait.
+ */
+#include "transport.h"
+
+#include <curl/curl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+
+#define TRANSPORT_POLL_MS 1000
+
+struct transport {
+	CURLM *multi;
+	CURL *easy;
+	atomic_bool interrupted;
+
+	/* of the transfer of the moment */
+	const struct transport_handler *handler;
+	bool begun;
+	enum bts_err refused; /* what the handler returned */
+	char message[CURL_ERROR_SIZE];
+};
+
+static pthread_once_t transport_once = PTHREAD_ONCE_INIT;
+
+static void transport_init_library(void)
+{
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+static enum bts_err transport_begin(struct transport *transport)
+{
+	long status = 0;
+
+	if (transport->begun)
+		return BTS_OK;
+	transport->begun = true;
+	curl_easy_getinfo(transport->easy, CURLINFO_RESPONSE_CODE, &status);
+	return transport->handler->begin(transport->handler->arg, status);
+}
+
+static size_t transport_on_body(char *data, size_t one, size_t size, void *arg)
+{
+	struct transport *transport = arg;
+
+	(void)one;
+	transport->refused = transport_begin(transport);
+	if (!transport->refused)
+		transport->refused = transport->handler->body(transport->handler->arg, data, size);
+	return transport->refused ? CURL_WRITEFUNC_ERROR : size;
+}
+
+static size_t transport_on_header(char *data, size_t one, size_t size, void *arg)
+{
+	struct transport *transport = arg;
+	char line[512], *colon, *value, *end;
+
+	(void)one;
+	if (size >= sizeof(line))
+		return size; /* none of ours is that long */
+	memcpy(line, data, size);
+	line[size] = '\0';
+	colon = strchr(line, ':');
+	if (!colon)
+		return size;
+	*colon = '\0';
+	value = colon + 1 + strspn(colon + 1, " \t");
+	end = value + strlen(value);
+	while (end > value && strchr("\r\n \t", end[-1]))
+		*--end = '\0';
+	transport->handler->header(transport->handler->arg, line, value);
+	return size;
+}
+
+static void transport_set_options(struct transport *transport, const char *user_agent)
+{
+	CURL *easy = transport->easy;
+
+	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+	curl_easy_setopt(easy, CURLOPT_PROXY, "");
+	curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(easy, CURLOPT_HTTP_TRANSFER_DECODING, 1L);
+	curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, NULL);
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 15L);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 5L);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)TRANSPORT_CONNECT_MS);
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(easy, CURLOPT_USERAGENT, user_agent);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transport->message);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, transport_on_body);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transport);
+	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, transport_on_header);
+	curl_easy_setopt(easy, CURLOPT_HEADERDATA, transport);
+}
+
+struct transport *transport_new(const char *user_agent)
+{
+	struct transport *transport = calloc(1, sizeof(*transport));
+
+	if (!transport)
+		return NULL;
+	pthread_once(&transport_once, transport_init_library);
+	atomic_init(&transport->interrupted, false);
+	transport->multi = curl_multi_init();
+	transport->easy = curl_easy_init();
+	if (!transport->multi || !transport->easy) {
+		transport_free(transport);
+		return NULL;
+	}
+	transport_set_options(transport, user_agent);
+	return transport;
+}
+
+void transport_free(struct transport *transport)
+{
+	if (!transport)
+		return;
+	if (transport->easy)
+		curl_easy_cleanup(transport->easy);
+	if (transport->multi)
+		curl_multi_cleanup(transport->multi);
+	free(transport);
+}
+
+/* Drive the transfer to its end: curl's result, or CURLE_ABORTED_BY_CALLBACK when interrupted. */
+static CURLcode transport_drive(struct transport *transport)
+{
+	CURLMcode multi = CURLM_OK;
+	int running = 1, left;
+	CURLMsg *message;
+
+	while (!atomic_load(&transport->interrupted)) {
+		multi = curl_multi_perform(transport->multi, &running);
+		if (multi == CURLM_OK && running)
+			multi = curl_multi_poll(transport->multi, NULL, 0, TRANSPORT_POLL_MS, NULL);
+		if (multi != CURLM_OK)
+			return CURLE_FAILED_INIT;
+		if (running)
+			continue;
+		message = curl_multi_info_read(transport->multi, &left);
+		return message && message->msg == CURLMSG_DONE ? message->data.result : CURLE_FAILED_INIT;
+	}
+	return CURLE_ABORTED_BY_CALLBACK;
+}
+
+enum bts_err transport_get(struct transport *transport, const char *url, unsigned wait_ms,
+	const struct transport_handler *handler, struct bts_error *error)
+{
+	CURLcode code;
+
+	transport->handler = handler;
+	transport->begun = false;
+	transport->refused = BTS_OK;
+	transport->message[0] = '\0';
+	curl_easy_setopt(transport->easy, CURLOPT_LOW_SPEED_TIME, (long)(wait_ms / 1000 + TRANSPORT_IDLE_S));
+	if (curl_easy_setopt(transport->easy, CURLOPT_URL, url) != CURLE_OK ||
+		curl_multi_add_handle(transport->multi, transport->easy) != CURLM_OK)
+		return fail_set(error, BTS_MEMORY, "no memory for a request");
+	code = transport_drive(transport);
+	curl_multi_remove_handle(transport->multi, transport->easy);
+	/* The handler has filled error itself. */
+	if (transport->refused)
+		return transport->refused;
+	if (atomic_load(&transport->interrupted))
+		return fail_set(error, BTS_TIMEOUT, "interrupted");
+	if (code != CURLE_OK)
+		return fail_set(error, BTS_IO, "%s",
+			transport->message[0] ? transport->message : curl_easy_strerror(code));
+	return transport_begin(transport);
+}
+
+void transport_wait(struct transport *transport, unsigned ms)
+{
+	if (!atomic_load(&transport->interrupted))
+		curl_multi_poll(transport->multi, NULL, 0, (int)ms, NULL);
+}
+
+void transport_interrupt(struct transport *transport)
+{
+	atomic_store(&transport->interrupted, true);
+	curl_multi_wakeup(transport->multi);
+}

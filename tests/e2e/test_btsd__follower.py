@@ -1,0 +1,153 @@
+"""A follower behind a replicator: serves what was written, sends writes on, waits for tokens, says when it is behind."""
+import time
+import unittest
+
+import harness
+
+
+class Follower(unittest.TestCase):
+    def setUp(self):
+        self.dir = harness.Dir().__enter__()
+        self.addCleanup(self.dir.__exit__, None, None, None)
+        self.p = self.started(harness.primary(self.dir))
+        self.p.request("PUT", "/v1/buckets/b", b'{"content_type":"text/plain"}')
+        self.p.put("b", "first", b"1")
+        self.r = self.started(harness.replicator(self.dir))
+
+    def started(self, server):
+        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
+        return server
+
+    def follow(self, *args, **kwargs):
+        f = self.started(harness.follower(self.dir, self.r, *args, **kwargs))
+        harness.await_equal(self.p, f)
+        return f
+
+    def test_serves_what_was_written(self):
+        f = self.follow()
+        for i in range(50):
+            token = self.p.put("b", "k%d" % i, b"v%d" % i * 1000).headers["BTS-Token"]
+            got = f.value("b", "k%d" % i, {"BTS-After": token})
+            self.assertEqual((got.status, got.body), (200, b"v%d" % i * 1000), got)
+            self.assertEqual(got.headers["BTS-Role"], "follower")
+            self.assertTrue(got.headers["BTS-Lag-Ms"].isdigit())
+            self.assertEqual(got.headers["Content-Type"], "text/plain")
+        harness.await_equal(self.p, f)
+        self.assertEqual(self.p.get("/v1/buckets/b/keys?values=true").json()["items"],
+                         f.get("/v1/buckets/b/keys?values=true").json()["items"])
+        self.p.request("DELETE", "/v1/buckets/b/keys/k7")
+        harness.await_equal(self.p, f)
+        self.assertEqual(f.value("b", "k7").status, 404)
+        self.assertEqual(f.get("/readyz?role=follower&max_lag=10s").status, 200)
+        self.assertEqual(f.get("/readyz?role=primary").status, 503)
+        self.assertEqual(f.get("/").status, 200)
+        self.assertIn(b"bts_replication_lag_milliseconds", f.get("/metrics").body)
+
+    def test_status_on_both_sides(self):
+        f = self.follow(primary_url=self.p.url)
+        s = f.status()
+        self.assertEqual((s["role"], s["name"], s["upstream"], s["primary_url"]), ("follower", "f1", self.r.url, self.p.url))
+        for member in ("state", "lag_ms", "lag_txids", "root_digest", "durable_txid"):
+            self.assertIn(member, s)
+        # Acknowledged by the next request of the follower.
+        listed = harness.await_true(lambda: [x for x in self.p.status()["followers"] if x["txid"] == s["txid"]], what="its mark")
+        self.assertEqual((listed[0]["name"], listed[0]["url"], listed[0]["lag_ms"], listed[0]["lag_bytes"]), ("f1", f.url, 0, 0))
+        self.assertRegex(listed[0]["last_seen"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+
+    def test_writes_are_sent_on(self):
+        f = self.follow(primary_url=self.p.url + "/")
+        for method, path in (("PUT", "/v1/buckets/Yg/keys/YS9i?enc=b64u"), ("PUT", "/v1/buckets/b/keys/a%2Fb"), ("DELETE", "/v1/buckets/b/keys/x"), ("PUT", "/v1/buckets/new"),
+                             ("DELETE", "/v1/buckets/b"), ("POST", "/v1/buckets/b/load")):
+            reply = f.request(method, path, b"body" * 1000 if method != "DELETE" else None)
+            self.assertEqual((reply.status, reply.code, reply.headers["Location"]), (307, "not-primary", self.p.url + path))
+        alone = self.started(harness.follower(self.dir, self.r, name="f2"))
+        harness.await_equal(self.p, alone)
+        reply = alone.put("b", "k", b"v")
+        self.assertEqual((reply.status, reply.code, reply.headers["Location"]), (503, "not-primary", None))
+        self.assertEqual(alone.request("POST", "/v1/buckets", b"").status, 405)
+        self.assertEqual(alone.put("b", "x" * 1025, b"v").status, 400)
+
+    def test_before_the_first_sync(self):
+        self.r.stop()
+        f = self.started(harness.follower(self.dir, "http://127.0.0.1:1", name="lonely"))
+        for path in ("/v1/buckets", "/v1/buckets/b/keys/first", "/v1/buckets/b/keys", "/readyz"):
+            reply = f.get(path)
+            self.assertEqual((reply.status, reply.code), (503, "unavailable"), path)
+        self.assertEqual(f.get("/livez").status, 200)
+        s = f.status()
+        self.assertEqual((s["role"], s["txid"], s["root_digest"]), ("follower", 0, None))
+        self.assertEqual(f.get("/").status, 200)
+        self.assertEqual(f.get("/metrics").status, 200)
+
+    def test_a_token_it_lacks(self):
+        f = self.follow()
+        self.r.stop()
+        token = self.p.put("b", "late", b"v").headers["BTS-Token"]
+        start = time.monotonic()
+        reply = f.get("/v1/buckets/b/keys/late?wait=300ms", {"BTS-After": token})
+        self.assertEqual((reply.status, reply.code, reply.headers["Retry-After"]), (503, "behind", "1"))
+        self.assertGreater(time.monotonic() - start, 0.25)
+        self.assertEqual(f.value("b", "late").status, 404)
+        # Many waiters do not keep others from being served, and go on when the commit comes.
+        results = []
+
+        def wait(_):
+            results.append(f.get("/v1/buckets/b/keys/late?wait=30s", {"BTS-After": token}).status)
+
+        threads = [harness.threading.Thread(target=wait, args=(i,)) for i in range(20)]
+        for t in threads:
+            t.start()
+        self.assertEqual(f.value("b", "first").status, 200)
+        self.r = self.started(harness.replicator(self.dir, listen="127.0.0.1:%d" % self.r.port))
+        for t in threads:
+            t.join()
+        self.assertEqual(results, [200] * 20)
+
+    def test_without_contact_it_says_so(self):
+        f = self.follow()
+        self.r.stop()
+        harness.await_true(lambda: f.get("/readyz?max_lag=500ms").status == 503, what="the lag to be told")
+        self.assertEqual(f.get("/readyz").status, 200)
+        reply = f.value("b", "first", {"BTS-Max-Staleness": "500ms"})
+        self.assertEqual((reply.status, reply.code), (503, "behind"))
+        self.assertEqual(f.value("b", "first").body, b"1")
+
+    def test_waiters_are_told_when_it_stops(self):
+        f = self.follow()
+        self.r.stop()
+        token = self.p.put("b", "late", b"v").headers["BTS-Token"]
+        results = []
+        t = harness.threading.Thread(target=lambda: results.append(f.get("/v1/buckets/b/keys/late?wait=60s", {"BTS-After": token})))
+        t.start()
+        harness.await_true(lambda: b"btsd_connections 2" in f.get("/metrics").body, what="the reader to wait")
+        self.assertEqual(f.stop(10), 0)
+        t.join()
+        self.assertEqual((results[0].status, results[0].code), (503, "behind"))
+
+    def test_restart_of_each(self):
+        f = self.follow()
+        before = f.status()
+        self.assertEqual(f.stop(), 0)
+        self.p.put("b", "meanwhile", b"m")
+        f = self.follow()
+        self.assertEqual(f.value("b", "meanwhile").body, b"m")
+        self.assertGreater(f.status()["txid"], before["txid"])
+        port = self.p.port
+        self.assertEqual(self.p.stop(), 0)
+        self.assertEqual(f.value("b", "meanwhile").body, b"m")
+        self.p = self.started(harness.primary(self.dir, listen="127.0.0.1:%d" % port))
+        self.p.put("b", "after", b"a")
+        harness.await_equal(self.p, f)
+        self.assertEqual(f.value("b", "after").body, b"a")
+
+    def test_a_followers_file_is_no_primary(self):
+        f = self.follow()
+        self.assertEqual(f.stop(), 0)
+        argv = [harness.binary("btsd"), "primary", "--data", self.dir.file("f1.bts"), "--listen", "127.0.0.1:0"]
+        got = harness.subprocess.run(argv, capture_output=True, text=True, timeout=20)
+        self.assertEqual(got.returncode, 1, got)
+        self.assertIn("follower", got.stderr)
+
+
+if __name__ == "__main__":
+    harness.main()

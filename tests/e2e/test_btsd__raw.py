@@ -1,0 +1,158 @@
+"""Bytes that no client library would send: request smuggling, odd targets, slow and endless requests."""
+import socket
+import time
+import unittest
+
+import harness
+
+
+def status_of(reply):
+    return int(reply.split(b" ", 2)[1]) if reply.startswith(b"HTTP/1.1 ") else None
+
+
+class Raw(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = harness.Dir().__enter__()
+        cls.p = harness.primary(cls.dir)
+        cls.p.request("PUT", "/v1/buckets/b")
+        cls.p.put("b", "k", b"value")
+
+    @classmethod
+    def tearDownClass(cls):
+        status = cls.p.stop()
+        cls.dir.__exit__(None, None, None)
+        assert status == 0
+
+    def send(self, text, timeout=2):
+        return self.p.raw(text.encode("latin-1"), timeout)
+
+    def refused(self, text):
+        """Answered with an error, or closed; what follows is never taken for a request of its own."""
+        got = self.send(text)
+        self.assertIn(status_of(got), (400, 413, 414, 431, 501, 505, None), (text, got))
+        self.assertNotIn(b"HTTP/1.1 2", got, text)
+        self.assertNotIn(b"HTTP/1.1 404", got, text)
+        return got
+
+    def test_smuggling(self):
+        inner = "GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: x\r\n\r\n"
+        put = "PUT /v1/buckets/b/keys/smuggled HTTP/1.1\r\nHost: x\r\n"
+        for headers, body in (
+                ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+                ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"),
+                ("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"),
+                ("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"),
+                ("Content-Length : 5\r\n", "hello"),
+                ("Content-Length: +5\r\n", "hello"),
+                ("Content-Length: 5,5\r\n", "hello"),
+                ("Content-Length: 0x5\r\n", "hello"),
+                ("Content-Length: -1\r\n", ""),
+                ("Content-Length: 99999999999999999999999\r\n", ""),
+                ("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
+                ("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
+                ("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+                ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+                ("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+                ("Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n"),
+                ("Host: y\r\n", ""),
+                ("Authorization: a\r\nAuthorization: b\r\n", ""),
+                ("Bad Name: 1\r\n", ""),
+        ):
+            self.refused(put + headers + "\r\n" + body + inner)
+        self.assertEqual(self.p.value("b", "smuggled").status, 404)
+
+    def test_targets(self):
+        for target in ("http://x/v1/buckets/b/keys/k", "x:80", "*", "/v1/buckets/b/keys/k#f", "/v1/buckets/b/keys/%"):
+            got = self.send("GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
+            self.assertEqual(status_of(got), 400, (target, got))
+            self.assertIn(b"application/problem+json", got)
+        self.refused("CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.refused("GET /livez?a=b c HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    def test_nul_and_slash_are_data(self):
+        self.p.put("b", b"cut\0here", b"nul")
+        self.p.put("b", b"cut/here", b"slash")
+        self.p.put("b", b"cut", b"short")
+        for part, want in (("cut%00here", b"nul"), ("cut%2Fhere", b"slash"), ("cut%2fhere", b"slash"), ("cut", b"short")):
+            got = self.send("GET /v1/buckets/b/keys/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % part)
+            self.assertTrue(got.endswith(b"\r\n\r\n" + want), got)
+        got = self.send("GET /livez%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        self.assertEqual(status_of(got), 404)
+
+    def test_host(self):
+        self.refused("GET /livez HTTP/1.1\r\n\r\n")
+        got = self.send("GET /livez HTTP/1.0\r\n\r\n")
+        self.assertIn(b" 200 ", got)
+
+    def test_nonsense(self):
+        for text in ("\r\n\r\n\r\n", "nonsense\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+                     "\0\0\0\0\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
+            self.refused(text)
+
+    def test_huge_heads(self):
+        self.refused("GET /livez?" + "a" * 100000 + " HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.refused("GET /livez HTTP/1.1\r\nHost: x\r\nX-Large: " + "a" * 100000 + "\r\n\r\n")
+        self.refused("GET /livez HTTP/1.1\r\nHost: x\r\n" + "X-Many: 1\r\n" * 20000 + "\r\n")
+        self.assertEqual(self.p.get("/livez").status, 200)
+
+    def test_pipelining(self):
+        one = "GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: x\r\n\r\n"
+        last = one.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
+        put = "PUT /v1/buckets/b/keys/piped HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        got = self.send(one * 10 + put + one * 10 + last, 10)
+        self.assertEqual(got.count(b"HTTP/1.1 200 "), 21)
+        self.assertEqual(got.count(b"HTTP/1.1 201 "), 1)
+        self.assertEqual(self.p.value("b", "piped").body, b"abc")
+
+    def test_bytes_one_at_a_time(self):
+        text = b"PUT /v1/buckets/b/keys/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow"
+        with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for i in range(len(text)):
+                s.sendall(text[i:i + 1])
+            got = b""
+            while True:
+                piece = s.recv(4096)
+                if not piece:
+                    break
+                got += piece
+        self.assertEqual(status_of(got), 201)
+        self.assertEqual(self.p.value("b", "slow").body, b"slow")
+
+    def test_cut_bodies_change_nothing(self):
+        for text in ("PUT /v1/buckets/b/keys/cut HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nonly this",
+                     "PUT /v1/buckets/b/keys/cut HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nshort"):
+            with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
+                s.sendall(text.encode())
+        harness.await_true(lambda: "btsd_connections 1\n" in self.p.get("/metrics").body.decode(), what="the cut ones to end")
+        self.assertEqual(self.p.value("b", "cut").status, 404)
+
+    def test_a_reader_that_leaves_lets_its_snapshot_go(self):
+        self.p.put("b", "large", b"x" * (8 << 20))
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                s.sendall(b"GET /v1/buckets/b/keys/large HTTP/1.1\r\nHost: x\r\n\r\n")
+                self.assertTrue(s.recv(100))
+        harness.await_true(lambda: self.p.status()["readers"] == 0, what="the snapshots to go")
+
+    def test_expect_continue(self):
+        with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
+            s.sendall(b"PUT /v1/buckets/b/keys/exp HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+            self.assertTrue(s.recv(100).startswith(b"HTTP/1.1 100"))
+            s.sendall(b"abc")
+            self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 201"))
+        got = self.send("PUT /v1/buckets/b/keys/exp HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n"
+                        "Expect: 100-continue\r\n\r\n")
+        self.assertEqual(status_of(got), 413)
+
+    def test_endless_body_is_refused_at_once(self):
+        start = time.monotonic()
+        got = self.send("PUT /v1/buckets/b/keys/endless HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n" + "x" * 100, 10)
+        self.assertEqual(status_of(got), 413)
+        self.assertLess(time.monotonic() - start, 9)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,266 @@
+/*
+ * Power loss and death while frames are applied: at every write, flush, cut and name change the follower's
+ * disk is left in several of the ways that env_mem's fault model allows, opened again and judged.  It stands
+ * at the frame's base or at its target, at the target once the apply had returned, is clean, equals what the
+ * primary was there, and takes the frame again.  The opening, which may have pages to bring home from
+ * path.pending, is itself cut short.
+ */
+#include "apply_bed.h"
+
+#include <stdlib.h>
+
+#define ROUNDS 14u
+#define SEEN (1u << 18)
+
+/* What the follower may be found as. */
+struct state {
+	struct bts_position position;
+	uint8_t digest[16];
+};
+
+struct judge {
+	struct state base, target;
+	const struct bed_frame *frame;
+	bool acknowledged;
+	unsigned depth; /* 0: the apply itself; 1: the opening of an image */
+	struct rng rng;
+};
+
+static uint64_t seed;
+static uint64_t seen[SEEN]; /* hashes of images that were judged with these states */
+static unsigned judged, at_base, at_target, redone, second;
+
+static struct state state_of(struct bts *db)
+{
+	struct bts_stat stat = {.size = sizeof(stat)};
+	struct state state = {.position = bed_position(db)};
+
+	assert_int_equal(bts_stat(db, &stat, NULL), BTS_OK);
+	memcpy(state.digest, stat.root_digest, 16);
+	return state;
+}
+
+static bool is_new(const struct judge *judge, uint64_t hash)
+{
+	size_t at = (hash ^ judge->target.position.txid ^ judge->acknowledged ^ judge->depth << 1) % SEEN;
+
+	if (seen[at] == hash)
+		return false;
+	seen[at] = hash;
+	return true;
+}
+
+static void hook(void *arg, struct env_mem *, const struct env_mem_event *);
+
+static bool has_pending(const struct env_mem *m)
+{
+	uint64_t size = 0;
+
+	return env_mem_bytes(m, "/f.pending", &size) && size > 0;
+}
+
+static void judge_image(struct judge *judge, struct env_mem *image)
+{
+	struct judge inner = *judge;
+	bool pending = has_pending(image);
+	const struct state *expected;
+	struct bts_error error;
+	struct state found;
+	struct bts *db;
+
+	if (!is_new(judge, env_mem_hash(image)))
+		return;
+	judged++;
+	second += judge->depth;
+	inner.depth++;
+	/* What is found after a first crash must not go back to the base when the opening had to finish the
+	 * frame. */
+	if (judge->depth == 0)
+		env_mem_set_hook(image, hook, &inner);
+	db = bed_open(env_mem_env(image), "/f", BTS_OPEN_FOLLOWER, 0);
+	env_mem_set_hook(image, NULL, NULL);
+	found = state_of(db);
+	expected = found.position.txid == judge->base.position.txid ? &judge->base : &judge->target;
+	if (judge->acknowledged)
+		expected = &judge->target;
+	assert_memory_equal(&found.position, &expected->position, sizeof(found.position));
+	assert_memory_equal(found.digest, expected->digest, 16);
+	bed_assert_clean(db);
+	if (expected == &judge->base)
+		at_base++;
+	else
+		at_target++;
+	redone += pending && expected == &judge->target;
+	if (expected == &judge->base && rng_one_in(&judge->rng, 4)) {
+		if (bed_apply(db, judge->frame, &judge->rng, &error))
+			fail_msg("again: %s", error.text);
+		found = state_of(db);
+		assert_memory_equal(found.digest, judge->target.digest, 16);
+		bed_assert_clean(db);
+	}
+	bts_close(db);
+	db = bed_open(env_mem_env(image), "/f", BTS_OPEN_FOLLOWER, 0);
+	bts_close(db);
+}
+
+static struct env_mem_choice choose(void *arg, size_t index, const struct env_mem_unit *unit)
+{
+	struct judge *judge = arg;
+	struct env_mem_choice choice = {.version = (unsigned)rng_below(&judge->rng, unit->versions)};
+
+	(void)index;
+	if (unit->tearable && rng_one_in(&judge->rng, 2)) {
+		choice.other = (unsigned)rng_below(&judge->rng, unit->versions);
+		choice.words = rng_next(&judge->rng);
+	}
+	return choice;
+}
+
+static void hook(void *arg, struct env_mem *m, const struct env_mem_event *event)
+{
+	struct judge *judge = arg;
+	bool fault = event->op == ENV_MEM_FAULT;
+
+	if (fault && strcmp(event->path, "apply.unit") == 0)
+		return;
+	/* Most writes are of free pages, and much alike. */
+	if (event->op == ENV_MEM_WRITE && judge->depth == 0 && event->size > 4096 &&
+		!rng_one_in(&judge->rng, 6))
+		return;
+	for (unsigned way = 0; way < 4 - judge->depth; way++) {
+		struct env_mem *image;
+
+		if (way == 0)
+			image = env_mem_clone(m);
+		else if (way == 1)
+			image = env_mem_crash(m, env_mem_choose_durable, NULL);
+		else
+			image = env_mem_crash(m, choose, judge);
+		judge_image(judge, image);
+		env_mem_free(image);
+	}
+}
+
+static void round_run(struct bts *primary, struct bts *follower, struct env_mem *m, struct rng *rng)
+{
+	struct judge judge = {.base = state_of(follower)};
+	struct bts_error error;
+	struct bed_frame *frame;
+
+	for (unsigned commits = 1 + (unsigned)rng_below(rng, 12); commits--;)
+		bed_commit(primary, rng);
+	frame = bed_frame_new(primary, &judge.base.position);
+	judge.target = state_of(primary);
+	judge.frame = frame;
+	judge.rng = *rng;
+	env_mem_set_hook(m, hook, &judge);
+	if (bed_apply(follower, frame, rng, &error))
+		fail_msg("apply: %s", error.text);
+	judge.acknowledged = true;
+	hook(&judge, m, &(struct env_mem_event){.op = ENV_MEM_SYNC, .path = ""});
+	env_mem_set_hook(m, NULL, NULL);
+	bed_frame_free(frame);
+}
+
+static void test_power_loss(void **state)
+{
+	struct env_mem *at_primary = env_mem_new(64 << 20), *at_follower = env_mem_new(64 << 20);
+	struct bts *primary, *follower;
+	struct bts_apply_stat stat;
+	struct rng rng;
+
+	(void)state;
+	rng_init(&rng, seed);
+	primary = bed_open(env_mem_env(at_primary), "/p", 0, 4096);
+	bed_create(env_mem_env(at_follower), "/f", primary, 4096);
+	follower = bed_open(env_mem_env(at_follower), "/f", BTS_OPEN_FOLLOWER, 0);
+	for (unsigned i = 0; i < ROUNDS; i++)
+		round_run(primary, follower, at_follower, &rng);
+	bts_apply_stat(follower, &stat);
+	printf("%u images judged (%u of openings), %u at the base, %u at the target, %u of these through "
+	       "path.pending; %llu "
+	       "pages redirected\n",
+		judged, second, at_base, at_target, redone, (unsigned long long)stat.redirected_pages);
+	assert_true(at_base > 0 && at_target > 0 && redone > 0 && second > 0);
+	bed_assert_same(primary, follower);
+	bts_close(follower);
+	bts_close(primary);
+	env_mem_free(at_follower);
+	env_mem_free(at_primary);
+}
+
+/* Every call that changes a file fails once: refused and as before, or poisoned and, opened again, one or the
+ * other. */
+static void test_failing_calls(void **state)
+{
+	static const enum env_mem_op kinds[] = {ENV_MEM_WRITE, ENV_MEM_SYNC, ENV_MEM_TRUNCATE, ENV_MEM_OPEN,
+		ENV_MEM_SYNC_DIR, ENV_MEM_RANDOM, ENV_MEM_MAP, ENV_MEM_FAULT};
+	struct env_mem *at_primary = env_mem_new(64 << 20), *m = env_mem_new(64 << 20);
+	struct bts *primary, *follower;
+	unsigned failed = 0, poisoned = 0;
+	struct bed_frame *frame;
+	struct state base, target;
+	struct rng rng;
+
+	(void)state;
+	rng_init(&rng, seed + 1);
+	primary = bed_open(env_mem_env(at_primary), "/p", 0, 4096);
+	bed_create(env_mem_env(m), "/f", primary, 4096);
+	follower = bed_open(env_mem_env(m), "/f", BTS_OPEN_FOLLOWER, 0);
+	for (unsigned i = 0; i < 12; i++)
+		bed_commit(primary, &rng);
+	bed_ship(primary, follower, &rng);
+	base = state_of(follower);
+	for (unsigned i = 0; i < 15; i++)
+		bed_commit(primary, &rng);
+	target = state_of(primary);
+	frame = bed_frame_new(primary, &base.position);
+	bts_close(follower);
+	for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++)
+		for (uint64_t nth = 1;; nth++) {
+			struct env_mem *copy = env_mem_clone(m);
+			struct bts *db = bed_open(env_mem_env(copy), "/f", BTS_OPEN_FOLLOWER, 0);
+			struct bts_error error;
+			struct state now;
+			enum bts_err err;
+
+			env_mem_fail(copy, kinds[k], nth, 5, kinds[k] == ENV_MEM_WRITE ? ENV_MEM_PARTIAL : 0);
+			err = bed_apply(db, frame, NULL, &error);
+			if (!err && !env_mem_failed(copy)) {
+				bts_close(db);
+				env_mem_free(copy);
+				break;
+			}
+			env_mem_fail_clear(copy);
+			failed++;
+			if (err && bed_apply(db, frame, NULL, &error)) {
+				assert_int_equal(error.code, BTS_POISONED);
+				poisoned++;
+			}
+			bts_close(db);
+			db = bed_open(env_mem_env(copy), "/f", BTS_OPEN_FOLLOWER, 0);
+			now = state_of(db);
+			assert_memory_equal(now.digest,
+				now.position.txid == base.position.txid ? base.digest : target.digest, 16);
+			bed_assert_clean(db);
+			bts_close(db);
+			env_mem_free(copy);
+		}
+	printf("%u failed calls, %u poisoned\n", failed, poisoned);
+	assert_true(poisoned > 0 && poisoned < failed);
+	bed_frame_free(frame);
+	bts_close(primary);
+	env_mem_free(m);
+	env_mem_free(at_primary);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_power_loss),
+		cmocka_unit_test(test_failing_calls),
+	};
+
+	seed = rng_seed_from(argc, argv, 1);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,216 @@
+/* The follower's state machine by hand: no socket, no clock but the numbers given. */
+#include "cmocka.h"
+
+#include "position.h"
+#include "session.h"
+
+static uint32_t fixed_random = 0;
+
+static uint32_t give_random(void *arg)
+{
+	(void)arg;
+	return fixed_random;
+}
+
+static const struct session_config config = {
+	.node = "n1", .url = "http://127.0.0.1:9", .session = 7, .wait_ms = 30000, .random = give_random};
+
+static struct bts_position own(bts_txid txid)
+{
+	struct bts_position position;
+
+	memset(&position, 0, sizeof(position));
+	memset(position.database, 0xda, 16);
+	position.epoch = 3;
+	position.epoch_random = 9;
+	position.txid = txid;
+	memset(position.chain, (int)txid, 16);
+	return position;
+}
+
+static struct frame_header frame(bts_txid base, bts_txid target)
+{
+	return (struct frame_header){.base = own(base), .target = own(target), .page_size = 4096};
+}
+
+static void asks(struct session *session, uint64_t now, const char *part)
+{
+	struct session_step step;
+
+	session_next(session, now, &step);
+	assert_int_equal(step.what, SESSION_REQUEST);
+	if (!strstr(step.target, part))
+		fail_msg("'%s' is not in '%s'", part, step.target);
+}
+
+static enum bts_err reply(struct session *session, long status, uint64_t txid, const char *code, uint64_t now)
+{
+	const struct session_reply answer = {
+		.status = status, .has_txid = txid != 0, .txid = txid, .code = code};
+	struct bts_error error = {0};
+
+	return session_reply(session, &answer, now, &error);
+}
+
+static void first_sync_and_on(void **state)
+{
+	struct frame_header header = frame(0, 20);
+	struct session session;
+	struct bts_error error;
+
+	(void)state;
+	session_init(&session, &config, NULL, 0);
+	asks(&session, 1000,
+		"?after=0&follower=n1&session=0000000000000007&url=http%3A%2F%2F127.0.0.1%3A9&wait=30000ms");
+	assert_int_equal(reply(&session, 200, 20, NULL, 1100), BTS_OK);
+	assert_int_equal(session_lag_ms(&session, 1300), 200);
+	assert_int_equal(session_frame(&session, &header, &error), BTS_OK);
+	session_applied(&session, &header, 1400);
+	session_done(&session, NULL);
+	assert_int_equal(session_lag_ms(&session, 9000), 0);
+	assert_int_equal(session.frames, 1);
+	/* The next request acknowledges it. */
+	asks(&session, 1500,
+		"after=20&database=dadadadadadadadadadadadadadadada&epoch=3-0000000000000009&chain=14");
+}
+
+static void wait_ends_without_news(void **state)
+{
+	struct bts_position position = own(5);
+	struct session session;
+	struct session_step step;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	asks(&session, 0, "after=5");
+	assert_int_equal(reply(&session, 204, 5, NULL, 30000), BTS_NOT_FOUND);
+	session_done(&session, NULL);
+	asks(&session, 30000, "after=5");
+	/* One that comes at once would make a loop of requests: back off. */
+	assert_int_equal(reply(&session, 204, 5, NULL, 30001), BTS_NOT_FOUND);
+	session_done(&session, NULL);
+	session_next(&session, 30001, &step);
+	assert_int_equal(step.what, SESSION_WAIT);
+}
+
+static void backs_off_until_a_frame_is_applied(void **state)
+{
+	struct bts_position position = own(5);
+	struct frame_header header = frame(5, 6);
+	struct bts_error error = {.code = BTS_IO, .text = "connection refused"};
+	struct session_step step;
+	struct session session;
+	unsigned i, bound = 200;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	for (i = 1; i <= 12; i++) {
+		asks(&session, 0, "after=5");
+		/* A reply that breaks off before its end resets nothing. */
+		assert_int_equal(reply(&session, 200, 6, NULL, 0), BTS_OK);
+		session_done(&session, &error);
+		fixed_random = i % 2 ? UINT32_MAX - UINT32_MAX % (bound - 99) + bound - 100 : 0;
+		session_next(&session, 0, &step);
+		assert_int_equal(step.what, SESSION_WAIT);
+		assert_true(step.wait_ms >= SESSION_BACKOFF_MIN_MS && step.wait_ms <= bound);
+		bound = bound * 2 < SESSION_BACKOFF_MAX_MS ? bound * 2 : SESSION_BACKOFF_MAX_MS;
+	}
+	assert_int_equal(session.retries, 12);
+	assert_string_equal(session.error.text, "connection refused");
+	asks(&session, 0, "after=5");
+	assert_int_equal(reply(&session, 200, 6, NULL, 0), BTS_OK);
+	session_applied(&session, &header, 0);
+	assert_int_equal(session.failures, 0);
+	/* The connection breaks after the frame was installed: no harm, ask on. */
+	session_done(&session, &error);
+	asks(&session, 0, "after=6");
+}
+
+static void stops_for_ever(void **state)
+{
+	static const char *const codes[] = {"wrong-database", "diverged", "ahead", "base-unknown"};
+	struct bts_position position = own(5);
+	struct session_step step;
+	struct session session;
+	struct bts_error error;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		session_init(&session, &config, &position, 4096);
+		asks(&session, 0, "after=5");
+		assert_true(reply(&session, 409, 9, codes[i], 1) != BTS_OK);
+		error = session.error;
+		session_done(&session, &error);
+		session_next(&session, 2, &step);
+		assert_int_equal(step.what, SESSION_STOP);
+		assert_non_null(strstr(session.error.text, codes[i]));
+	}
+}
+
+static void other_answers_are_retried(void **state)
+{
+	static const long statuses[] = {301, 400, 404, 500, 503};
+	struct bts_position position = own(5);
+	struct session_step step;
+	struct session session;
+	struct bts_error error = {.code = BTS_IO};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 5; i++) {
+		session_init(&session, &config, &position, 4096);
+		asks(&session, 0, "after=5");
+		assert_true(reply(&session, statuses[i], 0, NULL, 1) != BTS_OK);
+		session_done(&session, &error);
+		session_next(&session, 2, &step);
+		assert_int_equal(step.what, SESSION_WAIT);
+	}
+}
+
+static void refused_frame(const struct frame_header *header, bts_txid at, enum bts_err want)
+{
+	struct bts_position position = own(at);
+	struct session session;
+	struct bts_error error;
+
+	session_init(&session, &config, &position, 4096);
+	asks(&session, 0, "after=");
+	assert_int_equal(reply(&session, 200, 20, NULL, 0), BTS_OK);
+	assert_int_equal(session_frame(&session, header, &error), want);
+}
+
+static void frames_for_another_file(void **state)
+{
+	struct frame_header header = frame(5, 20);
+
+	(void)state;
+	refused_frame(&header, 5, BTS_OK);
+	refused_frame(&header, 6, BTS_CORRUPT);
+	refused_frame(&header, 0, BTS_CORRUPT);
+	header.page_size = 8192;
+	refused_frame(&header, 5, BTS_CORRUPT);
+	header = frame(5, 20);
+	header.base.chain[0] ^= 1;
+	refused_frame(&header, 5, BTS_CORRUPT);
+	header = frame(5, 20);
+	header.base.database[3] = header.target.database[3] = 1;
+	refused_frame(&header, 5, BTS_DIVERGED);
+	header = frame(5, 20);
+	header.target.epoch_random = 10;
+	refused_frame(&header, 5, BTS_DIVERGED);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(first_sync_and_on),
+		cmocka_unit_test(wait_ends_without_news),
+		cmocka_unit_test(backs_off_until_a_frame_is_applied),
+		cmocka_unit_test(stops_for_ever),
+		cmocka_unit_test(other_answers_are_retried),
+		cmocka_unit_test(frames_for_another_file),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
