@@ -52,6 +52,7 @@ static void apply_free(struct bts_apply *apply)
 	env->ops->memory(env, apply->kept, 0);
 	env->ops->memory(env, apply->released, 0);
 	env->ops->memory(env, apply->needs, 0);
+	env->ops->memory(env, apply->sums, 0);
 	env->ops->memory(env, apply->home.bytes, 0);
 	env->ops->memory(env, apply->log.bytes, 0);
 	env->ops->memory(env, apply, 0);

@@ -43,6 +43,12 @@ struct apply_released {
 	bts_txid birth;
 };
 
+/* A tree's counters, claimed less counted (apply_tally.c). */
+struct apply_sum {
+	uint32_t tree;
+	uint64_t entries, bytes, pages;
+};
+
 /* Snapshots s with birth <= s < freed read a page that has to be overwritten. */
 struct apply_need {
 	bts_txid birth, freed;
@@ -70,6 +76,8 @@ struct bts_apply {
 	size_t kept_count, kept_cap;
 	struct apply_released *released;
 	size_t released_count, released_cap;
+	struct apply_sum *sums; /* hash by tree id, sum_cap a power of two */
+	size_t sum_count, sum_cap;
 	struct space space; /* of the new state */
 	bool space_there;
 	struct apply_need *needs;
@@ -88,6 +96,11 @@ enum bts_err apply_fault(struct bts_apply *, const char *point);
 
 /* Everything that must hold before the slot is written.  Reads only; on return space and needs are filled. */
 enum bts_err apply_prove(struct bts_apply *, struct bts_slice record);
+/* Count a node that the frame brought or that it released. */
+enum bts_err apply_tally_node(
+	struct bts_apply *, const struct traverse_edge *, const uint8_t *image, bool brought);
+/* All are counted: do they add up to what the record claims? */
+enum bts_err apply_tally_close(struct bts_apply *);
 /* Flush, slot, homes, publication.  build held. */
 enum bts_err apply_install(struct bts_apply *);
 

@@ -17,10 +17,15 @@
 #include "error.h"
 #include "recover.h"
 
-#define INSTALL_OPEN_MS 2000u /* wait so long for readers while others may begin */
-#define INSTALL_CLOSED_MS                                                                                    \
-	1000u /* then so long while nobody may: a thread that holds one snapshot may want another */
-#define INSTALL_POLL_MS 20u
+/*
+ * How long to wait for readers while others may begin, and while nobody may.  Both double: readers that come
+ * and go are outlasted by the shortest closure; one that stays hardly keeps the others out, and a thread that
+ * holds one snapshot may always begin another.
+ */
+#define INSTALL_FIRST_MS 20u
+#define INSTALL_OPEN_MS 2000u
+#define INSTALL_CLOSED_MS 500u
+#define INSTALL_POLL_MS 10u
 
 /* Does a live reader, or one that can still begin, need a page that has to be overwritten? */
 static bool install_needed(struct bts_apply *apply)
@@ -71,15 +76,18 @@ static enum bts_err install_wait_readers(struct bts_apply *apply)
 {
 	struct shared *shared = apply->db->shared;
 	uint32_t wakes = shared_wakes(shared);
+	unsigned ms = INSTALL_FIRST_MS;
 	enum bts_err err;
 
-	for (;;) {
-		err = install_wait(apply, INSTALL_OPEN_MS, wakes);
+	for (;; ms *= 2) {
+		if (ms > INSTALL_OPEN_MS)
+			ms = INSTALL_OPEN_MS;
+		err = install_wait(apply, ms, wakes);
 		if (err)
 			return err;
 		shared_gate_close(shared);
 		apply->gate_closed = true;
-		err = install_wait(apply, INSTALL_CLOSED_MS, wakes);
+		err = install_wait(apply, ms < INSTALL_CLOSED_MS ? ms : INSTALL_CLOSED_MS, wakes);
 		if (err || !install_needed(apply))
 			return err;
 		shared_gate_open(shared);

@@ -289,6 +289,8 @@ static enum bts_err proof_closure(struct bts_apply *apply)
 			const uint8_t *image = proof_image(apply, unit);
 
 			err = proof_node(apply, edge, image);
+			if (!err && edge->kind == BTS_KIND_NODE)
+				err = apply_tally_node(apply, edge, image, true);
 			if (!err)
 				err = traverse_descend(t, image);
 		}
@@ -329,6 +331,8 @@ static enum bts_err proof_kept_keys(struct bts_apply *apply, struct tree_ctx *ct
 
 			if (err)
 				return err;
+			if (layout_count(image) == 0)
+				return proof_refuse(apply, ptr.pgno, "an empty node below a branch");
 			if (level > 0)
 				ptr = node_child(image, last ? layout_count(image) - 1u : 0);
 		}
@@ -391,6 +395,8 @@ static enum bts_err proof_graft(struct bts_apply *apply)
 			err = pager_node(&ctx, &edge->ptr, edge->tree, edge->level, &image);
 		else if (!err && !kept && edge->kind == BTS_KIND_FREE_LOG)
 			err = pager_free_log(&ctx, &edge->ptr, &image);
+		if (!err && !kept && edge->kind == BTS_KIND_NODE)
+			err = apply_tally_node(apply, edge, image, false);
 		if (!err && !kept && edge->kind != BTS_KIND_EXTENT)
 			err = traverse_descend(t, image);
 		if (err)
@@ -559,6 +565,8 @@ enum bts_err apply_prove(struct bts_apply *apply, struct bts_slice record)
 		err = proof_closure(apply);
 	if (!err)
 		err = proof_graft(apply);
+	if (!err)
+		err = apply_tally_close(apply);
 	if (!err)
 		err = proof_free_set(apply);
 	if (!err)

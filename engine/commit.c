@@ -199,6 +199,23 @@ static void commit_envelope(struct bts *db, const struct seal *seal, struct meta
 		slot->manifest_count = 0;
 }
 
+/* Paranoid builds: the slot about to be written can be read, or two such commits would lose the database. */
+static void commit_paranoid(const struct meta_slot *slot)
+{
+#ifdef BTS_PARANOID
+	struct meta_slot again;
+	uint8_t bytes[LAYOUT_META_SIZE];
+	struct bts_error error = { 0 };
+
+	meta_slot_encode(slot, bytes);
+	if (meta_slot_decode(bytes, &again, &error))
+		fprintf(stderr, "slot of transaction %" PRIu64 ": %s\n", slot->record.txid, error.text);
+	ENSURE(error.code == BTS_OK);
+#else
+	(void)slot;
+#endif
+}
+
 /* Durable: the allocator, the handle and every process learn of it. */
 static void commit_publish(struct bts *db, const struct seal *seal, const struct meta_slot *slot, unsigned index,
 	uint64_t transactions)
@@ -236,6 +253,7 @@ enum bts_err commit_state(struct bts *db, struct state *state, bts_txid txid, ui
 	if (err)
 		goto done;
 	commit_envelope(db, &seal, slot);
+	commit_paranoid(slot);
 	shared_assign(db->shared, txid);
 	err = commit_pages(db, &seal, &why);
 	if (err == BTS_OK)

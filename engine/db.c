@@ -101,6 +101,9 @@ static enum bts_err db_check_poison(const struct bts *db, struct bts_error *erro
 
 enum bts_err db_may_write(struct bts *db, struct bts_error *error)
 {
+	if (shared_foreign(db->shared))
+		return error_set(error, BTS_INVALID, 0, "%s was opened by another process, before a fork: open it again",
+			db->path);
 	if (!db->writer)
 		return error_set(error, BTS_READ_ONLY, 0, "%s is open for reading only", db->path);
 	return db_check_poison(db, error);
@@ -161,6 +164,17 @@ static void db_publish(struct bts *db)
 	shared_publish(db->shared, &db->slot.record);
 }
 
+/* recover.c knows the file but not its name, and tells a stranger's file (BTS_INVALID) from a damaged one. */
+static enum bts_err db_choose(struct bts *db, struct recover_state *state, struct bts_error *error)
+{
+	struct bts_error why = { 0 };
+	enum bts_err err = recover_choose(db->env, db->file, state, &why);
+
+	if (err == BTS_OK)
+		return BTS_OK;
+	return error_set(error, err == BTS_INVALID ? BTS_CORRUPT : err, why.os, "%s: %s", db->path, why.text);
+}
+
 /* Alone with the file: judge it, make it durable again (I6), publish. */
 static enum bts_err db_recover(struct bts *db, struct bts_error *error)
 {
@@ -169,7 +183,7 @@ static enum bts_err db_recover(struct bts *db, struct bts_error *error)
 
 	if (state == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
-	err = recover_choose(db->env, db->file, state, error);
+	err = db_choose(db, state, error);
 	if (err == BTS_OK && !state->clean && db->unwritable)
 		err = error_set(error, BTS_NEEDS_RECOVERY, 0,
 			"%s was not closed cleanly and this process may not write it", db->path);
@@ -326,21 +340,28 @@ enum bts_err bts_open(const char *path, const struct bts_options *given, struct 
 	return BTS_OK;
 }
 
+/* A jump of I4 is owed: numbers above the head were, or may have been, given to pages that are on the disk. */
+static bool db_owes_jump(struct bts *db)
+{
+	bool unclean, fell_back;
+	bts_txid highest;
+
+	shared_unclean(db->shared, &unclean, &fell_back, &highest);
+	return unclean || (!db->writer && shared_assigned(db->shared) > shared_head_txid(db->shared));
+}
+
 /*
- * I10.  Not by a process that only read after an unclean exit: the jump of I4 is still owed, and a seal would hide that.
- * Not after poison: what the disk holds is unknown, the next opener judges it.
+ * I10.  Not by a process that only read when a jump is owed: a seal would hide that.  Not after poison: what the disk
+ * holds is unknown, the next opener judges it.
  */
 static void db_seal(struct bts *db)
 {
-	bool unclean, fell_back;
 	struct recover_state *state;
 	struct bts_error ignored;
-	bts_txid highest;
 
 	if (db->unwritable || shared_poisoned(db->shared) || SABOTAGE(FAULT_I10_NO_SEAL) || !shared_last(db->shared))
 		return;
-	shared_unclean(db->shared, &unclean, &fell_back, &highest);
-	state = unclean ? NULL : db->env->ops->memory(db->env, NULL, sizeof(*state));
+	state = db_owes_jump(db) ? NULL : db->env->ops->memory(db->env, NULL, sizeof(*state));
 	if (state == NULL)
 		return;
 	/* A failure here leaves an unclean exit, which the next opener handles. */

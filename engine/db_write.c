@@ -99,9 +99,9 @@ static enum bts_err db_hold_snapshot(struct bts *db, const struct commit_record 
 		more = space_next_free(&free_then, &at, &run);
 		if (!more)
 			run = (struct space_run){ then->high_water, 0 };
-		for (bts_pgno p = from; err == BTS_OK && p < run.pgno; p++)
-			if (space_is_ready(&db->space, p))
-				err = space_hold(&db->space, (struct space_run){ p, 1 }, oldest, db->slot.record.txid);
+		if (run.pgno > from)
+			err = space_hold(&db->space, (struct space_run){ from, run.pgno - from }, oldest,
+				db->slot.record.txid);
 		from = run.pgno + run.count;
 	}
 	space_fini(&free_then);

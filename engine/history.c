@@ -14,6 +14,8 @@
 #define HISTORY_RECENT_SPARE 8u /* opening commits in a row that keep their positions */
 #define HISTORY_SEGMENT_SPARE 4u
 #define HISTORY_KEY_SIZE 9u
+#define HISTORY_THIN_STEP (2 * META_RECENT_MAX) /* positions looked at a spill: more than a spill adds */
+#define HISTORY_KEEP 1024u /* one position in so many numbers is kept behind the dense part */
 #define HISTORY_SEGMENT_SIZE 40u
 
 ENSURE_STATIC(HISTORY_RECENT_SPARE < META_RECENT_MAX && HISTORY_SEGMENT_SPARE < META_SEGMENTS_INLINE);
@@ -58,6 +60,55 @@ static void history_segment_bytes(const struct history_segment *segment, uint8_t
 	memcpy(bytes + 24, segment->chain, 16);
 }
 
+static bool history_is_position(struct bts_slice key)
+{
+	return key.size == HISTORY_KEY_SIZE && *(const uint8_t *)key.data == 'h';
+}
+
+/* How far thinning has come: the key 't' holds the last position looked at. */
+static enum bts_err history_thinned(struct tree_ctx *ctx, struct commit_record *record, bts_txid *at)
+{
+	struct tree_hit hit;
+	enum bts_err err = tree_get(ctx, &record->history, (struct bts_slice){"t", 1}, &hit);
+
+	*at = 0;
+	if (err == BTS_OK && !hit.cell.extent && hit.cell.value.size == 8)
+		*at = bytes_get_be64(hit.cell.value.data);
+	return err == BTS_NOT_FOUND ? BTS_OK : err;
+}
+
+enum bts_err history_thin(struct tree_ctx *ctx, struct commit_record *record, uint64_t dense)
+{
+	uint8_t key[HISTORY_KEY_SIZE], mark[8];
+	struct tree_cursor cursor;
+	struct node_cell cell;
+	bts_txid at, before;
+	enum bts_err err;
+
+	/* What was kept before `at` is one in HISTORY_KEEP numbers at most; the rest is dense. */
+	if (record->history.entries <= dense)
+		return BTS_OK;
+	err = history_thinned(ctx, record, &before);
+	if (err)
+		return err;
+	tree_cursor_init(&cursor, ctx, &record->history);
+	for (unsigned i = 0; i < HISTORY_THIN_STEP && !err; i++) {
+		err = tree_cursor_seek(&cursor, history_key(key, 'h', before + 1), &cell);
+		if (err || !history_is_position(cell.key))
+			break;
+		at = bytes_get_be64((const uint8_t *)cell.key.data + 1);
+		if (at + dense > record->txid) /* never the newest, however many segments there are */
+			break;
+		if (before != 0 && at / HISTORY_KEEP == before / HISTORY_KEEP)
+			err = tree_del(ctx, &record->history, history_key(key, 'h', at));
+		before = at;
+	}
+	if (err && err != BTS_NOT_FOUND)
+		return err;
+	bytes_put_be64(mark, before);
+	return tree_put(ctx, &record->history, (struct bts_slice){"t", 1}, (struct bts_slice){mark, 8}, ctx->stamp);
+}
+
 enum bts_err history_make_room(struct tree_ctx *ctx, struct commit_record *record)
 {
 	uint8_t key[HISTORY_KEY_SIZE], bytes[HISTORY_SEGMENT_SIZE];
@@ -83,7 +134,7 @@ enum bts_err history_make_room(struct tree_ctx *ctx, struct commit_record *recor
 	}
 	record->recent_count = 0;
 	record->segment_count = 0;
-	return BTS_OK;
+	return history_thin(ctx, record, HISTORY_DENSE);
 }
 
 void history_append(struct commit_record *record)

@@ -3,7 +3,8 @@
  *
  * The newest META_RECENT_MAX positions and META_SEGMENTS_INLINE segments stand in the commit record; when they are full, they are
  * moved to the history tree (an ordinary tree, id LAYOUT_TREE_HISTORY): key 'h' + txid big-endian 8 -> chain 16; key
- * 's' + first txid big-endian 8 -> segment.  Dense for 2^20 commits; thinning older ones comes later (the tree only grows now).
+ * 's' + first txid big-endian 8 -> segment.  Dense for the newest 2^20 positions,
+ * then thinned to one in 1024 numbers, a few at each spill; key 't' -> big-endian 8: how far thinning has come.  Segments stay.
  */
 #ifndef HISTORY_H
 #define HISTORY_H
@@ -25,6 +26,9 @@ void history_chain(struct commit_record *record, const struct history_page *page
  * full they are moved into record->history through ctx (dirty pages of the commit).
  */
 enum bts_err history_make_room(struct tree_ctx *, struct commit_record *);
+#define HISTORY_DENSE (UINT64_C(1) << 20) /* entries of the tree from which on the oldest are thinned */
+/* A step of thinning (history_make_room does it with HISTORY_DENSE). */
+enum bts_err history_thin(struct tree_ctx *, struct commit_record *, uint64_t dense);
 /* Append (record->txid, record->chain) to the inline table; there must be room. */
 void history_append(struct commit_record *);
 /* Note a gap; adjacent gaps without commits between are merged, so there is always room. */

@@ -63,8 +63,17 @@ static void io_posix_file_close(struct bts_file *file)
 	if (!file)
 		return;
 	/* Not retried: on Linux the descriptor is gone even after EINTR. */
-	close(io_posix_fd(file));
+	if (io_posix_fd(file) >= 0)
+		close(io_posix_fd(file));
 	free(file);
+}
+
+static void io_posix_file_abandon(struct bts_file *file)
+{
+	struct io_posix_file *posix = (struct io_posix_file *)file;
+
+	close(posix->fd);
+	posix->fd = -1;
 }
 
 static int io_posix_file_pread(struct bts_file *file, void *data, size_t size, uint64_t offset, size_t *got)
@@ -329,6 +338,7 @@ static int io_posix_fault(struct bts_env *env, const char *point)
 static const struct bts_env_ops io_posix_ops = {
 	.file_open = io_posix_file_open,
 	.file_close = io_posix_file_close,
+	.file_abandon = io_posix_file_abandon,
 	.file_pread = io_posix_file_pread,
 	.file_pwritev = io_posix_file_pwritev,
 	.file_sync = io_posix_file_sync,

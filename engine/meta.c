@@ -203,7 +203,9 @@ static const char *meta_check_tree(const struct commit_record *record, const str
 		return "a tree is deeper than the limit";
 	if (!meta_ptr_ok(record, &tree->root))
 		return "the root of a tree is out of bounds";
-	if (!tree->entries || tree->pages < tree->depth || tree->pages > record->high_water - record->first)
+	/* A leaf without entries is the root that the last deletion leaves. */
+	if ((!tree->entries && tree->depth > 1) || tree->pages < tree->depth ||
+		tree->pages > record->high_water - record->first)
 		return "the counters of a tree are impossible";
 	return NULL;
 }

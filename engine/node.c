@@ -16,14 +16,15 @@ void node_init(uint8_t *page, uint32_t page_size, uint32_t tree, unsigned level)
 bool node_fits_inline(uint32_t page_size, size_t key_size, uint64_t value_size)
 {
 	return value_size <= page_size / 4 &&
-		NODE_SLOT_SIZE + NODE_LEAF_CELL + key_size + value_size <= node_capacity(page_size) / 2;
+	       NODE_SLOT_SIZE + NODE_LEAF_CELL + key_size + value_size <= node_capacity(page_size) / 2;
 }
 
 struct bts_slice node_key(const uint8_t *page, unsigned index)
 {
 	unsigned before = node_is_leaf(page) ? NODE_LEAF_CELL : NODE_BRANCH_CELL;
 
-	return (struct bts_slice){ page + node_slot_offset(page, index) + before, node_slot_key_size(page, index) };
+	return (struct bts_slice){
+		page + node_slot_offset(page, index) + before, node_slot_key_size(page, index)};
 }
 
 /* First slot in [first, count) whose head is >= head. */
@@ -46,8 +47,8 @@ static unsigned node_lower_head(const uint8_t *page, unsigned first, unsigned co
 }
 
 /* Among slots from `at` on, whose heads are >= head and the first equal: the first whose key is >= key. */
-static unsigned node_lower_key(const uint8_t *page, unsigned at, unsigned count, uint32_t head, struct bts_slice key,
-	bool *exact)
+static unsigned node_lower_key(
+	const uint8_t *page, unsigned at, unsigned count, uint32_t head, struct bts_slice key, bool *exact)
 {
 	unsigned prefix = layout_prefix(page);
 	unsigned end = count;
@@ -61,7 +62,9 @@ static unsigned node_lower_key(const uint8_t *page, unsigned at, unsigned count,
 	while (at < end) {
 		unsigned middle = at + (end - at) / 2;
 
-		order = node_slot_head(page, middle) > head ? 1 : node_compare(node_key(page, middle), key, prefix);
+		order = node_slot_head(page, middle) > head
+				? 1
+				: node_compare(node_key(page, middle), key, prefix);
 		if (order == 0)
 			*exact = true;
 		if (order < 0)
@@ -73,8 +76,8 @@ static unsigned node_lower_key(const uint8_t *page, unsigned at, unsigned count,
 }
 
 /*
- * Heads are compared first, as if the key had the prefix; whether it has is then looked up in a cell that the caller
- * is going to touch anyway: of a leaf the one found, of a branch the one before.
+ * Heads are compared first, as if the key had the prefix; whether it has is then looked up in a cell that the
+ * caller is going to touch anyway: of a leaf the one found, of a branch the one before.
  */
 unsigned node_search(const uint8_t *page, struct bts_slice key, bool *exact)
 {
@@ -117,7 +120,7 @@ void node_cell(const uint8_t *page, unsigned index, struct node_cell *cell)
 	const uint8_t *value = at + NODE_LEAF_CELL + key_size;
 
 	*cell = (struct node_cell){
-		.key = { at + NODE_LEAF_CELL, key_size },
+		.key = {at + NODE_LEAF_CELL, key_size},
 		.version = bytes_get_u48(at),
 		.extent = (length & NODE_EXTENT_BIT) != 0,
 	};
@@ -125,7 +128,7 @@ void node_cell(const uint8_t *page, unsigned index, struct node_cell *cell)
 		cell->size = bytes_get_u64(value);
 		cell->ptr = layout_get_ptr(value + 8);
 	} else {
-		cell->value = (struct bts_slice){ value, bytes_get_u16(at + 6) };
+		cell->value = (struct bts_slice){value, bytes_get_u16(at + 6)};
 	}
 }
 
@@ -181,7 +184,8 @@ uint32_t node_branch_need(struct bts_slice key)
 
 static uint32_t node_size_at(const uint8_t *page, unsigned index)
 {
-	return node_cell_size(page + node_slot_offset(page, index), node_is_leaf(page), node_slot_length(page, index));
+	return node_cell_size(
+		page + node_slot_offset(page, index), node_is_leaf(page), node_slot_length(page, index));
 }
 
 uint32_t node_need(const uint8_t *page, unsigned index)
@@ -279,7 +283,7 @@ static void node_admit(uint8_t *page, unsigned index)
 		return; /* nothing behind the prefix: the head is 0 */
 	}
 	if (prefix) {
-		struct bts_slice shared = { node_key(page, other).data, prefix };
+		struct bts_slice shared = {node_key(page, other).data, prefix};
 		unsigned common = (unsigned)node_common(key, shared);
 
 		if (common < prefix) {
@@ -314,8 +318,8 @@ bool node_leaf_insert(uint8_t *page, uint32_t page_size, unsigned index, const s
 	return true;
 }
 
-bool node_branch_insert(uint8_t *page, uint32_t page_size, unsigned index, struct bts_slice key,
-	const struct page_ptr *ptr)
+bool node_branch_insert(
+	uint8_t *page, uint32_t page_size, unsigned index, struct bts_slice key, const struct page_ptr *ptr)
 {
 	uint32_t need = node_branch_need(key);
 	uint8_t *at;
@@ -342,7 +346,8 @@ bool node_leaf_replace(uint8_t *page, uint32_t page_size, unsigned index, const 
 
 	if (need > node_room(page, page_size) + had)
 		return false;
-	if (cell->extent && was_extent) { /* in place, so that cell may be what node_cell gave for this very slot */
+	if (cell->extent &&
+		was_extent) { /* in place, so that cell may be what node_cell gave for this very slot */
 		bytes_put_u48(at, cell->version);
 		bytes_put_u64(at + NODE_LEAF_CELL + cell->key.size, cell->size);
 		layout_put_ptr(at + NODE_LEAF_CELL + cell->key.size + 8, &cell->ptr);

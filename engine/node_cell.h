@@ -54,7 +54,7 @@ static inline uint32_t node_cell_size(const uint8_t *cell, bool leaf, unsigned l
 /* The 4 bytes behind the prefix as an integer that orders like the bytes. */
 static inline uint32_t node_head(struct bts_slice key, size_t prefix)
 {
-	uint8_t pad[4] = { 0 };
+	uint8_t pad[4] = {0};
 
 	if (key.size >= prefix + sizeof(pad))
 		return bytes_get_be32((const uint8_t *)key.data + prefix);

@@ -1,6 +1,6 @@
 /*
- * Is a page image a sound node?  Everything is looked at in the order that makes the next look safe: header, then
- * each slot's bounds, then its cell, then the order of keys.
+ * Is a page image a sound node?  Everything is looked at in the order that makes the next look safe: header,
+ * then each slot's bounds, then its cell, then the order of keys.
  */
 #include "node.h"
 #include "node_cell.h"
@@ -38,8 +38,8 @@ static const char *node_check_header(const uint8_t *page, const struct node_boun
 	return NULL;
 }
 
-static const char *node_check_ptr(const uint8_t *page, const struct page_ptr *ptr, uint64_t pages,
-	const struct node_bounds *bounds)
+static const char *node_check_ptr(
+	const uint8_t *page, const struct page_ptr *ptr, uint64_t pages, const struct node_bounds *bounds)
 {
 	if (bounds->private && layout_is_dirty(ptr))
 		return NULL;
@@ -60,9 +60,9 @@ static const char *node_check_leaf_cell(const uint8_t *page, unsigned index, con
 	if (cell.version > bounds->newest)
 		return "version in the future";
 	if (!cell.extent)
-		return node_fits_inline(bounds->page_size, cell.key.size, cell.value.size) ?
-			NULL :
-			"value too large for a leaf";
+		return node_fits_inline(bounds->page_size, cell.key.size, cell.value.size)
+			       ? NULL
+			       : "value too large for a leaf";
 	if (bytes_get_u16(page + node_slot_offset(page, index) + 6) != 0)
 		return "an extent with value bytes";
 	if (cell.size > BTS_VALUE_MAX)
@@ -73,8 +73,8 @@ static const char *node_check_leaf_cell(const uint8_t *page, unsigned index, con
 }
 
 /* Bounds of the slot and its cell, then what the cell holds; *size: bytes of the cell. */
-static const char *node_check_cell(const uint8_t *page, unsigned index, const struct node_bounds *bounds,
-	uint32_t *size)
+static const char *node_check_cell(
+	const uint8_t *page, unsigned index, const struct node_bounds *bounds, uint32_t *size)
 {
 	unsigned offset = node_slot_offset(page, index), length = node_slot_length(page, index);
 	unsigned key_size = length & ~NODE_EXTENT_BIT;
@@ -128,7 +128,7 @@ static const char *node_check_gap(const uint8_t *page)
 /* No two cells share a byte. */
 static const char *node_check_disjoint(const uint8_t *page)
 {
-	uint8_t taken[BTS_PAGE_SIZE_MAX] = { 0 };
+	uint8_t taken[BTS_PAGE_SIZE_MAX] = {0};
 	unsigned count = layout_count(page);
 
 	for (unsigned i = 0; i < count; i++) {
@@ -172,14 +172,14 @@ static const char *node_check_bounded(const uint8_t *page, const struct node_bou
 
 const char *node_check(const uint8_t *page, uint32_t page_size, bts_pgno limit, bts_txid newest)
 {
-	struct node_bounds bounds = { page_size, limit, newest, false };
+	struct node_bounds bounds = {page_size, limit, newest, false};
 
 	return node_check_bounded(page, &bounds);
 }
 
 const char *node_check_private(const uint8_t *page, uint32_t page_size, bts_pgno limit, bts_txid newest)
 {
-	struct node_bounds bounds = { page_size, limit, newest, true };
+	struct node_bounds bounds = {page_size, limit, newest, true};
 
 	return node_check_bounded(page, &bounds);
 }

@@ -93,22 +93,35 @@ static void pager_tag(struct pager *pager, bts_pgno pgno, uint32_t crc)
 	atomic_store_explicit(&block[pgno % PAGER_TAG_BLOCK], pager_tag_value(crc), memory_order_relaxed);
 }
 
-const uint8_t *pager_raw(struct pager *pager, bts_pgno pgno, uint64_t count)
+/* *image is NULL when the file or the map ends before; an errno when the file's size cannot be told. */
+static int pager_reach(struct pager *pager, bts_pgno pgno, uint64_t count, const uint8_t **image)
 {
+	struct bts_file_identity id;
 	uint64_t end;
+	int os;
 
+	*image = NULL;
 	if (pgno >= LAYOUT_PGNO_LIMIT || count > LAYOUT_PGNO_LIMIT)
-		return NULL;
+		return 0;
 	end = (pgno + count) << pager->page_shift;
+	if (end > pager->map_bytes)
+		return 0;
 	if (end > atomic_load_explicit(&pager->mapped, memory_order_relaxed)) {
-		struct bts_file_identity id;
-
-		if (end > pager->map_bytes || pager->env->ops->file_identity(pager->file, &id) != 0 || end > id.size)
-			return NULL;
+		os = pager->env->ops->file_identity(pager->file, &id);
+		if (os != 0 || end > id.size)
+			return os;
 		atomic_store_explicit(&pager->mapped, id.size < pager->map_bytes ? id.size : pager->map_bytes,
 			memory_order_relaxed);
 	}
-	return pager->base + (pgno << pager->page_shift);
+	*image = pager->base + (pgno << pager->page_shift);
+	return 0;
+}
+
+const uint8_t *pager_raw(struct pager *pager, bts_pgno pgno, uint64_t count)
+{
+	const uint8_t *image;
+
+	return pager_reach(pager, pgno, count, &image) == 0 ? image : NULL;
 }
 
 uint32_t pager_crc(const uint8_t *image, size_t size)
@@ -118,6 +131,8 @@ uint32_t pager_crc(const uint8_t *image, size_t size)
 
 static enum bts_err pager_bounds(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t count, const uint8_t **image)
 {
+	int os = 0;
+
 	if (ptr->pgno == 0 || ptr->pgno >= ctx->limit || count > ctx->limit - ptr->pgno)
 		return error_set(ctx->error, BTS_CORRUPT, 0,
 			"page %" PRIu64 ": pointer outside the file's %" PRIu64 " pages", ptr->pgno, ctx->limit);
@@ -125,7 +140,16 @@ static enum bts_err pager_bounds(struct tree_ctx *ctx, const struct page_ptr *pt
 		return error_set(ctx->error, BTS_CORRUPT, 0,
 			"page %" PRIu64 ": birth %" PRIu64 " is beyond its snapshot %" PRIu64, ptr->pgno, ptr->birth,
 			ctx->newest);
-	*image = ctx->redirect ? ctx->redirect(ctx->redirect_arg, ptr, count) : pager_raw(ctx->pager, ptr->pgno, count);
+	if (ctx->redirect)
+		*image = ctx->redirect(ctx->redirect_arg, ptr, count);
+	else
+		os = pager_reach(ctx->pager, ptr->pgno, count, image);
+	if (os)
+		return error_os(ctx->error, os, "page %" PRIu64 ": cannot tell the size of the file", ptr->pgno);
+	if (*image == NULL && (ptr->pgno + count) << ctx->pager->page_shift > ctx->pager->map_bytes)
+		return error_set(ctx->error, BTS_LIMIT, 0,
+			"page %" PRIu64 ": beyond the %" PRIu64 " bytes of address range reserved for the file", ptr->pgno,
+			ctx->pager->map_bytes);
 	if (*image == NULL)
 		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": beyond the end of the file",
 			ptr->pgno);

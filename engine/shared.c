@@ -22,6 +22,71 @@
 
 ENSURE_STATIC(sizeof(struct shared_map) < UINT32_MAX);
 
+/*
+ * M4.  A child of fork shares the open file descriptions and with them the parent's locks: were it to keep them open, the
+ * parent's death would go unnoticed; were it to unlock, the parent would lose what it holds.  So the child's handler
+ * closes the descriptors, without unlocking, and marks the handles.
+ */
+static pthread_mutex_t shared_list_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t shared_list_once = PTHREAD_ONCE_INIT;
+static struct shared *shared_list;
+
+static void shared_fork_prepare(void)
+{
+	pthread_mutex_lock(&shared_list_lock);
+}
+
+static void shared_fork_parent(void)
+{
+	pthread_mutex_unlock(&shared_list_lock);
+}
+
+static void shared_fork_child(void)
+{
+	struct shared *s;
+
+	for (s = shared_list; s; s = s->next) {
+		if (s->foreign)
+			continue;
+		s->foreign = true;
+		if (s->lock)
+			s->env->ops->file_abandon(s->lock);
+		s->env->ops->file_abandon(s->data);
+	}
+	pthread_mutex_unlock(&shared_list_lock);
+}
+
+static void shared_fork_watch(void)
+{
+	pthread_atfork(shared_fork_prepare, shared_fork_parent, shared_fork_child);
+}
+
+static void shared_enlist_handle(struct shared *s)
+{
+	pthread_once(&shared_list_once, shared_fork_watch);
+	pthread_mutex_lock(&shared_list_lock);
+	s->next = shared_list;
+	s->link = &shared_list;
+	if (s->next)
+		s->next->link = &s->next;
+	shared_list = s;
+	pthread_mutex_unlock(&shared_list_lock);
+}
+
+static void shared_delist_handle(struct shared *s)
+{
+	pthread_mutex_lock(&shared_list_lock);
+	*s->link = s->next;
+	if (s->next)
+		s->next->link = s->link;
+	pthread_mutex_unlock(&shared_list_lock);
+}
+
+bool shared_foreign(const struct shared *s)
+{
+	return s->foreign;
+}
+
 static enum bts_err shared_failed(struct shared *s, struct bts_error *error, int os, const char *what)
 {
 	return error_os(error, os, "lock file %s: %s", s->path, what);
@@ -45,6 +110,7 @@ static enum bts_err shared_alloc(struct bts_env *env, const char *path, struct b
 	}
 	snprintf(s->path, size, "%s-lock", path);
 	pthread_mutex_init(&s->acks, NULL);
+	shared_enlist_handle(s);
 	*out = s;
 	return BTS_OK;
 }
@@ -296,9 +362,9 @@ enum bts_err shared_settle(struct shared *s, struct bts_error *error)
 
 bool shared_last(struct shared *s)
 {
-	if (!s->exclusive)
+	if (!s->exclusive && !s->foreign)
 		s->exclusive = !s->env->ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_EXCLUSIVE, 0);
-	return s->exclusive;
+	return s->exclusive && !s->foreign;
 }
 
 void shared_close(struct shared *s)
@@ -308,7 +374,8 @@ void shared_close(struct shared *s)
 	if (!s)
 		return;
 	env = s->env;
-	if (s->map && s->owner) {
+	shared_delist_handle(s);
+	if (s->map && s->owner && !s->foreign) {
 		shared_forget(s, s->index);
 		if (s->exclusive)
 			atomic_store(&s->map->state, SHARED_EMPTY);
@@ -318,7 +385,8 @@ void shared_close(struct shared *s)
 		env->ops->file_lock(s->lock, SHARED_BYTE_PROCESS + s->index, 1, BTS_LOCK_NONE, 0);
 	}
 	shared_detach(s);
-	env->ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_NONE, 0);
+	if (!s->foreign)
+		env->ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_NONE, 0);
 	pthread_mutex_destroy(&s->acks);
 	env->ops->memory(env, s->path, 0);
 	env->ops->memory(env, s, 0);

@@ -32,6 +32,8 @@ enum bts_err shared_settle(struct shared *, struct bts_error *); /* downgrade to
 /* Try to be alone again: true when no other process is there (the exclusive lock is then held until shared_close). */
 bool shared_last(struct shared *);
 void shared_close(struct shared *); /* NULL is fine */
+/* The handle was inherited through fork (M4): its files are closed, its locks are the parent's, nothing but _close may follow. */
+bool shared_foreign(const struct shared *);
 
 /* The writing process (M2).  BTS_BUSY when there is another.  Held until shared_close or the process dies. */
 enum bts_err shared_writer_enter(struct shared *, struct bts_error *);

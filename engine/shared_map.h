@@ -86,6 +86,8 @@ struct shared {
 	bool writer;
 	uint64_t slot;	       /* for the next publication; 0: as it is */
 	bool exclusive;	       /* on the data file */
+	bool foreign;	       /* inherited through fork: the parent's, to be let alone (M4) */
+	struct shared *next, **link; /* all handles of this process, for the child of a fork */
 	_Atomic uint32_t hint; /* slot that was left last */
 	pthread_mutex_t acks;  /* among threads, who share one open file description */
 };

@@ -201,6 +201,9 @@ enum bts_err shared_reader_enter(
 	struct shared_map *map = s->map;
 	uint32_t slot;
 
+	if (s->foreign)
+		return error_set(error, BTS_INVALID, 0, "%s was opened by another process, before a fork: open the file again",
+			s->path);
 	if (!shared_claim(s, &slot)) {
 		bts_txid first;
 
@@ -235,6 +238,8 @@ enum bts_err shared_reader_enter(
 
 void shared_reader_leave(struct shared *s, struct shared_reader *reader)
 {
+	if (s->foreign) /* the parent's registration */
+		return;
 	ENSURE(reader->slot < SHARED_READERS_MAX && atomic_load(&s->map->owner[reader->slot]) == s->owner);
 	shared_slot_clear(s, reader->slot);
 	atomic_store(&s->map->owner[reader->slot], 0);

@@ -191,6 +191,10 @@ static enum bts_err traverse_bounds(
 {
 	unsigned count = layout_count(image), first = edge->level > 0 ? 1 : 0;
 
+	/* Only a root may be empty, and only a root has no bound on either side: every branch has two children. */
+	if (count <= first && (edge->low.size > 0 || edge->high.data))
+		return error_set(t->error, BTS_CORRUPT, 0, "page %" PRIu64 ": an empty node below a branch",
+			edge->ptr.pgno);
 	if (count <= first)
 		return BTS_OK;
 	if (traverse_compare(node_key(image, first), edge->low) < 0 ||

@@ -6,13 +6,13 @@
 enum bts_err tree_sound(struct tree_ctx *ctx, const struct tree *tree)
 {
 	if (tree->depth > TREE_DEPTH_MAX || (tree->depth == 0) != (tree->root.pgno == 0))
-		return error_set(ctx->error, BTS_CORRUPT, 0, "tree %u: depth %u with its root at page %llu", tree->id,
-			tree->depth, (unsigned long long)tree->root.pgno);
+		return error_set(ctx->error, BTS_CORRUPT, 0, "tree %u: depth %u with its root at page %llu",
+			tree->id, tree->depth, (unsigned long long)tree->root.pgno);
 	return BTS_OK;
 }
 
-enum bts_err tree_path_find(struct tree_ctx *ctx, const struct tree *tree, struct bts_slice key, struct tree_path *path,
-	bool *exact)
+enum bts_err tree_path_find(struct tree_ctx *ctx, const struct tree *tree, struct bts_slice key,
+	struct tree_path *path, bool *exact)
 {
 	struct page_ptr ptr = tree->root;
 	unsigned last = tree->depth - 1;
@@ -59,16 +59,29 @@ enum bts_err tree_path_own(struct tree_ctx *ctx, struct tree *tree, struct tree_
 	return BTS_OK;
 }
 
-/* What a walk that ends a tree does at each page and extent: count it, or release it. */
+/* All pages and extents of a tree about to end. */
 struct tree_end {
-	bool release;
-	uint64_t count;
+	struct dirty_freed *items;
+	size_t count, cap;
 };
 
-static enum bts_err tree_end_at(struct tree_ctx *ctx, struct tree_end *end, const struct page_ptr *ptr, uint64_t pages)
+static enum bts_err tree_end_add(
+	struct tree_ctx *ctx, struct tree_end *end, const struct page_ptr *ptr, uint64_t pages)
 {
-	end->count++;
-	return end->release ? dirty_release(ctx, ptr, pages) : BTS_OK;
+	struct bts_env *env = ctx->pager->env;
+
+	if (end->count == end->cap) {
+		size_t cap = end->cap ? end->cap * 2 : 64;
+		void *fresh = env->ops->memory(env, end->items, cap * sizeof(*end->items));
+
+		if (fresh == NULL)
+			return error_set(
+				ctx->error, BTS_MEMORY, 0, "no memory to release a tree of %zu pages", cap);
+		end->items = fresh;
+		end->cap = cap;
+	}
+	end->items[end->count++] = (struct dirty_freed){*ptr, pages};
+	return BTS_OK;
 }
 
 static enum bts_err tree_end_values(struct tree_ctx *ctx, struct tree_end *end, const uint8_t *leaf)
@@ -83,17 +96,16 @@ static enum bts_err tree_end_values(struct tree_ctx *ctx, struct tree_end *end, 
 		node_cell(leaf, i, &cell);
 		if (!cell.extent)
 			continue;
-		err = tree_end_at(ctx, end, &cell.ptr, layout_extent_pages(cell.size, page_size));
+		err = tree_end_add(ctx, end, &cell.ptr, layout_extent_pages(cell.size, page_size));
 		if (err)
 			return err;
 	}
 	return BTS_OK;
 }
 
-/* In post-order, so that a page is read before it is given back. */
 static enum bts_err tree_end_walk(struct tree_ctx *ctx, const struct tree *tree, struct tree_end *end)
 {
-	struct tree_path path = { .depth = tree->depth };
+	struct tree_path path = {.depth = tree->depth};
 	struct page_ptr ptr = tree->root;
 	uint64_t nodes = 0;
 	unsigned at = 0;
@@ -102,22 +114,22 @@ static enum bts_err tree_end_walk(struct tree_ctx *ctx, const struct tree *tree,
 	for (;;) {
 		struct tree_step *step = &path.at[at];
 
-		step->ptr = ptr;
 		step->index = 0;
 		err = pager_node(ctx, &ptr, tree->id, (int)(tree->depth - 1 - at), &step->image);
 		if (err)
 			return err;
 		if (++nodes > tree->pages)
-			return error_set(ctx->error, BTS_CORRUPT, 0, "page %llu: tree %u has more nodes than it counts",
+			return error_set(ctx->error, BTS_CORRUPT, 0,
+				"page %llu: tree %u has more nodes than it counts",
 				(unsigned long long)ptr.pgno, tree->id);
-		if (at + 1 == tree->depth)
+		err = tree_end_add(ctx, end, &ptr, 1);
+		if (err == BTS_OK && at + 1 == tree->depth)
 			err = tree_end_values(ctx, end, step->image);
 		if (err)
 			return err;
 		while (at + 1 == tree->depth || path.at[at].index == layout_count(path.at[at].image)) {
-			err = tree_end_at(ctx, end, &path.at[at].ptr, 1);
-			if (err || at == 0)
-				return err;
+			if (at == 0)
+				return BTS_OK;
 			path.at[--at].index++;
 		}
 		ptr = node_child(path.at[at].image, path.at[at].index);
@@ -125,10 +137,10 @@ static enum bts_err tree_end_walk(struct tree_ctx *ctx, const struct tree *tree,
 	}
 }
 
-/* Whatever can fail comes first: all is read and counted, room is made, then it is released. */
+/* All is read and room is made first: what releases cannot fail. */
 enum bts_err tree_drop(struct tree_ctx *ctx, struct tree *tree)
 {
-	struct tree_end end = { 0 };
+	struct tree_end end = {0};
 	enum bts_err err = tree_sound(ctx, tree);
 
 	if (err || tree->depth == 0)
@@ -137,13 +149,14 @@ enum bts_err tree_drop(struct tree_ctx *ctx, struct tree *tree)
 	if (err == BTS_OK)
 		err = dirty_reserve(ctx, end.count);
 	if (err)
-		return err;
-	end.release = true;
-	err = tree_end_walk(ctx, tree, &end);
-	ENSURE(err == BTS_OK);
+		goto done;
+	for (size_t i = 0; i < end.count; i++)
+		(void)dirty_release(ctx, &end.items[i].ptr, end.items[i].pages); /* room was made */
 	ctx->changes++;
-	*tree = (struct tree){ .id = tree->id };
-	return BTS_OK;
+	*tree = (struct tree){.id = tree->id};
+done:
+	ctx->pager->env->ops->memory(ctx->pager->env, end.items, 0);
+	return err;
 }
 
 #ifdef BTS_PARANOID
@@ -152,7 +165,8 @@ void tree_paranoid(const struct tree_ctx *ctx, const uint8_t *page)
 	const char *wrong = node_check_private(page, ctx->pager->page_size, ctx->limit, LAYOUT_TXID_LIMIT);
 
 	if (wrong)
-		fprintf(stderr, "private node of tree %u level %u: %s\n", layout_tree(page), layout_level(page), wrong);
+		fprintf(stderr, "private node of tree %u level %u: %s\n", layout_tree(page),
+			layout_level(page), wrong);
 	ENSURE(wrong == NULL);
 }
 #endif

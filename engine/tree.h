@@ -1,9 +1,12 @@
 /*
- * The copy-on-write B+tree, by verb: tree_find.c, tree_insert.c (with split), tree_remove.c (with merge), tree_check.c.
+ * The copy-on-write B+tree, by verb: tree_find.c, tree_insert.c (with split), tree_remove.c (with merge), tree_check.c,
+ * tree_cursor.c; tree.c has the way from root to leaf, and tree_drop.
  * A tree is its root pointer and counters; changes copy the path into private pages (dirty.h).
  *
  * Invariants, executed by tree_check():
  *  - all leaves at level 0, the root at level depth-1, levels fall by one; depth 0 = empty tree, root.pgno 0;
+ *  - a branch has at least two children and a leaf at least one entry, except a leaf that is the root: a tree emptied by
+ *    tree_del keeps it (depth 1, 0 entries), so that its last_delete is not lost;
  *  - keys of a node ascend strictly and lie within the separators above it: [separator i, separator i+1);
  *  - child birth <= parent's birth (dirty parents excepted); one tree id throughout;
  *  - last_delete of a leaf covers every key range it inherited (C1): a split copies it to both halves, a merge or a
@@ -40,21 +43,26 @@ enum bts_err tree_value(struct tree_ctx *, const struct node_cell *cell, struct 
 /*
  * Put: value inline or, when it does not fit inline, as an extent (dirty_extent copies it).  version: stored in the cell.
  * An overwritten extent is released.  On failure the tree is unchanged as seen through *tree (private pages may
- * have been left behind for the transaction's end).
+ * have been left behind for the transaction's end).  Key and value may be what the tree has just given out.
  */
 enum bts_err tree_put(struct tree_ctx *, struct tree *, struct bts_slice key, struct bts_slice value, bts_txid version);
-/* BTS_NOT_FOUND changes nothing.  Sets last_delete of the leaf to max(own, ctx->stamp). */
+/* BTS_NOT_FOUND changes nothing.  Sets last_delete of the leaf to max(own, ctx->stamp).  On failure like tree_put. */
 enum bts_err tree_del(struct tree_ctx *, struct tree *, struct bts_slice key);
 /* Release every page of the tree, extents included; the tree is then empty.  On failure nothing has changed. */
 enum bts_err tree_drop(struct tree_ctx *, struct tree *);
 
-/* Paths.  No allocation; key is kept only by cursors in a writing context (they find their place again by it). */
+/*
+ * Paths.  No allocation; key is kept only by cursors in a writing context (they find their place again by it).  Who
+ * changes a tree otherwise than by the calls above (rolling back, say) adds one to ctx->changes.
+ * A cursor that is not placed takes _next as _first and _prev as _last.  A seek that finds nothing stands behind the
+ * last entry: _prev gives that.  After an error other than BTS_NOT_FOUND the cursor is not placed.
+ */
 struct tree_cursor {
 	struct tree_ctx *ctx;
 	struct tree *tree;       /* the live tree of the transaction, which may change under the cursor */
 	uint64_t changes;        /* ctx->changes when the path was made */
 	uint32_t depth;          /* levels in path; 0: not placed */
-	bool before;             /* the entry it stood on is gone: the path names the following one */
+	bool before;             /* the entry it stood on is gone: the path names the following one, or the leaf's end */
 	struct {
 		const uint8_t *page;
 		unsigned index;

@@ -1,8 +1,8 @@
 /*
  * Walk a whole tree and execute the invariants of tree.h.
  *
- * One pass in key order with the path on the stack.  A subtree that cannot be read is reported and skipped; then the
- * counters cannot be compared.
+ * One pass in key order with the path on the stack.  A subtree that cannot be read is reported and skipped;
+ * then the counters cannot be compared.
  */
 #include "tree_path.h"
 #include "node_cell.h"
@@ -12,9 +12,9 @@
 struct tree_level { /* a node on the path of the walk */
 	struct page_ptr ptr;
 	const uint8_t *page;
-	unsigned index;           /* of the child being looked at */
-	struct bts_slice low;     /* keys are >= low; data NULL: no bound */
-	struct bts_slice high;    /* keys are < high; data NULL: no bound */
+	unsigned index;	       /* of the child being looked at */
+	struct bts_slice low;  /* keys are >= low; data NULL: no bound */
+	struct bts_slice high; /* keys are < high; data NULL: no bound */
 };
 
 struct tree_walk {
@@ -98,7 +98,8 @@ static void tree_check_node(struct tree_walk *walk, unsigned at)
 		wrong = node_check(level->page, page_size, ctx->limit, ctx->newest);
 	if (wrong)
 		tree_report(walk, &level->ptr, wrong);
-	if (at > 0 && !layout_is_dirty(&walk->at[at - 1].ptr) && level->ptr.birth > walk->at[at - 1].ptr.birth)
+	if (at > 0 && !layout_is_dirty(&walk->at[at - 1].ptr) &&
+		level->ptr.birth > walk->at[at - 1].ptr.birth)
 		tree_report(walk, &level->ptr, "a node born after its parent");
 	if (at > 0 && layout_count(level->page) < (node_is_leaf(level->page) ? 1 : 2))
 		tree_report(walk, &level->ptr, "a node with too few entries");
@@ -112,7 +113,8 @@ static bool tree_check_enter(struct tree_walk *walk, unsigned at)
 {
 	struct tree_level *level = &walk->at[at];
 
-	if (pager_node(walk->ctx, &level->ptr, walk->tree->id, (int)(walk->tree->depth - 1 - at), &level->page)) {
+	if (pager_node(walk->ctx, &level->ptr, walk->tree->id, (int)(walk->tree->depth - 1 - at),
+		    &level->page)) {
 		tree_skip(walk, &level->ptr);
 		return false;
 	}
@@ -141,7 +143,7 @@ static void tree_check_walk(struct tree_walk *walk)
 	bool entered;
 
 	walk->at[0].ptr = walk->tree->root;
-	walk->at[0].low = walk->at[0].high = (struct bts_slice){ NULL, 0 };
+	walk->at[0].low = walk->at[0].high = (struct bts_slice){NULL, 0};
 	entered = tree_check_enter(walk, 0);
 	for (;;) {
 		while (!entered || at == leaf || walk->at[at].index == layout_count(walk->at[at].page)) {
@@ -171,14 +173,15 @@ static void tree_check_counters(struct tree_walk *walk)
 		return;
 	snprintf(text, sizeof(text),
 		"tree %u counts %llu entries, %llu bytes, %llu nodes; found %llu, %llu, %llu", tree->id,
-		(unsigned long long)tree->entries, (unsigned long long)tree->bytes, (unsigned long long)tree->pages,
-		(unsigned long long)walk->entries, (unsigned long long)walk->bytes, (unsigned long long)walk->pages);
+		(unsigned long long)tree->entries, (unsigned long long)tree->bytes,
+		(unsigned long long)tree->pages, (unsigned long long)walk->entries,
+		(unsigned long long)walk->bytes, (unsigned long long)walk->pages);
 	tree_report(walk, &tree->root, text);
 }
 
 enum bts_err tree_check(struct tree_ctx *ctx, const struct tree *tree, const struct tree_check *check)
 {
-	struct tree_walk walk = { .ctx = ctx, .tree = tree, .check = check };
+	struct tree_walk walk = {.ctx = ctx, .tree = tree, .check = check};
 
 	if (tree_sound(ctx, tree) != BTS_OK)
 		tree_skip(&walk, &tree->root);

@@ -23,8 +23,8 @@ static enum bts_err tree_cursor_lose(struct tree_cursor *cursor, enum bts_err er
 enum tree_cursor_end { TREE_CURSOR_FIRST, TREE_CURSOR_LAST };
 
 /* From the child that step `at` names down to the first or last entry below it. */
-static enum bts_err tree_cursor_descend(struct tree_cursor *cursor, struct page_ptr ptr, unsigned at,
-	enum tree_cursor_end end)
+static enum bts_err tree_cursor_descend(
+	struct tree_cursor *cursor, struct page_ptr ptr, unsigned at, enum tree_cursor_end end)
 {
 	unsigned last = cursor->depth - 1;
 
@@ -35,6 +35,10 @@ static enum bts_err tree_cursor_descend(struct tree_cursor *cursor, struct page_
 
 		if (err)
 			return tree_cursor_lose(cursor, err);
+		if (at > 0 && layout_count(page) == 0) /* only a root may be */
+			return tree_cursor_lose(cursor, error_set(cursor->ctx->error, BTS_CORRUPT, 0,
+								"page %llu: an empty node below a branch",
+								(unsigned long long)ptr.pgno));
 		index = end == TREE_CURSOR_LAST && layout_count(page) ? layout_count(page) - 1 : 0;
 		cursor->path[at].page = page;
 		cursor->path[at].index = index;
@@ -79,7 +83,8 @@ static enum bts_err tree_cursor_start(struct tree_cursor *cursor)
 	return BTS_OK;
 }
 
-static enum bts_err tree_cursor_end(struct tree_cursor *cursor, enum tree_cursor_end end, struct node_cell *cell)
+static enum bts_err tree_cursor_end(
+	struct tree_cursor *cursor, enum tree_cursor_end end, struct node_cell *cell)
 {
 	enum bts_err err = tree_cursor_start(cursor);
 
@@ -131,11 +136,13 @@ static enum bts_err tree_cursor_find(struct tree_cursor *cursor, struct bts_slic
 /* The tree has changed since the path was made: look for the key again. */
 static enum bts_err tree_cursor_refresh(struct tree_cursor *cursor)
 {
-	struct bts_slice key = { cursor->key, cursor->key_size };
+	struct bts_slice key = {cursor->key, cursor->key_size};
 
 	if (cursor->changes == cursor->ctx->changes)
 		return BTS_OK;
 	ENSURE(cursor->ctx->dirty != NULL);
+	if (cursor->tree->depth == 0) /* keep the key for when there are entries again */
+		return BTS_NOT_FOUND;
 	return tree_cursor_find(cursor, key);
 }
 

@@ -2,16 +2,8 @@
 #include "tree.h"
 #include "tree_path.h"
 
-/* The header and first slots of the page a pointer names: asked for together, they arrive together. */
-static inline void tree_prefetch(const struct tree_ctx *ctx, const struct page_ptr *ptr)
-{
-	uintptr_t at = (uintptr_t)ctx->pager->base + (ptr->pgno << ctx->pager->page_shift);
-
-	for (unsigned line = 0; line < 5; line++)
-		__builtin_prefetch((const void *)(at + line * 64));
-}
-
-enum bts_err tree_get(struct tree_ctx *ctx, const struct tree *tree, struct bts_slice key, struct tree_hit *hit)
+enum bts_err tree_get(
+	struct tree_ctx *ctx, const struct tree *tree, struct bts_slice key, struct tree_hit *hit)
 {
 	struct page_ptr ptr = tree->root;
 	unsigned level, at;
@@ -30,7 +22,6 @@ enum bts_err tree_get(struct tree_ctx *ctx, const struct tree *tree, struct bts_
 		if (err)
 			return err;
 		ptr = node_child(page, node_child_index(page, key));
-		tree_prefetch(ctx, &ptr);
 	}
 	err = pager_node(ctx, &ptr, tree->id, 0, &page);
 	if (err)

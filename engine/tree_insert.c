@@ -1,8 +1,8 @@
 /*
  * Put, and the splits it sets off.
  *
- * A change is planned upwards from the leaf, every page it needs is made, and only then it is carried out, from the
- * highest node down: a separator points into the node below it until that is divided in its turn.
+ * A change is planned upwards from the leaf, every page it needs is made, and only then it is carried out,
+ * from the highest node down: a separator points into the node below it until that is divided in its turn.
  */
 #include "tree_path.h"
 #include "node_cell.h"
@@ -48,9 +48,9 @@ struct tree_rows { /* measures of the rows a split divides */
 	const uint8_t *page;
 	const struct tree_entry *entry;
 	uint32_t page_size;
-	uint32_t total;  /* bytes */
+	uint32_t total; /* bytes */
 	unsigned count;
-	unsigned least;  /* rows either side must have */
+	unsigned least; /* rows either side must have */
 };
 
 /* Can the rows be divided at point, with `left` bytes before it? */
@@ -66,8 +66,8 @@ static bool tree_point_fits(const struct tree_rows *rows, unsigned point, uint32
 }
 
 /*
- * Runs: when the entry comes beside the last one inserted, divide there, so that the pages a run leaves behind are
- * full.  0: not a run.
+ * Runs: when the entry comes beside the last one inserted, divide there, so that the pages a run leaves
+ * behind are full.  0: not a run.
  */
 static unsigned tree_run_point(const struct tree_rows *rows)
 {
@@ -124,7 +124,7 @@ static unsigned tree_split_point(const uint8_t *page, uint32_t page_size, const 
 		.entry = entry,
 		.page_size = page_size,
 		.total = node_used(page, page_size) + entry->need -
-			(entry->replaces ? node_need(page, entry->index) : 0),
+			 (entry->replaces ? node_need(page, entry->index) : 0),
 		.count = layout_count(page) + !entry->replaces,
 		.least = node_is_leaf(page) ? 1 : 2,
 	};
@@ -133,8 +133,8 @@ static unsigned tree_split_point(const uint8_t *page, uint32_t page_size, const 
 	return point ? point : tree_middle_point(&rows);
 }
 
-enum bts_err tree_growth_plan(struct tree_ctx *ctx, const struct tree *tree, const struct tree_path *path, unsigned step,
-	const struct tree_entry *entry, struct tree_growth *growth)
+enum bts_err tree_growth_plan(struct tree_ctx *ctx, const struct tree *tree, const struct tree_path *path,
+	unsigned step, const struct tree_entry *entry, struct tree_growth *growth)
 {
 	uint32_t page_size = ctx->pager->page_size;
 	struct tree_entry next = *entry;
@@ -157,7 +157,8 @@ enum bts_err tree_growth_plan(struct tree_ctx *ctx, const struct tree *tree, con
 			split->point = 0;
 			goto fail;
 		}
-		next = (struct tree_entry){ .key = tree_separator(page, &split->entry, split->point), .child = split->right };
+		next = (struct tree_entry){
+			.key = tree_separator(page, &split->entry, split->point), .child = split->right};
 		next.need = node_branch_need(next.key);
 		if (step == 0)
 			break;
@@ -194,7 +195,7 @@ static void tree_enter(uint8_t *page, uint32_t page_size, unsigned index, const 
 		if (entry->replaces)
 			node_remove(page, page_size, index);
 		done = node_branch_insert(page, page_size, index,
-			index ? entry->key : (struct bts_slice){ NULL, 0 }, &entry->child);
+			index ? entry->key : (struct bts_slice){NULL, 0}, &entry->child);
 	} else if (entry->replaces) {
 		done = node_leaf_replace(page, page_size, index, entry->cell);
 	} else {
@@ -235,15 +236,16 @@ static void tree_divide(uint8_t *page, uint32_t page_size, const struct tree_spl
 	ENSURE(done);
 }
 
-static void tree_new_root(struct tree_ctx *ctx, struct tree *tree, const struct tree_growth *growth,
-	struct bts_slice separator)
+static void tree_new_root(
+	struct tree_ctx *ctx, struct tree *tree, const struct tree_growth *growth, struct bts_slice separator)
 {
 	uint32_t page_size = ctx->pager->page_size;
 	bool done;
 
 	node_init(growth->root_page, page_size, tree->id, tree->depth);
-	done = node_branch_insert(growth->root_page, page_size, 0, (struct bts_slice){ NULL, 0 }, &tree->root) &&
-		node_branch_insert(growth->root_page, page_size, 1, separator, &growth->at[0].right);
+	done = node_branch_insert(
+		       growth->root_page, page_size, 0, (struct bts_slice){NULL, 0}, &tree->root) &&
+	       node_branch_insert(growth->root_page, page_size, 1, separator, &growth->at[0].right);
 	ENSURE(done);
 	tree_paranoid(ctx, growth->root_page);
 	tree->root = growth->root;
@@ -251,14 +253,16 @@ static void tree_new_root(struct tree_ctx *ctx, struct tree *tree, const struct 
 	tree->pages++;
 }
 
-void tree_growth_do(struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, const struct tree_growth *growth)
+void tree_growth_do(
+	struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, const struct tree_growth *growth)
 {
 	uint32_t page_size = ctx->pager->page_size;
 
 	if (growth->root_splits) {
 		const struct tree_split *split = &growth->at[0];
 
-		tree_new_root(ctx, tree, growth, tree_separator(path->at[0].page, &split->entry, split->point));
+		tree_new_root(
+			ctx, tree, growth, tree_separator(path->at[0].page, &split->entry, split->point));
 	}
 	for (unsigned step = growth->top; step <= growth->bottom; step++) {
 		const struct tree_split *split = &growth->at[step];
@@ -307,7 +311,7 @@ static struct bts_slice tree_slice_aside(struct bts_slice slice, struct bts_slic
 	if (slice.size == 0 || at < start || at >= start + memory.size)
 		return slice;
 	memcpy(copy, slice.data, slice.size);
-	return (struct bts_slice){ copy, slice.size };
+	return (struct bts_slice){copy, slice.size};
 }
 
 /* A caller may put what it just got: copy key and value when they lie in memory that is about to change. */
@@ -326,20 +330,20 @@ static enum bts_err tree_forget_value(struct tree_ctx *ctx, const struct node_ce
 }
 
 /* Put a cell into the leaf the path names.  On failure nothing of the tree's content has changed. */
-static enum bts_err tree_put_cell(struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, bool exact,
-	struct node_cell *cell)
+static enum bts_err tree_put_cell(
+	struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, bool exact, struct node_cell *cell)
 {
 	struct tree_step *leaf = &path->at[path->depth - 1];
-	struct tree_entry entry = { .index = leaf->index, .replaces = exact, .cell = cell };
+	struct tree_entry entry = {.index = leaf->index, .replaces = exact, .cell = cell};
 	struct tree_growth growth;
 	struct tree_aside aside;
-	struct node_cell old = { 0 };
+	struct node_cell old = {0};
 	struct bts_slice value;
 	enum bts_err err = tree_path_own(ctx, tree, path);
 
 	if (err)
 		return err;
-	tree_cell_aside(cell, (struct bts_slice){ leaf->page, ctx->pager->page_size }, &aside);
+	tree_cell_aside(cell, (struct bts_slice){leaf->page, ctx->pager->page_size}, &aside);
 	if (exact)
 		node_cell(leaf->page, leaf->index, &old);
 	if (old.extent && dirty_value(ctx->dirty, &old.ptr, &value))
@@ -362,9 +366,10 @@ static enum bts_err tree_put_cell(struct tree_ctx *ctx, struct tree *tree, struc
 	return BTS_OK;
 }
 
-enum bts_err tree_put(struct tree_ctx *ctx, struct tree *tree, struct bts_slice key, struct bts_slice value, bts_txid version)
+enum bts_err tree_put(struct tree_ctx *ctx, struct tree *tree, struct bts_slice key, struct bts_slice value,
+	bts_txid version)
 {
-	struct node_cell cell = { .key = key, .version = version };
+	struct node_cell cell = {.key = key, .version = version};
 	struct tree_path path;
 	bool exact = false;
 	enum bts_err err;

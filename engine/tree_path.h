@@ -8,7 +8,7 @@
 struct tree_step {
 	struct page_ptr ptr;
 	const uint8_t *image;
-	uint8_t *page;  /* the same, writable, after tree_path_own */
+	uint8_t *page;	/* the same, writable, after tree_path_own */
 	unsigned index; /* of the child taken; in the leaf, of the first key >= the one looked for */
 };
 
@@ -20,7 +20,8 @@ struct tree_path {
 /* Depth and root fit each other and the bounds of this code, else BTS_CORRUPT. */
 enum bts_err tree_sound(struct tree_ctx *, const struct tree *);
 /* Find key in a tree that is not empty; *exact: it is there. */
-enum bts_err tree_path_find(struct tree_ctx *, const struct tree *, struct bts_slice key, struct tree_path *, bool *exact);
+enum bts_err tree_path_find(
+	struct tree_ctx *, const struct tree *, struct bts_slice key, struct tree_path *, bool *exact);
 /* Make every page of the path private.  On failure the tree is sound and its content the same. */
 enum bts_err tree_path_own(struct tree_ctx *, struct tree *, struct tree_path *);
 
@@ -43,11 +44,11 @@ struct tree_split {
 };
 
 /*
- * All that one entry sets off on its way up: planned first, with every page it needs, so that what changes the tree
- * cannot fail.
+ * All that one entry sets off on its way up: planned first, with every page it needs, so that what changes
+ * the tree cannot fail.
  */
 struct tree_growth {
-	unsigned top;    /* the highest step that changes */
+	unsigned top;	 /* the highest step that changes */
 	unsigned bottom; /* the step the entry goes into */
 	bool root_splits;
 	struct page_ptr root; /* the new root */

@@ -1,26 +1,26 @@
 /*
  * Delete, and the merges it sets off.
  *
- * Like insertion in two passes: upwards from the leaf it is decided who merges with which neighbour, and these
- * neighbours are made private; then all is carried out, and nothing can fail any more.  A node below a third full
- * merges when both fit in one.  No leaf but the root is ever left empty (an empty one always fits), and no branch with
- * one child: if that would come, and no neighbour can take it in, it first borrows a child, and the deletion starts
- * over.
+ * Like insertion in two passes: upwards from the leaf it is decided who merges with which neighbour, and
+ * these neighbours are made private; then all is carried out, and nothing can fail any more.  A node below a
+ * third full merges when both fit in one.  No leaf but the root is ever left empty (an empty one always
+ * fits), and no branch with one child: if that would come, and no neighbour can take it in, it first borrows
+ * a child, and the deletion starts over.
  */
 #include "tree_path.h"
 #include "node_cell.h"
 #include "base/ensure.h"
 #include "error.h"
 
-struct tree_merge { /* of the node at a step with a neighbour */
-	unsigned right;  /* slot of the right one of the two in their parent */
+struct tree_merge {	   /* of the node at a step with a neighbour */
+	unsigned right;	   /* slot of the right one of the two in their parent */
 	uint8_t *pages[2]; /* left, right */
 	struct page_ptr right_ptr;
 };
 
 struct tree_shrink {
-	unsigned top;    /* the highest step whose node loses an entry */
-	bool borrow;     /* the node at `top` has to get a child first */
+	unsigned top;			      /* the highest step whose node loses an entry */
+	bool borrow;			      /* the node at `top` has to get a child first */
 	struct tree_merge at[TREE_DEPTH_MAX]; /* of steps top+1 .. leaf */
 };
 
@@ -36,8 +36,8 @@ static bool tree_side(const struct tree_path *path, unsigned step, int side, uns
 }
 
 /* Make the child at a slot of a step's private node private too. */
-static enum bts_err tree_own_child(struct tree_ctx *ctx, struct tree_step *parent, unsigned slot, const uint8_t *image,
-	struct page_ptr *ptr, uint8_t **page)
+static enum bts_err tree_own_child(struct tree_ctx *ctx, struct tree_step *parent, unsigned slot,
+	const uint8_t *image, struct page_ptr *ptr, uint8_t **page)
 {
 	enum bts_err err;
 
@@ -49,8 +49,8 @@ static enum bts_err tree_own_child(struct tree_ctx *ctx, struct tree_step *paren
 	return BTS_OK;
 }
 
-static enum bts_err tree_neighbour(struct tree_ctx *ctx, const struct tree *tree, const struct tree_path *path,
-	unsigned step, unsigned slot, const uint8_t **image)
+static enum bts_err tree_neighbour(struct tree_ctx *ctx, const struct tree *tree,
+	const struct tree_path *path, unsigned step, unsigned slot, const uint8_t **image)
 {
 	struct page_ptr ptr = node_child(path->at[step - 1].page, slot);
 
@@ -58,8 +58,8 @@ static enum bts_err tree_neighbour(struct tree_ctx *ctx, const struct tree *tree
 }
 
 /* Look for a neighbour that the node, with `used` bytes left in it, fits together with; make it private. */
-static enum bts_err tree_merge_plan(struct tree_ctx *ctx, const struct tree *tree, struct tree_path *path, unsigned step,
-	uint32_t used, struct tree_merge *merge, bool *found)
+static enum bts_err tree_merge_plan(struct tree_ctx *ctx, const struct tree *tree, struct tree_path *path,
+	unsigned step, uint32_t used, struct tree_merge *merge, bool *found)
 {
 	uint32_t page_size = ctx->pager->page_size;
 	struct tree_step *parent = &path->at[step - 1], *node = &path->at[step];
@@ -93,8 +93,8 @@ static enum bts_err tree_merge_plan(struct tree_ctx *ctx, const struct tree *tre
 }
 
 /* What removing the path's entry sets off. */
-static enum bts_err tree_shrink_plan(struct tree_ctx *ctx, const struct tree *tree, struct tree_path *path,
-	struct tree_shrink *shrink)
+static enum bts_err tree_shrink_plan(
+	struct tree_ctx *ctx, const struct tree *tree, struct tree_path *path, struct tree_shrink *shrink)
 {
 	uint32_t page_size = ctx->pager->page_size;
 	unsigned step = path->depth - 1, slot = path->at[step].index;
@@ -120,7 +120,8 @@ static enum bts_err tree_shrink_plan(struct tree_ctx *ctx, const struct tree *tr
 	}
 }
 
-static void tree_merge_do(struct tree_ctx *ctx, struct tree *tree, uint8_t *parent, const struct tree_merge *merge)
+static void tree_merge_do(
+	struct tree_ctx *ctx, struct tree *tree, uint8_t *parent, const struct tree_merge *merge)
 {
 	uint32_t page_size = ctx->pager->page_size;
 	uint8_t *left = merge->pages[0], *right = merge->pages[1];
@@ -133,7 +134,8 @@ static void tree_merge_do(struct tree_ctx *ctx, struct tree *tree, uint8_t *pare
 	} else {
 		struct page_ptr child = node_child(right, 0);
 
-		done = node_branch_insert(left, page_size, layout_count(left), node_key(parent, merge->right), &child);
+		done = node_branch_insert(
+			left, page_size, layout_count(left), node_key(parent, merge->right), &child);
 		from = 1;
 	}
 	done = done && node_append(left, right, page_size, from, count);
@@ -145,8 +147,8 @@ static void tree_merge_do(struct tree_ctx *ctx, struct tree *tree, uint8_t *pare
 }
 
 /* Remove the path's entry and merge as planned. */
-static void tree_shrink_do(struct tree_ctx *ctx, struct tree *tree, struct tree_path *path,
-	const struct tree_shrink *shrink)
+static void tree_shrink_do(
+	struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, const struct tree_shrink *shrink)
 {
 	struct tree_step *leaf = &path->at[path->depth - 1];
 	struct page_ptr child;
@@ -167,7 +169,8 @@ static void tree_shrink_do(struct tree_ctx *ctx, struct tree *tree, struct tree_
 }
 
 /* Move one child from the neighbour at the other end of the pair to the poor node. */
-static void tree_borrow_do(uint32_t page_size, uint8_t *poor, uint8_t *rich, bool rich_is_right, struct bts_slice separator)
+static void tree_borrow_do(
+	uint32_t page_size, uint8_t *poor, uint8_t *rich, bool rich_is_right, struct bts_slice separator)
 {
 	unsigned last = layout_count(rich) - 1;
 	struct page_ptr child = node_child(rich, rich_is_right ? 0 : last), first;
@@ -186,16 +189,17 @@ static void tree_borrow_do(uint32_t page_size, uint8_t *poor, uint8_t *rich, boo
 }
 
 /*
- * Give a branch of two children a third from a neighbour.  Changes no content.  The separator between them changes, and
- * when it grows, their parent may have to split.
+ * Give a branch of two children a third from a neighbour.  Changes no content.  The separator between them
+ * changes, and when it grows, their parent may have to split.
  */
-static enum bts_err tree_borrow(struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, unsigned step)
+static enum bts_err tree_borrow(
+	struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, unsigned step)
 {
 	uint32_t page_size = ctx->pager->page_size;
 	struct tree_step *parent = &path->at[step - 1];
 	bool rich_is_right = parent->index == 0;
 	unsigned slot = rich_is_right ? 1 : parent->index - 1, right = parent->index + rich_is_right;
-	struct tree_entry entry = { .index = right, .replaces = true };
+	struct tree_entry entry = {.index = right, .replaces = true};
 	struct tree_growth growth;
 	struct bts_slice separator = node_key(parent->page, right);
 	uint8_t copy[BTS_KEY_MAX];
@@ -225,8 +229,8 @@ static enum bts_err tree_borrow(struct tree_ctx *ctx, struct tree *tree, struct 
 }
 
 /* Find key and make its path private, each branch on it with a child to spare. */
-static enum bts_err tree_del_plan(struct tree_ctx *ctx, struct tree *tree, struct bts_slice key, struct tree_path *path,
-	struct tree_shrink *shrink)
+static enum bts_err tree_del_plan(struct tree_ctx *ctx, struct tree *tree, struct bts_slice key,
+	struct tree_path *path, struct tree_shrink *shrink)
 {
 	for (;;) {
 		bool exact;

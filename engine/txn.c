@@ -188,10 +188,10 @@ enum bts_err bts_commit_id(struct bts_txn *txn, bts_txid *txid, struct bts_error
 			*txid = id;
 		return BTS_OK;
 	}
-	txn_close_cursors(txn);
 	err = queue_commit(txn, &id, error);
 	if (err == BTS_CONFLICT)
 		return err;
+	txn_close_cursors(txn);
 	txn_drop_snapshot(txn);
 	txn_free(txn);
 	if (err == BTS_OK && txid != NULL)
@@ -462,10 +462,10 @@ enum bts_err bts_put(struct bts_txn *txn, struct bts_bucket *handle, struct bts_
 		err = txn_log(txn, OPLOG_PUT, bucket, key, value);
 	if (err == BTS_OK)
 		err = state_touch(txn->state, bucket);
-	if (err == BTS_OK)
+	if (err == BTS_OK) {
+		bucket->changed = true; /* even if it fails: no content has changed then, but the root may have moved */
 		err = tree_put(&txn->state->ctx, &bucket->tree, key, value, txn->state->ctx.stamp);
-	if (err == BTS_OK)
-		bucket->changed = true;
+	}
 	return txn_done(txn, from, err);
 }
 
@@ -481,10 +481,10 @@ enum bts_err bts_del(struct bts_txn *txn, struct bts_bucket *handle, struct bts_
 		err = txn_log(txn, OPLOG_DEL, bucket, key, (struct bts_slice){ 0 });
 	if (err == BTS_OK)
 		err = state_touch(txn->state, bucket);
-	if (err == BTS_OK)
+	if (err == BTS_OK) {
 		err = tree_del(&txn->state->ctx, &bucket->tree, key);
-	if (err == BTS_OK)
-		bucket->changed = true;
+		bucket->changed = bucket->changed || err != BTS_NOT_FOUND; /* as in bts_put */
+	}
 	return txn_done(txn, from, err);
 }
 

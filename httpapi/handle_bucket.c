@@ -115,23 +115,18 @@ fail:
 
 /* ---- one ---- */
 
-static void handle_bucket_reply(struct request *r, unsigned status)
+/* The bucket as JSON; ends the transaction. */
+static void handle_bucket_reply(
+	struct request *r, unsigned status, struct bts_txn *txn, struct bts_bucket *bucket)
 {
-	bts_txid written = r->txid;
-	struct bts_txn *txn = handle_begin(r);
-	struct bts_bucket *bucket = txn ? handle_open_bucket(r, txn) : NULL;
 	struct bts_bucket_info info;
 	struct buf b = {0};
 	enum bts_err err;
 
-	if (!bucket)
-		return;
 	err = bts_bucket_info(txn, bucket, &info);
 	if (err) {
 		reply_error(r, err, bts_txn_error(txn));
 	} else {
-		if (r->token)
-			r->txid = written;
 		handle_bucket_json(&b, &info);
 		buf_str(&b, "\n");
 		reply_buf(r, status, "application/json", &b);
@@ -141,18 +136,35 @@ static void handle_bucket_reply(struct request *r, unsigned status)
 
 void handle_bucket_get(struct request *r)
 {
-	handle_bucket_reply(r, 200);
+	struct bts_txn *txn = handle_begin(r);
+	struct bts_bucket *bucket = txn ? handle_open_bucket(r, txn) : NULL;
+
+	if (bucket)
+		handle_bucket_reply(r, 200, txn, bucket);
 }
 
 static void handle_bucket_written(struct request *r)
 {
+	unsigned status = r->op.result == WRITER_CREATED ? 201 : r->op.kind == WRITER_BUCKET_DROP ? 204 : 200;
+	struct bts_bucket *bucket;
+	struct bts_txn *txn;
+
 	if (handle_write_failed(r))
 		return;
 	r->token = 1;
-	if (r->op.kind == WRITER_BUCKET_DROP)
+	if (status == 204) {
 		reply_empty(r, 204);
-	else
-		handle_bucket_reply(r, r->op.result == WRITER_CREATED ? 201 : 200);
+		return;
+	}
+	/* Somebody may have dropped it again; the answer to this request stays what it was. */
+	if (bts_begin(role_db(request_role(r)), BTS_READ, &txn, NULL)) {
+		reply_empty(r, status);
+	} else if (bts_bucket(txn, r->bucket, 0, &bucket, NULL)) {
+		bts_abort(txn);
+		reply_empty(r, status);
+	} else {
+		handle_bucket_reply(r, status, txn, bucket);
+	}
 }
 
 void handle_bucket_put(struct request *r)

@@ -151,38 +151,40 @@ static int scan_params(struct request *r, struct scan *s)
 
 /* ---- the walk ---- */
 
-static enum bts_err scan_first(struct scan *s)
+static enum bts_err scan_first(struct scan *s, struct bts_slice *value)
 {
 	enum bts_err err;
 
 	if (!s->reverse) {
 		if (!s->low.size)
-			return bts_cursor_first(s->cursor, &s->key, &s->value);
+			return bts_cursor_first(s->cursor, &s->key, value);
 		err = bts_cursor_seek(
-			s->cursor, (struct bts_slice){s->low.bytes, s->low.size}, &s->key, &s->value);
+			s->cursor, (struct bts_slice){s->low.bytes, s->low.size}, &s->key, value);
 		if (!err && s->low_open && !scan_compare(s->key, &s->low))
-			err = bts_cursor_next(s->cursor, &s->key, &s->value);
+			err = bts_cursor_next(s->cursor, &s->key, value);
 		return err;
 	}
 	if (!s->high.size)
-		return bts_cursor_last(s->cursor, &s->key, &s->value);
-	err = bts_cursor_seek(s->cursor, (struct bts_slice){s->high.bytes, s->high.size}, &s->key, &s->value);
+		return bts_cursor_last(s->cursor, &s->key, value);
+	err = bts_cursor_seek(s->cursor, (struct bts_slice){s->high.bytes, s->high.size}, &s->key, value);
 	if (err == BTS_NOT_FOUND)
-		return bts_cursor_last(s->cursor, &s->key, &s->value);
-	return err ? err : bts_cursor_prev(s->cursor, &s->key, &s->value);
+		return bts_cursor_last(s->cursor, &s->key, value);
+	return err ? err : bts_cursor_prev(s->cursor, &s->key, value);
 }
 
 /* The next entry of the range; BTS_NOT_FOUND at its end. */
 static enum bts_err scan_advance(struct scan *s)
 {
+	/* A value that is not asked for is not touched: it may be large, and not in memory. */
+	struct bts_slice *value = s->values ? &s->value : NULL;
 	enum bts_err err;
 
 	if (s->phase == SCAN_START)
-		err = scan_first(s);
+		err = scan_first(s, value);
 	else if (s->reverse)
-		err = bts_cursor_prev(s->cursor, &s->key, &s->value);
+		err = bts_cursor_prev(s->cursor, &s->key, value);
 	else
-		err = bts_cursor_next(s->cursor, &s->key, &s->value);
+		err = bts_cursor_next(s->cursor, &s->key, value);
 	if (err)
 		return err;
 	if (s->reverse ? s->low.size && scan_compare(s->key, &s->low) < 0
@@ -199,12 +201,12 @@ static void scan_item_begin(struct scan *s, struct buf *b)
 		buf_str(b, ",\n");
 	buf_str(b, "{");
 	jsonout_bytes(b, "key", s->key);
-	buf_printf(b, ",\"version\":%" PRIu64 ",\"size\":%zu", (uint64_t)bts_cursor_version(s->cursor),
-		s->value.size);
+	buf_printf(b, ",\"version\":%" PRIu64, (uint64_t)bts_cursor_version(s->cursor));
 	if (s->values) {
 		s->value_plain = text_utf8_plain(s->value.data, s->value.size);
 		s->value_sent = 0;
-		buf_str(b, s->value_plain ? ",\"value\":\"" : ",\"value_base64\":\"");
+		buf_printf(b, ",\"size\":%zu,\"%s\":\"", s->value.size,
+			s->value_plain ? "value" : "value_base64");
 		s->phase = SCAN_VALUE;
 	} else {
 		buf_str(b, s->ndjson ? "}\n" : "}");

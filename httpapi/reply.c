@@ -110,13 +110,14 @@ void reply_empty(struct request *r, unsigned status)
 void reply_buf(struct request *r, unsigned status, const char *type, struct buf *b)
 {
 	struct MHD_Response *response = NULL;
+	size_t size = b->size;
 
 	if (!b->failed) {
 		response = MHD_create_response_from_buffer(b->size, b->data, MHD_RESPMEM_MUST_FREE);
 		if (response)
 			memset(b, 0, sizeof(*b));
 	}
-	server_conn_progress(r->conn, b->size);
+	server_conn_owes(r->conn, size);
 	buf_fini(b);
 	reply_queue(r, status, type, response);
 }
@@ -129,7 +130,7 @@ void reply_borrowed(struct request *r, unsigned status, const char *type, struct
 
 	if (!response)
 		release(arg);
-	server_conn_progress(r->conn, bytes.size);
+	server_conn_owes(r->conn, bytes.size);
 	reply_queue(r, status, type, response);
 }
 
@@ -209,6 +210,8 @@ int reply_stream(struct request *r, unsigned status, const char *type, const str
 		MHD_SIZE_UNKNOWN, REPLY_BLOCK, reply_read, s, reply_source_free);
 	if (!response)
 		reply_source_free(s);
+	else if (r->head) /* or the library would send the last chunk of a body that is not sent */
+		MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 	reply_queue(r, status, type, response);
 	return 0;
 }

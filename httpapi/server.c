@@ -114,6 +114,11 @@ void server_conn_progress(struct server_conn *c, uint64_t bytes)
 		c->deadline_ms = most;
 }
 
+void server_conn_owes(struct server_conn *c, uint64_t bytes)
+{
+	c->deadline_ms = c->loop->now_ms + SERVER_PATIENCE_MS + bytes / (SERVER_RATE / 1000);
+}
+
 void server_conn_suspend(struct server_conn *c)
 {
 	c->suspended = 1;

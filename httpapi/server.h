@@ -95,6 +95,7 @@ void server_resume(struct request *const *requests, size_t count);
 void server_conn_busy(struct server_conn *);
 void server_conn_idle(struct server_conn *);
 void server_conn_progress(struct server_conn *, uint64_t bytes);
+void server_conn_owes(struct server_conn *, uint64_t bytes); /* a body of that size goes out from now on */
 void server_conn_suspend(struct server_conn *);
 void server_conn_resume(struct server_conn *);
 void server_conn_cut(struct server_conn *); /* the socket only: the library then ends it */

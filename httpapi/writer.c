@@ -256,7 +256,10 @@ static void writer_batch(struct writer *w, struct writer_op *ops, size_t count)
 			error.code = err;
 			snprintf(error.text, sizeof(error.text), "%s", bts_err_name(err));
 		}
-		writer_report(&error, count);
+		if (!role_poisoned(w->role))
+			writer_report(&error, count);
+		/* An error of the disk in a commit is never tried again (I7). */
+		role_note(w->role, err == BTS_IO ? BTS_POISONED : err);
 		for (op = ops; op; op = op->next)
 			writer_fail(op, err, &error);
 	} else {

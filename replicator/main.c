@@ -137,6 +137,23 @@ static int main_parse(int argc, char **argv, struct main_settings *settings)
 	return -1;
 }
 
+/*
+ * Until a signal comes, or the file is poisoned: then this process must let go of it, or no writer could open it again.
+ * A supervisor starts it anew.
+ */
+static enum bts_err main_wait(struct bts *db, const sigset_t *signals, int *signal, struct bts_error *error)
+{
+	const struct timespec patience = {1, 0};
+	enum bts_err err = BTS_OK;
+
+	do {
+		*signal = sigtimedwait(signals, NULL, &patience);
+		if (*signal < 0)
+			err = bts_sync(db, error);
+	} while (*signal < 0 && !err);
+	return err;
+}
+
 static enum bts_err main_run(struct main_settings *settings, const sigset_t *signals, struct bts_error *error)
 {
 	const struct repl_events events = {main_log, settings};
@@ -160,8 +177,9 @@ static enum bts_err main_run(struct main_settings *settings, const sigset_t *sig
 	repl_emit(&events, REPL_INFO, "ready", "listen=%.*s:%u data=%s version=%s",
 		(int)(strrchr(settings->listen, ':') - settings->listen), settings->listen, serve_port(serve),
 		settings->data, bts_version());
-	sigwait(signals, &signal);
-	repl_emit(&events, REPL_INFO, "stopping", "signal %d", signal);
+	err = main_wait(db, signals, &signal, error);
+	if (!err)
+		repl_emit(&events, REPL_INFO, "stopping", "signal %d", signal);
 	serve_stop(serve);
 	repl_emit(&events, REPL_INFO, "stopped", "%s closed", settings->data);
 fail:

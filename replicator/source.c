@@ -120,16 +120,12 @@ void source_acknowledge(struct source *source, const struct query *query)
 
 	if (!query->follower[0])
 		return;
-	if (source_last_ack(source->db, query->follower, &last)) {
-		ack.alarms = last.alarms;
-		if (ack.txid < last.txid) {
-			ack.alarms++;
-			source->alarms++;
-			repl_emit(&source->events, REPL_ERROR, "ack-went-back",
-				"follower %s had acknowledged %" PRIu64 " and now claims %" PRIu64,
-				query->follower, last.txid, ack.txid);
-			ack.txid = last.txid;
-		}
+	/* The engine keeps the higher one and counts; here it is told of. */
+	if (source_last_ack(source->db, query->follower, &last) && ack.txid < last.txid) {
+		source->alarms++;
+		repl_emit(&source->events, REPL_ERROR, "ack-went-back",
+			"follower %s had acknowledged %" PRIu64 " and now claims %" PRIu64, query->follower,
+			last.txid, ack.txid);
 	}
 	clock_gettime(CLOCK_REALTIME, &now);
 	ack.seen_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;

@@ -137,7 +137,7 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin(struct bts *db, unsigned flags,
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_commit(struct bts_txn *txn, struct bts_error *error);
 /* The same; *txid gets the transaction's number (its snapshot's when there was nothing to commit). */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_commit_id(struct bts_txn *txn, bts_txid *txid, struct bts_error *error);
-/* Drop the changes and move to the newest snapshot.  Everything borrowed from the transaction ends. */
+/* Drop the changes and move to the newest snapshot.  Everything borrowed from the transaction ends, its cursors too. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_refresh(struct bts_txn *txn, struct bts_error *error);
 BTS_EXPORT void bts_abort(struct bts_txn *txn); /* NULL is fine */
 /* The number of the snapshot read; in a group, the number the transaction will commit as. */

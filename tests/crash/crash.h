@@ -100,7 +100,13 @@ void crash_judge(struct crash_watch *, struct env_mem *image);
 /* Judge images of mem as it is now. */
 void crash_images(struct crash_watch *, struct env_mem *mem);
 
-/* One random script.  big: with commits too large for a manifest. */
-void crash_script(struct crash *, uint64_t seed, unsigned steps, bool big);
+enum crash_kind {
+	CRASH_DENSE, /* few commits, many images of each moment */
+	CRASH_BIG,   /* with commits too large for a manifest */
+	CRASH_LONG,  /* many commits, so that free log and history leave the commit record; few images */
+	CRASH_KINDS
+};
+/* One random script. */
+void crash_script(struct crash *, uint64_t seed, unsigned steps, enum crash_kind);
 
 #endif

@@ -32,8 +32,10 @@ void crash_report(struct crash *crash, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(crash->first, sizeof(crash->first), format, args);
 	va_end(args);
-	if (!crash->stop)
+	if (!crash->stop) {
 		printf("seed %" PRIu64 ": %s\n", crash->seed, crash->first);
+		fflush(stdout);
+	}
 }
 
 void crash_report_at(const struct crash_watch *watch, const char *format, ...)
@@ -400,7 +402,7 @@ void crash_images(struct crash_watch *watch, struct env_mem *mem)
 	for (size_t i = 0; i < moment->count && subsets <= CRASH_EXHAUSTIVE; i++)
 		subsets *= moment->units[i].versions;
 	watch->crash->counts.moments++;
-	if (subsets <= CRASH_EXHAUSTIVE && watch->depth == 0) {
+	if (subsets <= (watch->effort < 10 ? 64 : CRASH_EXHAUSTIVE) && watch->depth == 0) {
 		crash_all_subsets(moment);
 	} else {
 		size_t stride = 1 + moment->count * 3 / (watch->effort + 1);

@@ -20,6 +20,7 @@ struct crash_run {
 	uint64_t pinned_digest, failed; /* calls failed on purpose so far */
 	uint8_t *data;
 	bool big;
+	uint32_t page_size; /* of a new file */
 };
 
 static bool run_stopped(const struct crash_run *run)
@@ -94,6 +95,34 @@ static enum bts_err run_change(struct crash_run *run, struct bts_txn *txn, unsig
 		return err ? err : BTS_CORRUPT;
 	run->next.values[b][k].present = false;
 	return BTS_OK;
+}
+
+/* Down to nothing: every key of a bucket deleted one by one, or every bucket dropped. */
+static enum bts_err run_wipe(struct crash_run *run, struct bts_txn *txn)
+{
+	unsigned only = (unsigned)rng_below(&run->crash->rng, 2 * CRASH_BUCKETS);
+	struct bts_bucket *bucket;
+	enum bts_err err = BTS_OK;
+	char text[64];
+
+	for (unsigned b = 0; b < CRASH_BUCKETS && !err; b++) {
+		if (!run->next.bucket[b] || (only < CRASH_BUCKETS && b != only))
+			continue;
+		if (only >= CRASH_BUCKETS) {
+			err = bts_bucket_drop(txn, crash_bucket_name(b), NULL);
+			crash_oracle_drop(&run->next, b);
+			continue;
+		}
+		err = bts_bucket(txn, crash_bucket_name(b), 0, &bucket, NULL);
+		for (unsigned k = 0; k < CRASH_KEYS && !err; k++) {
+			if (run->next.values[b][k].present)
+				err = bts_del(txn, bucket, crash_key(b, k, text));
+			run->next.values[b][k].present = false;
+		}
+	}
+	if (err)
+		run_failed(run, "deleting all", err, bts_txn_error(txn));
+	return err;
 }
 
 static enum bts_err run_changes(struct crash_run *run, struct bts_txn *txn, unsigned most, unsigned parity)
@@ -187,12 +216,16 @@ static void run_commit(struct crash_run *run, bool *reopen)
 		run_failed(run, "begin", err, &error);
 		return;
 	}
-	if (run_changes(run, txn, rng_one_in(&run->crash->rng, 6) ? 40 : 4, 2)) {
+	if (rng_one_in(&run->crash->rng, 10))
+		err = run_wipe(run, txn);
+	else
+		err = run_changes(run, txn, rng_one_in(&run->crash->rng, 6) ? 40 : 4, 2);
+	if (err) {
 		bts_abort(txn);
 		return;
 	}
 	run_expect(run, 1);
-	if (rng_one_in(&run->crash->rng, 10))
+	if (rng_one_in(&run->crash->rng, 7))
 		run_plan_failure(run);
 	err = bts_commit_id(txn, &txid, &error);
 	if (err == BTS_CONFLICT)
@@ -336,6 +369,7 @@ static void run_open(struct crash_run *run)
 	const char *wrong;
 	enum bts_err err;
 
+	options.page_size = run->page_size;
 	err = bts_open(CRASH_PATH, &options, &run->db, &error);
 	if (!err)
 		err = bts_begin(run->db, BTS_READ, &txn, &error);
@@ -402,34 +436,44 @@ static void run_step(struct crash_run *run)
 		run_unpin(run);
 }
 
-void crash_script(struct crash *crash, uint64_t seed, unsigned steps, bool big)
+static const struct {
+	unsigned effort, steps; /* images a moment; steps a step of the caller */
+	size_t reserve;
+} crash_kinds[CRASH_KINDS] = {
+	[CRASH_DENSE] = {60, 1, (size_t)64 << 20},
+	[CRASH_BIG] = {12, 1, (size_t)128 << 20},
+	[CRASH_LONG] = {3, 5, (size_t)64 << 20},
+};
+
+void crash_script(struct crash *crash, uint64_t seed, unsigned steps, enum crash_kind kind)
 {
 	struct crash_run *run = calloc(1, sizeof(*run));
 
 	ENSURE(run);
 	crash->seed = seed;
-	memset(crash->known, 0, crash->seen_cap * sizeof(*crash->known)); /* a seed alone repeats a script */
+	/* A seed alone repeats a script. */
+	memset(crash->known, 0, crash->seen_cap * sizeof(*crash->known));
 	rng_init(&crash->rng, seed);
 	run->crash = crash;
-	run->big = big;
+	run->big = kind == CRASH_BIG;
+	run->page_size = rng_one_in(&crash->rng, 4) ? 16384 : 4096;
 	run->data = malloc(CRASH_VALUE_MAX + 8);
 	ENSURE(run->data);
-	run->mem = env_mem_new((size_t)(big ? 128 : 64) << 20);
+	run->mem = env_mem_new(crash_kinds[kind].reserve);
 	env_mem_seed(run->mem, seed);
 	run->watch.crash = crash;
-	run->watch.effort = big ? 12 : 60;
+	run->watch.effort = crash_kinds[kind].effort;
 	run_settled(run);
 	env_mem_set_hook(run->mem, crash_hook, &run->watch);
 	run_open(run);
-	for (unsigned i = 0; i < steps && !run_stopped(run); i++)
+	for (unsigned i = 0; i < steps * crash_kinds[kind].steps && !run_stopped(run); i++)
 		run_step(run);
 	if (!run_stopped(run)) {
 		run_reopen(run, true);
 		bts_close(run->db);
+		env_mem_free(run->mem);
 	}
 	/* After a finding the handles may be in any state: they are left to the operating system. */
-	if (!run_stopped(run))
-		env_mem_free(run->mem);
 	free(run->data);
 	free(run);
 }

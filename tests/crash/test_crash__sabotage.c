@@ -44,8 +44,11 @@ static int rule_run(unsigned rule, uint64_t seed)
 	fault_sabotage = rule;
 	crash_init(&crash);
 	crash.stop = true;
-	for (unsigned i = 0; i < scripts && !crash.bad; i++)
-		crash_script(&crash, seed + i, STEPS, i % 3 == 2);
+	for (unsigned i = 0; i < scripts && !crash.bad; i++) {
+		bool big = rule == FAULT_I3_NO_PREFLUSH || i % 3 == 2;
+
+		crash_script(&crash, seed + i, STEPS, big ? CRASH_BIG : CRASH_DENSE);
+	}
 	printf("%-32s %" PRIu64 " images: %s\n", rule_names[rule], crash.counts.distinct,
 		crash.bad ? crash.first : "nothing found");
 	fflush(stdout);

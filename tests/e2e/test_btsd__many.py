@@ -85,6 +85,28 @@ class Many(unittest.TestCase):
                 # Stalled, each of the ten rounds lasts until a timeout.
                 self.assertLess(took, 9, "%d connections" % count)
 
+    def test_too_many_connections(self):
+        with harness.Dir() as d:
+            command = 'ulimit -n 600; exec "$0" "$@"'
+            argv = ["sh", "-c", command, harness.binary("btsd"), "primary", "--data", d.file("x"), "--listen", "127.0.0.1:0",
+                    "--admin-listen", "127.0.0.1:0"]
+            with harness.Server(argv, d.file("log")) as p:
+                conns = [socket.create_connection(("127.0.0.1", p.port)) for _ in range(400)]
+                got = conns[-1].recv(4096)
+                self.assertTrue(got.startswith(b"HTTP/1.1 503 "), got)
+                self.assertEqual(json.loads(got.split(b"\r\n\r\n")[1])["code"], "too-many-connections")
+                self.assertEqual(conns[-1].recv(1), b"")
+                conns[0].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                self.assertTrue(conns[0].recv(4096).startswith(b"HTTP/1.1 200 "))
+                # The admin listener answers all the same.
+                admin = int(p.wait_log(r"admin=127\.0\.0\.1:(\d+)").group(1))
+                with harness.Client(admin) as c:
+                    self.assertIn(b"btsd_connections_refused_total 56\n", c.request("GET", "/metrics").body)
+                for s in conns:
+                    s.close()
+                harness.await_true(lambda: p.raw(b"GET /livez HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+                                   or p.raw(b"GET /livez HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200"), what="room again")
+
     def test_restart_keeps_data(self):
         with harness.Dir() as d:
             value = {str(i): os.urandom(i * 37) for i in range(100)}
@@ -147,6 +169,7 @@ class Many(unittest.TestCase):
                     for _ in range(200):
                         socket.create_connection(("127.0.0.1", p.port), timeout=1).close()
                         time.sleep(0.01)
+                time.sleep(0.5)  # longer than idle connections are given
                 s.sendall(b"def")
                 got = s.recv(4096)
                 self.assertTrue(got.startswith(b"HTTP/1.1 201"), got)

@@ -18,7 +18,8 @@ static struct bts_slice model_name(struct model *m)
 	return (struct bts_slice){names[which], sizes[which]};
 }
 
-/* Few enough that they meet again, with long common prefixes, as long as a key may be, and some of zeros and 0xff. */
+/* Few enough that they meet again, with long common prefixes, as long as a key may be, and some of zeros and
+ * 0xff. */
 static struct bts_slice model_key(struct model *m, uint8_t key[BTS_KEY_MAX])
 {
 	static const size_t prefixes[] = {0, 0, 0, 0, 0, 3, 17, 200, 1016};
@@ -74,7 +75,8 @@ static void model_log(struct model_ops *ops, enum model_kind kind, const struct 
 			ops->ops[i].name.data = ops->ops[i].name_bytes;
 	}
 	op = &ops->ops[ops->count++];
-	*op = (struct model_op){.kind = kind, .identity = bucket->identity, .name = {NULL, bucket->name.size}};
+	*op = (struct model_op){
+		.kind = kind, .identity = bucket->identity, .name = {NULL, bucket->name.size}};
 	memcpy(op->name_bytes, bucket->name.data, bucket->name.size);
 	op->name.data = op->name_bytes;
 	op->entry = oracle_entry_new(key, value, 0);
@@ -132,23 +134,33 @@ static void model_close_cursors(struct model_txn *t, struct bts_slice name)
 	}
 }
 
+static void model_drop(struct model_txn *t, struct bts_slice name)
+{
+	struct oracle_bucket *bucket = oracle_bucket(&t->view, name);
+	enum bts_err err;
+
+	model_close_cursors(t, name);
+	err = bts_bucket_drop(t->txn, name, NULL);
+	assert_int_equal(err, bucket ? BTS_OK : BTS_NOT_FOUND);
+	if (err)
+		return;
+	model_log(&t->ops, MODEL_DROP, bucket, (struct bts_slice){0}, (struct bts_slice){0});
+	oracle_drop(&t->view, name);
+}
+
 static void model_step_bucket(struct model *m, struct model_txn *t)
 {
 	struct bts_slice name = model_name(m), meta = {model_bytes, rng_below(&m->rng, 4) * 85};
 	struct oracle_bucket *bucket = oracle_bucket(&t->view, name);
 	struct bts_bucket *handle;
 	struct bts_error error;
-	enum bts_err err;
 
 	m->buckets++;
 	if (rng_one_in(&m->rng, 4)) {
-		model_close_cursors(t, name);
-		err = bts_bucket_drop(t->txn, name, &error);
-		assert_int_equal(err, bucket ? BTS_OK : BTS_NOT_FOUND);
-		if (err)
-			return;
-		model_log(&t->ops, MODEL_DROP, bucket, (struct bts_slice){0}, (struct bts_slice){0});
-		oracle_drop(&t->view, name);
+		model_drop(t, name);
+		while (rng_one_in(&m->rng, 20) && t->view.count > 0) /* none left: the catalog is empty too */
+			for (size_t n = t->view.count; n > 0; n--)
+				model_drop(t, t->view.buckets[0]->name);
 		return;
 	}
 	assert_int_equal(bts_bucket(t->txn, name, BTS_CREATE, &handle, &error), BTS_OK);
@@ -168,7 +180,8 @@ static void model_step_bucket(struct model *m, struct model_txn *t)
 	model_log(&t->ops, MODEL_META, bucket, (struct bts_slice){0}, meta);
 }
 
-static void model_put(struct model *m, struct model_txn *t, struct oracle_bucket *bucket, struct bts_bucket *handle)
+static void model_put(
+	struct model *m, struct model_txn *t, struct oracle_bucket *bucket, struct bts_bucket *handle)
 {
 	uint8_t bytes[BTS_KEY_MAX];
 	struct bts_slice key = model_key(m, bytes), value = model_value(m);
@@ -188,7 +201,8 @@ static void model_put(struct model *m, struct model_txn *t, struct oracle_bucket
 	}
 }
 
-static void model_del(struct model *m, struct model_txn *t, struct oracle_bucket *bucket, struct bts_bucket *handle)
+static void model_del(
+	struct model *m, struct model_txn *t, struct oracle_bucket *bucket, struct bts_bucket *handle)
 {
 	uint8_t bytes[BTS_KEY_MAX];
 	struct bts_slice key = model_key(m, bytes);
@@ -209,8 +223,8 @@ static void model_del(struct model *m, struct model_txn *t, struct oracle_bucket
 	model_log(&t->ops, MODEL_DEL, bucket, key, (struct bts_slice){0});
 }
 
-static void model_get(struct model *m, struct model_txn *t, const struct oracle_bucket *bucket,
-	struct bts_bucket *handle)
+static void model_get(
+	struct model *m, struct model_txn *t, const struct oracle_bucket *bucket, struct bts_bucket *handle)
 {
 	uint8_t bytes[BTS_KEY_MAX];
 	struct bts_slice key = model_key(m, bytes), value;
@@ -258,14 +272,17 @@ static void model_cursor_step(struct model *m, struct model_cursor *c, const str
 		err = bts_cursor_seek(c->cursor, to, &key, &value);
 		memcpy(c->key, to.data, to.size);
 		c->key_size = to.size;
-		/* Not placed in a tree without nodes: then next and prev begin at an end, with the same outcome or none. */
+		/* Not placed in a tree without nodes: then next and prev begin at an end, with the same
+		 * outcome or none. */
 		c->placed = bucket->count > 0;
 	} else if (dice == 1 || (dice >= 3 && dice < 12 && !c->placed)) {
 		at = 0;
-		err = dice == 1 ? bts_cursor_first(c->cursor, &key, &value) : bts_cursor_next(c->cursor, &key, &value);
+		err = dice == 1 ? bts_cursor_first(c->cursor, &key, &value)
+				: bts_cursor_next(c->cursor, &key, &value);
 	} else if (dice == 2 || !c->placed) {
 		at = last;
-		err = dice == 2 ? bts_cursor_last(c->cursor, &key, &value) : bts_cursor_prev(c->cursor, &key, &value);
+		err = dice == 2 ? bts_cursor_last(c->cursor, &key, &value)
+				: bts_cursor_prev(c->cursor, &key, &value);
 	} else if (dice < 12) {
 		at = oracle_at(bucket, place, &exact);
 		at += exact;
@@ -276,7 +293,8 @@ static void model_cursor_step(struct model *m, struct model_cursor *c, const str
 	}
 	model_cursor_expect(m, c, err, at < bucket->count ? bucket->entries[at] : NULL, key, value);
 	if (bucket->count == 0) /* where it stands in nothing is not promised */
-		model_cursor_expect(m, c, bts_cursor_first(c->cursor, &key, &value), NULL, key, value), c->placed = false;
+		model_cursor_expect(m, c, bts_cursor_first(c->cursor, &key, &value), NULL, key, value),
+			c->placed = false;
 }
 
 static void model_step_cursor(struct model *m, struct model_txn *t)
@@ -308,9 +326,9 @@ static void model_step_cursor(struct model *m, struct model_txn *t)
 static void model_step_list(struct model *m, struct model_txn *t)
 {
 	struct bts_slice after = rng_one_in(&m->rng, 3) ? (struct bts_slice){0} : model_name(m);
-	const struct oracle_bucket *bucket = after.size ? oracle_bucket_after(&t->view, after) :
-		t->view.count				? t->view.buckets[0] :
-							  NULL;
+	const struct oracle_bucket *bucket = after.size	     ? oracle_bucket_after(&t->view, after)
+					     : t->view.count ? t->view.buckets[0]
+							     : NULL;
 	struct bts_bucket_info info;
 	enum bts_err err = bts_bucket_next(t->txn, after, &info);
 
@@ -356,8 +374,10 @@ void model_step(struct model *m, struct model_txn *t)
 		model_del(m, t, bucket, handle);
 }
 
-/* Did somebody else touch what op touches since the snapshot?  *may: it could be told from its neighbours only. */
-static bool model_clash(const struct model *m, const struct model_txn *t, const struct model_op *op, bool *may)
+/* Did somebody else touch what op touches since the snapshot?  *may: it could be told from its neighbours
+ * only. */
+static bool model_clash(
+	const struct model *m, const struct model_txn *t, const struct model_op *op, bool *may)
 {
 	const struct oracle_bucket *bucket = oracle_bucket(&m->now, op->name);
 	bool absent;

@@ -1,6 +1,6 @@
 /*
- * A transaction of the engine beside its oracle: every operation is done to both and compared, and at commit the
- * oracle tells which conflicts there must be and which there may be.
+ * A transaction of the engine beside its oracle: every operation is done to both and compared, and at commit
+ * the oracle tells which conflicts there must be and which there may be.
  */
 #ifndef MODEL_TXN_H
 #define MODEL_TXN_H
@@ -56,7 +56,8 @@ struct model {
 };
 
 void model_begin(struct model *, struct model_txn *, unsigned flags);
-void model_adopt(struct model *, struct model_txn *, struct bts_txn *, const struct oracle *view); /* of a group */
+void model_adopt(
+	struct model *, struct model_txn *, struct bts_txn *, const struct oracle *view); /* of a group */
 /* One random operation. */
 void model_step(struct model *, struct model_txn *);
 /* Commit, or refresh and abandon after a conflict. */

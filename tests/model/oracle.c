@@ -198,8 +198,8 @@ bool oracle_del(struct oracle_bucket *bucket, struct bts_slice key)
 	return true;
 }
 
-static void oracle_same_entry(const struct oracle_entry *entry, struct bts_cursor *cursor, struct bts_slice key,
-	struct bts_slice value)
+static void oracle_same_entry(const struct oracle_entry *entry, struct bts_cursor *cursor,
+	struct bts_slice key, struct bts_slice value)
 {
 	assert_true(oracle_same(entry->key, key));
 	assert_true(oracle_same(entry->value, value));

@@ -1,8 +1,8 @@
 /*
  * The naive oracle of the model tests: a database as sorted arrays, copied whole.
  *
- * Entries are immutable and counted, so that a copy of a state costs one pointer an entry and every open snapshot of
- * the engine can have one.
+ * Entries are immutable and counted, so that a copy of a state costs one pointer an entry and every open
+ * snapshot of the engine can have one.
  */
 #ifndef MODEL_ORACLE_H
 #define MODEL_ORACLE_H
@@ -41,7 +41,8 @@ void oracle_fini(struct oracle *);
 /* NULL: there is none. */
 struct oracle_bucket *oracle_bucket(const struct oracle *, struct bts_slice name);
 struct oracle_bucket *oracle_bucket_after(const struct oracle *, struct bts_slice name);
-struct oracle_bucket *oracle_create(struct oracle *, struct bts_slice name, bts_txid version, uint64_t identity);
+struct oracle_bucket *oracle_create(
+	struct oracle *, struct bts_slice name, bts_txid version, uint64_t identity);
 void oracle_drop(struct oracle *, struct bts_slice name);
 
 /* The first entry with key >= key. */

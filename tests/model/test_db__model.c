@@ -12,7 +12,10 @@
 
 #define WRITERS 3
 #define PINS 5
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer)
 #define OPERATIONS 200000
 #else
 #define OPERATIONS 2000000
@@ -127,7 +130,8 @@ static void bed_step_writer(struct bed *bed)
 	struct model_txn *t = &bed->writers[rng_below(&bed->m.rng, WRITERS)];
 
 	if (!t->txn)
-		model_begin(&bed->m, t, rng_one_in(&bed->m.rng, 8) ? BTS_WRITE | BTS_CONFLICT_DATABASE : BTS_WRITE);
+		model_begin(&bed->m, t,
+			rng_one_in(&bed->m.rng, 8) ? BTS_WRITE | BTS_CONFLICT_DATABASE : BTS_WRITE);
 	for (uint64_t n = rng_below(&bed->m.rng, 25); n > 0; n--)
 		model_step(&bed->m, t);
 	if (rng_one_in(&bed->m.rng, 10))

@@ -8,7 +8,7 @@
  * many as are free.
  *
  * The file is changed in one bit of the byte, drawn by the seed.  Of bytes outside slots and pages every 16th
- * is taken; a paranoid build takes every 37th of all.
+ * is taken; a paranoid build takes every 149th of all.
  */
 #include "cmocka.h"
 #include "env_mem.h"
@@ -24,7 +24,7 @@
 #define LARGE_KEYS 3
 #define KEYS (SMALL_KEYS + LARGE_KEYS)
 #ifdef BTS_PARANOID
-#define STRIDE 37u
+#define STRIDE 149u
 #else
 #define STRIDE 1u
 #endif

@@ -1,6 +1,6 @@
 /*
- * The tree against a sorted array: random puts, deletes, overwrites and cursor steps, transactions kept and rolled
- * back, commits; everything compared after each batch, on private and on clean pages.
+ * The tree against a sorted array: random puts, deletes, overwrites and cursor steps, transactions kept and
+ * rolled back, commits; everything compared after each batch, on private and on clean pages.
  */
 #include "base/ensure.h"
 #include "cmocka.h"
@@ -62,7 +62,7 @@ static int compare(struct bts_slice a, struct bts_slice b)
 
 static struct bts_slice entry_key(const struct entry *entry)
 {
-	return (struct bts_slice){ entry->key, entry->key_size };
+	return (struct bts_slice){entry->key, entry->key_size};
 }
 
 /* Index of the first entry >= key. */
@@ -112,7 +112,8 @@ static void oracle_del(struct oracle *oracle, size_t at)
 	oracle->bytes -= oracle->entries[at]->key_size + (uint64_t)oracle->entries[at]->value_size;
 	free(oracle->entries[at]);
 	oracle->count--;
-	memmove(&oracle->entries[at], &oracle->entries[at + 1], (oracle->count - at) * sizeof(oracle->entries[0]));
+	memmove(&oracle->entries[at], &oracle->entries[at + 1],
+		(oracle->count - at) * sizeof(oracle->entries[0]));
 }
 
 static void oracle_clear(struct oracle *oracle)
@@ -125,7 +126,7 @@ static void oracle_clear(struct oracle *oracle)
 
 static struct oracle oracle_copy(const struct oracle *from)
 {
-	struct oracle copy = { .count = from->count, .bytes = from->bytes };
+	struct oracle copy = {.count = from->count, .bytes = from->bytes};
 
 	copy.entries = calloc(ENTRIES_MAX, sizeof(*copy.entries));
 	ENSURE(copy.entries);
@@ -171,13 +172,13 @@ static struct bts_slice random_key(struct run *r, uint8_t *key)
 		if (rng_one_in(&r->rng, 300))
 			r->counter = rng_next(&r->rng);
 		bytes_put_be64(key, r->counter++);
-		return (struct bts_slice){ key, 8 };
+		return (struct bts_slice){key, 8};
 	}
 	memset(key, 'p', shared);
 	rng_fill(&r->rng, key + shared, size - shared);
 	for (size_t i = shared; i < size; i++)
 		key[i] = (uint8_t)(rng_one_in(&r->rng, 8) ? 0 : key[i] & 31);
-	return (struct bts_slice){ key, size };
+	return (struct bts_slice){key, size};
 }
 
 static struct bts_slice some_key(struct run *r, uint8_t *key)
@@ -187,7 +188,8 @@ static struct bts_slice some_key(struct run *r, uint8_t *key)
 	return random_key(r, key);
 }
 
-static void verify_cell(struct run *r, struct tree_ctx *ctx, const struct node_cell *cell, const struct entry *entry)
+static void verify_cell(
+	struct run *r, struct tree_ctx *ctx, const struct node_cell *cell, const struct entry *entry)
 {
 	struct bts_slice value;
 
@@ -224,7 +226,8 @@ static void do_put(struct run *r)
 		return;
 	fill_value(r->scratch, size, value_seed);
 	assert_int_equal(
-		tree_put(&r->bed->ctx, &r->bed->tree, key, (struct bts_slice){ r->scratch, size }, version), BTS_OK);
+		tree_put(&r->bed->ctx, &r->bed->tree, key, (struct bts_slice){r->scratch, size}, version),
+		BTS_OK);
 	oracle_put(&r->oracle, key, size, value_seed, version);
 }
 
@@ -269,7 +272,7 @@ static void verify_deleted(struct run *r, struct tree_ctx *ctx)
 	size_t count = r->deletes < DELETED_MAX ? r->deletes : DELETED_MAX;
 
 	for (size_t i = 0; i < count; i++) {
-		struct bts_slice key = { r->deleted[i].key, r->deleted[i].size };
+		struct bts_slice key = {r->deleted[i].key, r->deleted[i].size};
 		struct tree_hit hit;
 
 		if (tree_get(ctx, &r->bed->tree, key, &hit) == BTS_NOT_FOUND)
@@ -287,7 +290,7 @@ static void place_at(struct place *place, struct bts_slice key)
 /* What a step must give: index in the oracle, or its count for none. */
 static size_t expected_step(const struct run *r, const struct place *place, bool forward)
 {
-	struct bts_slice key = { place->key, place->size };
+	struct bts_slice key = {place->key, place->size};
 	bool exact;
 	size_t at;
 
@@ -323,7 +326,8 @@ static void do_cursor(struct run *r, struct tree_ctx *ctx, struct place *place)
 	case 2:
 		key = some_key(r, memory);
 		at = oracle_find(&r->oracle, key, &exact);
-		if (r->bed->tree.depth)
+		place->placed = false;
+		if (r->bed->tree.depth) /* even when nothing is found: then behind the last entry */
 			place_at(place, key);
 		err = tree_cursor_seek(cursor, key, &cell);
 		break;
@@ -436,7 +440,7 @@ static void nested(struct run *r, unsigned steps, unsigned puts)
 static void read_clean(struct run *r)
 {
 	struct tree_ctx reader = tree_bed_reader(r->bed);
-	struct place place = { .placed = false };
+	struct place place = {.placed = false};
 	uint8_t memory[BTS_KEY_MAX];
 
 	verify(r, &reader);
@@ -481,6 +485,7 @@ static void run(uint32_t page_size, enum style style, unsigned large, unsigned r
 			read_clean(r);
 		}
 	}
+	do_put(r);
 	while (r->oracle.count)
 		do_del_key(r, entry_key(r->oracle.entries[rng_below(&r->rng, r->oracle.count)]));
 	verify(r, &r->bed->ctx);

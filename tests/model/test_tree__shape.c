@@ -1,6 +1,6 @@
 /*
- * The tree case by case: how full runs leave their pages, values that lie in the page they are put into, memory that
- * runs out at every allocation, and each finding of tree_check.
+ * The tree case by case: how full runs leave their pages, values that lie in the page they are put into,
+ * memory that runs out at every allocation, and each finding of tree_check.
  */
 #include "base/ensure.h"
 #include "cmocka.h"
@@ -13,12 +13,12 @@ static struct rng rng;
 static struct bts_slice number(uint8_t *key, uint64_t value)
 {
 	bytes_put_be64(key, value);
-	return (struct bts_slice){ key, 8 };
+	return (struct bts_slice){key, 8};
 }
 
 static struct bts_slice text(const char *string)
 {
-	return (struct bts_slice){ string, strlen(string) };
+	return (struct bts_slice){string, strlen(string)};
 }
 
 static void put(struct tree_bed *bed, struct bts_slice key, struct bts_slice value)
@@ -29,7 +29,7 @@ static void put(struct tree_bed *bed, struct bts_slice key, struct bts_slice val
 static struct bts_slice get(struct tree_bed *bed, struct bts_slice key)
 {
 	struct tree_hit hit;
-	struct bts_slice value = { NULL, 0 };
+	struct bts_slice value = {NULL, 0};
 
 	assert_int_equal(tree_get(&bed->ctx, &bed->tree, key, &hit), BTS_OK);
 	assert_int_equal(tree_value(&bed->ctx, &hit.cell, &value), BTS_OK);
@@ -39,7 +39,8 @@ static struct bts_slice get(struct tree_bed *bed, struct bts_slice key)
 /* Per cent of the leaves' and branches' room that entries of `size` bytes fill. */
 static unsigned fill(const struct tree_bed *bed, unsigned size)
 {
-	return (unsigned)(bed->tree.entries * size * 100 / (bed->tree.pages * node_capacity(bed->pager.page_size)));
+	return (unsigned)(bed->tree.entries * size * 100 /
+			  (bed->tree.pages * node_capacity(bed->pager.page_size)));
 }
 
 enum order { UP, DOWN, MIDDLE, RANDOM };
@@ -47,7 +48,7 @@ enum order { UP, DOWN, MIDDLE, RANDOM };
 static unsigned fill_after(enum order order)
 {
 	struct tree_bed *bed = tree_bed_new(4096);
-	uint8_t key[8], value[16] = { 0 };
+	uint8_t key[8], value[16] = {0};
 	unsigned percent;
 
 	for (uint64_t i = 0; i < 20000; i++) {
@@ -55,7 +56,7 @@ static unsigned fill_after(enum order order)
 
 		if (order == MIDDLE) /* one run inside random keys */
 			at = i < 2000 ? rng_next(&rng) : (UINT64_C(1) << 63) + i;
-		put(bed, number(key, at), (struct bts_slice){ value, sizeof(value) });
+		put(bed, number(key, at), (struct bts_slice){value, sizeof(value)});
 	}
 	tree_bed_check(bed, &bed->ctx, true);
 	percent = fill(bed, 8 + 8 + 8 + 16);
@@ -76,7 +77,7 @@ static void test_fill(void **state)
 static void test_aliases(void **state)
 {
 	struct tree_bed *bed = tree_bed_new(4096);
-	static uint8_t big[100000], small[900];
+	static uint8_t big[100000], small[900], other[900];
 	struct bts_slice value;
 	struct tree_cursor cursor;
 	struct node_cell cell;
@@ -85,24 +86,30 @@ static void test_aliases(void **state)
 	(void)state;
 	rng_fill(&rng, big, sizeof(big));
 	rng_fill(&rng, small, sizeof(small));
-	put(bed, text("a"), (struct bts_slice){ small, sizeof(small) });
-	for (int i = 0; i < 40; i++) { /* compactions and splits between */
-		snprintf(name, sizeof(name), "a%02d", i * 7 % 40);
-		put(bed, text(name), get(bed, text("a")));
+	rng_fill(&rng, other, sizeof(other));
+	put(bed, text("a"), (struct bts_slice){other, sizeof(other)});
+	put(bed, text("az"), (struct bts_slice){small, sizeof(small)});
+	for (int i = 0; i < 60; i++) { /* splits that move the source, and compactions */
+		snprintf(name, sizeof(name), "a%02d", i * 7 % 60);
+		put(bed, text(name), get(bed, text(i % 2 ? "a" : "az")));
+		value = get(bed, text(name));
+		assert_memory_equal(value.data, i % 2 ? other : small, sizeof(small));
+		put(bed, text(name), (struct bts_slice){small, i % 3});
+		put(bed, text(name), get(bed, text(i % 2 ? "az" : "a")));
 	}
-	for (int i = 0; i < 40; i++) {
-		snprintf(name, sizeof(name), "a%02d", i);
+	for (int i = 0; i < 60; i++) {
+		snprintf(name, sizeof(name), "a%02d", i * 7 % 60);
 		value = get(bed, text(name));
 		assert_int_equal(value.size, sizeof(small));
-		assert_memory_equal(value.data, small, sizeof(small));
+		assert_memory_equal(value.data, i % 2 ? small : other, sizeof(small));
 	}
-	put(bed, text("b"), (struct bts_slice){ big, sizeof(big) });
+	put(bed, text("b"), (struct bts_slice){big, sizeof(big)});
 	value = get(bed, text("b"));
-	put(bed, text("b"), (struct bts_slice){ (const uint8_t *)value.data + 500, 400 });
+	put(bed, text("b"), (struct bts_slice){(const uint8_t *)value.data + 500, 400});
 	assert_memory_equal(get(bed, text("b")).data, big + 500, 400);
-	put(bed, text("b"), (struct bts_slice){ big, sizeof(big) });
+	put(bed, text("b"), (struct bts_slice){big, sizeof(big)});
 	value = get(bed, text("b"));
-	put(bed, text("b"), (struct bts_slice){ (const uint8_t *)value.data + 5, 90000 });
+	put(bed, text("b"), (struct bts_slice){(const uint8_t *)value.data + 5, 90000});
 	assert_memory_equal(get(bed, text("b")).data, big + 5, 90000);
 	tree_cursor_init(&cursor, &bed->ctx, &bed->tree);
 	while (tree_cursor_first(&cursor, &cell) == BTS_OK)
@@ -112,12 +119,33 @@ static void test_aliases(void **state)
 	tree_bed_free(bed);
 }
 
+/* The same where the put divides the leaf, and the source goes to the other half. */
+static void test_alias_split(void **state)
+{
+	struct tree_bed *bed = tree_bed_new(4096);
+	static const char *const names[] = {"y", "d", "c", "b"};
+	static uint8_t filler[900], source[900];
+
+	(void)state;
+	rng_fill(&rng, filler, sizeof(filler));
+	rng_fill(&rng, source, sizeof(source));
+	put(bed, text("z"), (struct bts_slice){source, sizeof(source)});
+	for (int i = 0; i < 4; i++)
+		put(bed, text(names[i]), (struct bts_slice){filler, i ? 600 : 900});
+	assert_int_equal(bed->tree.pages, 1);
+	put(bed, text("bb"), get(bed, text("z")));
+	assert_int_equal(bed->tree.pages, 3);
+	assert_memory_equal(get(bed, text("bb")).data, source, sizeof(source));
+	assert_memory_equal(get(bed, text("z")).data, source, sizeof(source));
+	tree_bed_free(bed);
+}
+
 /* A tree whose branches hold few and long separators, so that one put can split several levels. */
 static struct bts_slice long_key(uint8_t *key, uint64_t value)
 {
 	memset(key, 'x', BTS_KEY_MAX);
 	bytes_put_be64(key + BTS_KEY_MAX - 8, value);
-	return (struct bts_slice){ key, BTS_KEY_MAX };
+	return (struct bts_slice){key, BTS_KEY_MAX};
 }
 
 static uint64_t digest(struct tree_bed *bed)
@@ -139,15 +167,18 @@ static uint64_t digest(struct tree_bed *bed)
 	return sum;
 }
 
-/* Fail the first, second, ... allocation of a change until none is left to fail; nothing may change before. */
-static void change_without_memory(struct tree_bed *bed, bool deletion, struct bts_slice key, struct bts_slice value)
+/* Fail the first, second, ... allocation of a change until none is left to fail; nothing may change before.
+ */
+static void change_without_memory(
+	struct tree_bed *bed, bool deletion, struct bts_slice key, struct bts_slice value)
 {
 	uint64_t before = digest(bed);
 	enum bts_err err;
 
 	for (uint64_t nth = 1;; nth++) {
 		bed->fail_in = nth;
-		err = deletion ? tree_del(&bed->ctx, &bed->tree, key) : tree_put(&bed->ctx, &bed->tree, key, value, 0);
+		err = deletion ? tree_del(&bed->ctx, &bed->tree, key)
+			       : tree_put(&bed->ctx, &bed->tree, key, value, 0);
 		if (bed->fail_in)
 			break;
 		assert_int_equal(err, BTS_MEMORY);
@@ -169,16 +200,16 @@ static void test_memory(void **state)
 		uint64_t at = i * 37 % 150;
 
 		change_without_memory(bed, false, long_key(key, at),
-			(struct bts_slice){ value, rng_below(&rng, i % 5 ? 500 : sizeof(value)) });
+			(struct bts_slice){value, rng_below(&rng, i % 5 ? 500 : sizeof(value))});
 		if (i % 40 == 39)
 			tree_bed_commit(bed);
 	}
 	for (uint64_t i = 0; i < 50; i++)
 		change_without_memory(bed, false, long_key(key, i),
-			(struct bts_slice){ value, rng_below(&rng, i % 3 ? 500 : sizeof(value)) });
+			(struct bts_slice){value, rng_below(&rng, i % 3 ? 500 : sizeof(value))});
 	tree_bed_commit(bed);
 	for (uint64_t i = 0; i < 150; i++)
-		change_without_memory(bed, true, long_key(key, i * 61 % 150), (struct bts_slice){ NULL, 0 });
+		change_without_memory(bed, true, long_key(key, i * 61 % 150), (struct bts_slice){NULL, 0});
 	assert_int_equal(bed->tree.entries, 0);
 	tree_bed_commit(bed);
 	tree_bed_free(bed);
@@ -196,7 +227,7 @@ static void remember(void *arg, bts_pgno page, const char *finding)
 
 static void expect(struct tree_bed *bed, const char *finding)
 {
-	struct tree_check check = { .report = remember, .extents = true };
+	struct tree_check check = {.report = remember, .extents = true};
 
 	found[0] = 0;
 	assert_int_equal(tree_check(&bed->ctx, &bed->tree, &check), finding ? BTS_CORRUPT : BTS_OK);
@@ -213,12 +244,12 @@ static uint8_t *private_page(struct tree_bed *bed, const struct page_ptr *ptr)
 static void test_findings(void **state)
 {
 	struct tree_bed *bed = tree_bed_new(4096);
-	uint8_t key[8], value[400] = { 0 }, saved[4096], *root, *leaf;
+	uint8_t key[8], value[400] = {0}, saved[4096], *root, *leaf;
 	struct page_ptr child, other;
 
 	(void)state;
 	for (uint64_t i = 0; i < 30; i++)
-		put(bed, number(key, i), (struct bts_slice){ value, sizeof(value) });
+		put(bed, number(key, i), (struct bts_slice){value, sizeof(value)});
 	assert_int_equal(bed->tree.depth, 2);
 	root = private_page(bed, &bed->tree.root);
 	child = node_child(root, 1);
@@ -279,6 +310,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fill),
 		cmocka_unit_test(test_aliases),
+		cmocka_unit_test(test_alias_split),
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_findings),
 	};

@@ -46,7 +46,8 @@ struct tree_bed *tree_bed_new(uint32_t page_size)
 	bed->live = calloc(1, TREE_BED_PAGES);
 	ENSURE(bed->live);
 	bed->tree.id = 77;
-	bed->ctx = (struct tree_ctx){ .pager = &bed->pager, .limit = 16, .newest = 100, .stamp = 101, .error = &bed->error };
+	bed->ctx = (struct tree_ctx){
+		.pager = &bed->pager, .limit = 16, .newest = 100, .stamp = 101, .error = &bed->error};
 	bed_begin(bed);
 	return bed;
 }
@@ -66,7 +67,8 @@ void tree_bed_free(struct tree_bed *bed)
 void tree_bed_forget(struct tree_bed *bed)
 {
 	struct pager fresh;
-	enum bts_err err = pager_init(&fresh, bed->pager.env, bed->file, bed->pager.page_size, BED_BYTES, &bed->error);
+	enum bts_err err =
+		pager_init(&fresh, bed->pager.env, bed->file, bed->pager.page_size, BED_BYTES, &bed->error);
 
 	ENSURE(err == BTS_OK);
 	pager_fini(&bed->pager);
@@ -93,7 +95,7 @@ static bts_pgno bed_place(struct tree_bed *bed, uint64_t pages)
 
 static void bed_write(struct tree_bed *bed, bts_pgno pgno, const void *data, size_t size)
 {
-	struct iovec iov = { (void *)(uintptr_t)data, size };
+	struct iovec iov = {(void *)(uintptr_t)data, size};
 
 	ENSURE(bed->pager.env->ops->file_pwritev(bed->file, &iov, 1, pgno << bed->pager.page_shift) == 0);
 }
@@ -101,8 +103,9 @@ static void bed_write(struct tree_bed *bed, bts_pgno pgno, const void *data, siz
 static struct page_ptr bed_seal_value(struct tree_bed *bed, const struct page_ptr *ptr, uint64_t size)
 {
 	uint32_t page_size = bed->pager.page_size;
-	uint64_t headers = layout_extent_header_pages(size, page_size), pages = layout_extent_pages(size, page_size);
-	struct page_ptr clean = { bed_place(bed, pages), bed->ctx.stamp, 0 };
+	uint64_t headers = layout_extent_header_pages(size, page_size),
+		 pages = layout_extent_pages(size, page_size);
+	struct page_ptr clean = {bed_place(bed, pages), bed->ctx.stamp, 0};
 	uint8_t *image = calloc(pages, page_size), *payload = image + headers * page_size;
 	struct bts_slice value;
 
@@ -128,7 +131,7 @@ static struct page_ptr bed_seal_value(struct tree_bed *bed, const struct page_pt
 static struct page_ptr bed_seal(struct tree_bed *bed, struct page_ptr ptr)
 {
 	uint32_t page_size = bed->pager.page_size;
-	struct page_ptr clean = { 0, bed->ctx.stamp, 0 };
+	struct page_ptr clean = {0, bed->ctx.stamp, 0};
 	uint8_t *image;
 
 	if (!layout_is_dirty(&ptr))
@@ -139,7 +142,7 @@ static struct page_ptr bed_seal(struct tree_bed *bed, struct page_ptr ptr)
 	node_tidy(image, page_size);
 	for (unsigned i = 0; i < layout_count(image); i++) {
 		bool leaf = layout_level(image) == 0;
-		struct node_cell cell = { .extent = false };
+		struct node_cell cell = {.extent = false};
 		struct page_ptr below;
 
 		if (leaf)
@@ -181,7 +184,7 @@ static void bed_visit_live(void *arg, const struct page_ptr *ptr, uint64_t pages
 
 void tree_bed_check(struct tree_bed *bed, struct tree_ctx *ctx, bool extents)
 {
-	struct tree_check check = { .report = bed_report, .extents = extents };
+	struct tree_check check = {.report = bed_report, .extents = extents};
 
 	assert_int_equal(tree_check(ctx, &bed->tree, &check), BTS_OK);
 }
@@ -209,8 +212,8 @@ static void bed_visit_private(void *arg, const struct page_ptr *ptr, uint64_t pa
 
 void tree_bed_check_private(struct tree_bed *bed)
 {
-	struct bed_held held = { .bed = bed };
-	struct tree_check check = { .visit = bed_visit_private, .report = bed_report, .arg = &held };
+	struct bed_held held = {.bed = bed};
+	struct tree_check check = {.visit = bed_visit_private, .report = bed_report, .arg = &held};
 
 	assert_int_equal(tree_check(&bed->ctx, &bed->tree, &check), BTS_OK);
 	assert_int_equal(held.bytes, dirty_bytes(bed->ctx.dirty));
@@ -218,7 +221,8 @@ void tree_bed_check_private(struct tree_bed *bed)
 
 void tree_bed_commit(struct tree_bed *bed)
 {
-	struct tree_check check = { .visit = bed_visit_live, .report = bed_report, .arg = bed, .extents = true };
+	struct tree_check check = {
+		.visit = bed_visit_live, .report = bed_report, .arg = bed, .extents = true};
 	struct tree_ctx reader;
 	const struct dirty_freed *freed;
 	size_t count;
@@ -227,7 +231,8 @@ void tree_bed_commit(struct tree_bed *bed)
 	for (size_t i = 0; i < count; i++)
 		for (uint64_t j = 0; j < freed[i].pages; j++) {
 			if (bed->live[freed[i].ptr.pgno + j] != 1)
-				fail_msg("page %llu released twice", (unsigned long long)(freed[i].ptr.pgno + j));
+				fail_msg("page %llu released twice",
+					(unsigned long long)(freed[i].ptr.pgno + j));
 			bed->live[freed[i].ptr.pgno + j] = 0;
 		}
 	bed->tree.root = bed_seal(bed, bed->tree.root);

@@ -1,7 +1,7 @@
 /*
- * A bed for trees: a file in memory, a pager on it, private pages, and a commit that writes them behind the last
- * page.  No meta pages, no free space; it only makes clean pages as a commit would.  It keeps account of which pages
- * of the file are live, so that each must be released exactly once.
+ * A bed for trees: a file in memory, a pager on it, private pages, and a commit that writes them behind the
+ * last page.  No meta pages, no free space; it only makes clean pages as a commit would.  It keeps account of
+ * which pages of the file are live, so that each must be released exactly once.
  */
 #ifndef TREE_BED_H
 #define TREE_BED_H

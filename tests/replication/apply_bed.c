@@ -278,7 +278,11 @@ static void bed_assert_same_pages(struct bts *a, struct bts *b)
 	assert_int_equal(x->record.size, y->record.size);
 	assert_memory_equal(x->record.data, y->record.data, x->record.size);
 	for (size_t i = 0; i < x->count; i++) {
-		assert_memory_equal(&x->units[i].id, &y->units[i].id, sizeof(x->units[i].id));
+		assert_true(x->units[i].id.pgno == y->units[i].id.pgno);
+		assert_true(x->units[i].id.birth == y->units[i].id.birth);
+		assert_true(x->units[i].id.crc == y->units[i].id.crc);
+		assert_true(x->units[i].id.count == y->units[i].id.count);
+		assert_true(x->units[i].id.kind == y->units[i].id.kind);
 		assert_memory_equal(x->units[i].bytes, y->units[i].bytes, x->units[i].size);
 	}
 	bed_frame_free(x);

@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-#define ROUNDS 14u
+#define ROUNDS 10u
 #define SEEN (1u << 18)
 
 /* What the follower may be found as. */
@@ -124,16 +124,17 @@ static void hook(void *arg, struct env_mem *m, const struct env_mem_event *event
 	if (fault && strcmp(event->path, "apply.unit") == 0)
 		return;
 	/* Most writes are of free pages, and much alike. */
-	if (event->op == ENV_MEM_WRITE && judge->depth == 0 && event->size > 4096 &&
-		!rng_one_in(&judge->rng, 6))
+	if (event->op == ENV_MEM_WRITE && event->size > 4096 && !rng_one_in(&judge->rng, 12))
 		return;
-	for (unsigned way = 0; way < 4 - judge->depth; way++) {
+	if (judge->depth > 0 && !rng_one_in(&judge->rng, 12))
+		return;
+	for (unsigned way = 0; way < 3; way++) {
 		struct env_mem *image;
 
 		if (way == 0)
-			image = env_mem_clone(m);
-		else if (way == 1)
 			image = env_mem_crash(m, env_mem_choose_durable, NULL);
+		else if (rng_one_in(&judge->rng, 10))
+			image = env_mem_clone(m); /* the machine goes on */
 		else
 			image = env_mem_crash(m, choose, judge);
 		judge_image(judge, image);

@@ -159,6 +159,46 @@ static void a_wait_ends(void **state)
 	answers(request, "204", "BTS-Txid: ");
 }
 
+/* A long poll by follower x at that position, which ends at once. */
+static void ask_as_x(const struct bts_position *position, const char *status)
+{
+	char request[512], chain[40];
+	unsigned i;
+
+	for (i = 0; i < 16; i++)
+		snprintf(chain + 2 * i, 3, "%02x", position->chain[i]);
+	snprintf(request, sizeof(request),
+		"GET /v1/replication/frames?after=%llu&epoch=%u-%016llx&chain=%s&follower=x&wait=0s "
+		"HTTP/1.1\r\nHost: a\r\n\r\n",
+		(unsigned long long)position->txid, position->epoch,
+		(unsigned long long)position->epoch_random, chain);
+	answers(request, status, "BTS-Txid: ");
+}
+
+/* Acknowledgements only grow; one that does not is an alarm (R7). */
+static void acknowledgements(void **state)
+{
+	struct bts_position old, new;
+	struct bts_ack ack;
+
+	(void)state;
+	assert_int_equal(bts_ship_position(db, &old, NULL), BTS_OK);
+	replica_put(db, 0, 10, 1, 10);
+	assert_int_equal(bts_ship_position(db, &new, NULL), BTS_OK);
+	ask_as_x(&old, "200");
+	assert_int_equal(bts_ack_list(db, &ack, 1), 1);
+	assert_string_equal(ack.node, "x");
+	assert_true(ack.txid == old.txid);
+	ask_as_x(&new, "204");
+	assert_int_equal(bts_ack_list(db, &ack, 1), 1);
+	assert_true(ack.txid == new.txid);
+	assert_int_equal(ack.alarms, 0);
+	ask_as_x(&old, "200");
+	assert_int_equal(bts_ack_list(db, &ack, 1), 1);
+	assert_true(ack.txid == new.txid);
+	assert_int_equal(ack.alarms, 1);
+}
+
 static void refused_address(const char *address, const char *text)
 {
 	const struct serve_options options = {.db = db, .listen = address};
@@ -191,6 +231,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(strange_positions, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(ambiguous_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_wait_ends, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(acknowledgements, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(addresses, set_up, tear_down),
 	};
 

@@ -118,6 +118,12 @@ void env_mem_handles_free(struct env_mem *m)
 		env_mem_file_close(&((struct env_mem_handle *)m->handles)->file);
 }
 
+/* Nothing forks here. */
+static void env_mem_file_abandon(struct bts_file *file)
+{
+	(void)file;
+}
+
 static int env_mem_file_pread(struct bts_file *file, void *data, size_t size, uint64_t offset, size_t *got)
 {
 	struct env_mem_file *f = env_mem_handle(file)->content;
@@ -429,6 +435,7 @@ static int env_mem_fault(struct bts_env *env, const char *point)
 const struct bts_env_ops env_mem_ops = {
 	.file_open = env_mem_file_open,
 	.file_close = env_mem_file_close,
+	.file_abandon = env_mem_file_abandon,
 	.file_pread = env_mem_file_pread,
 	.file_pwritev = env_mem_file_pwritev,
 	.file_sync = env_mem_file_sync,

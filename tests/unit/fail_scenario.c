@@ -25,13 +25,13 @@ static struct bts_slice fail_value(size_t size, unsigned salt)
 }
 
 /* A call inside a scenario: an error ends it, unless it is lack of memory and shall be tried again. */
-#define FAIL_TRY(bed, call)                                                                                            \
-	do {                                                                                                           \
-		err = (call);                                                                                          \
-		if (err == BTS_MEMORY && (bed)->again)                                                                 \
-			err = (call);                                                                                  \
-		if (err)                                                                                               \
-			goto out;                                                                                      \
+#define FAIL_TRY(bed, call)                                                                                  \
+	do {                                                                                                 \
+		err = (call);                                                                                \
+		if (err == BTS_MEMORY && (bed)->again)                                                       \
+			err = (call);                                                                        \
+		if (err)                                                                                     \
+			goto out;                                                                            \
 	} while (0)
 
 static void fail_armed(struct fail_bed *bed)
@@ -73,7 +73,8 @@ static enum bts_err fail_del(struct bts_txn *txn, struct bts_bucket *bucket, uns
 	return bts_del(txn, bucket, fail_number(key, number));
 }
 
-static enum bts_err fail_bucket(struct fail_bed *bed, struct bts_txn *txn, const char *name, struct bts_bucket **bucket)
+static enum bts_err fail_bucket(
+	struct fail_bed *bed, struct bts_txn *txn, const char *name, struct bts_bucket **bucket)
 {
 	return bts_bucket(txn, fail_text(name), BTS_CREATE, bucket, &bed->error);
 }
@@ -345,7 +346,11 @@ static enum bts_err fail_reopen(struct fail_bed *bed)
 	fail_armed(bed);
 	FAIL_TRY(bed, fail_open(bed));
 	FAIL_TRY(bed, bts_stat(bed->db, &stat, &bed->error));
-	FAIL_TRY(bed, bts_check(bed->db, NULL, &bed->error));
+	err = bts_check(bed->db, NULL, &bed->error);
+	if (err == BTS_CORRUPT) /* a page that cannot be read is a finding too */
+		err = BTS_IO;
+	if (err)
+		goto out;
 	err = fail_puts(bed);
 	if (bed->db && err == BTS_OK) {
 		bts_close(bed->db);

@@ -1,9 +1,9 @@
 /*
  * What the failure tests fail: scenarios over a prepared database, each a few commits whose outcome is known.
  *
- * A scenario runs once unharmed, which records what the database holds after each commit; then again and again with
- * one call failing, and whatever happened, the database must hold what it held after the last acknowledged commit (or,
- * where the caller says so, after the one in flight).
+ * A scenario runs once unharmed, which records what the database holds after each commit; then again and
+ * again with one call failing, and whatever happened, the database must hold what it held after the last
+ * acknowledged commit (or, where the caller says so, after the one in flight).
  */
 #ifndef UNIT_FAIL_SCENARIO_H
 #define UNIT_FAIL_SCENARIO_H

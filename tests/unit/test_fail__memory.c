@@ -1,7 +1,8 @@
 /*
- * Every allocation fails in turn (T2): the call says BTS_MEMORY, nothing leaks, the database is right and usable.
+ * Every allocation fails in turn (T2): the call says BTS_MEMORY, nothing leaks, the database is right and
+ * usable.
  *
- * Argument: check every n-th allocation only (default: all, with address sanitizer every 5th of the longer scenarios).
+ * The first ones each, later ones sampled; with the argument 1, or more, every one, every second one, ...
  */
 #include "fail_scenario.h"
 
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 
 static struct env_mem *base;
-static uint64_t failures;
+static uint64_t failures, every;
 
 static void arm_once(struct fail_bed *bed, struct env_mem *mem)
 {
@@ -25,7 +26,8 @@ static void arm_sticky(struct fail_bed *bed, struct env_mem *mem)
 static void must_be_memory(const struct fail_bed *bed, enum bts_err err)
 {
 	if (err && err != BTS_MEMORY)
-		fail_msg("allocation %llu: %s: %s", (unsigned long long)bed->nth, bts_err_name(err), bed->error.text);
+		fail_msg("allocation %llu: %s: %s", (unsigned long long)bed->nth, bts_err_name(err),
+			bed->error.text);
 }
 
 /* It holds what was acknowledged, before and after reopening, and takes a commit. */
@@ -97,23 +99,23 @@ static void run_all(const struct fail_named *scenario, fail_arm *arm, bool again
 	struct fail_bed bed = {.arm = arm, .again = again};
 
 	fail_record(&bed, base, scenario->run);
-	for (bed.nth = 1; run_once(&bed, scenario->run); bed.nth += bed.nth < 40 ? 1 : step)
+	for (bed.nth = 1; run_once(&bed, scenario->run); bed.nth += every ? every : bed.nth < 16 ? 1 : step)
 		;
 }
 
 static void fails_once(void **state)
 {
-	run_all(*state, arm_once, false, 1);
+	run_all(*state, arm_once, false, 7);
 }
 
 static void fails_once_and_is_repeated(void **state)
 {
-	run_all(*state, arm_once, true, 3);
+	run_all(*state, arm_once, true, 13);
 }
 
 static void fails_from_then_on(void **state)
 {
-	run_all(*state, arm_sticky, false, 7);
+	run_all(*state, arm_sticky, false, 29);
 }
 
 static void creating(void **state)
@@ -146,22 +148,26 @@ static void creating(void **state)
 	}
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct CMUnitTest *tests = calloc(fail_scenario_count * 3 + 1, sizeof(*tests));
 	static char names[3][64][64];
-	static CMUnitTestFunction const runs[3] = {fails_once, fails_once_and_is_repeated, fails_from_then_on};
+	static CMUnitTestFunction const runs[3] = {
+		fails_once, fails_once_and_is_repeated, fails_from_then_on};
 	static const char *const how[3] = {"once", "once and is repeated", "from then on"};
 	size_t count = 0;
 	int result;
 
 	if (!tests)
 		return 1;
+	if (argc > 1)
+		every = strtoull(argv[1], NULL, 0);
 	base = fail_base();
 	tests[count++] = (struct CMUnitTest)cmocka_unit_test(creating);
 	for (unsigned k = 0; k < 3; k++)
 		for (unsigned i = 0; i < fail_scenario_count; i++) {
-			snprintf(names[k][i], sizeof(names[k][i]), "%s: fails %s", fail_scenarios[i].name, how[k]);
+			snprintf(names[k][i], sizeof(names[k][i]), "%s: fails %s", fail_scenarios[i].name,
+				how[k]);
 			tests[count++] = (struct CMUnitTest){
 				names[k][i], runs[k], NULL, NULL, (void *)(uintptr_t)&fail_scenarios[i]};
 		}

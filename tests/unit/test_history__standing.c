@@ -182,6 +182,36 @@ static void history_chain_covers(void **unused)
 	}
 }
 
+/* An old database keeps its newest positions, one in so many of the older ones, and answers no claim wrongly. */
+static void history_thins(void **unused)
+{
+	enum { COMMITS = 9000, DENSE = 200 };
+	struct bts_position *at = calloc(COMMITS + 1, sizeof(*at));
+	unsigned known = 0;
+	struct bed bed;
+
+	(void)unused;
+	assert_non_null(at);
+	bed_init(&bed);
+	for (bts_txid txid = 1; txid <= COMMITS; txid++) {
+		bed_commit(&bed, txid);
+		meta_position(&bed.record, &at[txid]);
+		if (txid % META_RECENT_MAX == 0)
+			assert_int_equal(history_thin(&bed.ctx, &bed.record, DENSE), BTS_OK);
+	}
+	assert_in_range(bed.record.history.entries, DENSE / 2, DENSE + 4 * META_RECENT_MAX + COMMITS / 1024 + 2);
+	for (bts_txid txid = 1; txid <= COMMITS; txid++) {
+		enum bts_standing standing = bed_ask(&bed, &at[txid]);
+
+		assert_true(standing == BTS_STANDING_KNOWN ||
+			    (standing == BTS_STANDING_BASE_UNKNOWN && txid + DENSE <= COMMITS));
+		known += standing == BTS_STANDING_KNOWN && txid + 2 * DENSE < COMMITS;
+	}
+	assert_in_range(known, COMMITS / 1024, COMMITS / 1024 + 1);
+	bed_fini(&bed);
+	free(at);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -189,6 +219,7 @@ int main(void)
 		cmocka_unit_test(history_gaps),
 		cmocka_unit_test(history_room),
 		cmocka_unit_test(history_chain_covers),
+		cmocka_unit_test(history_thins),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /*
- * Hostile pages: whatever the bytes, the check answers, and when it finds nothing wrong every accessor is safe
- * (run with the address sanitizer: the page ends where its memory ends) and changes keep the node sound.
+ * Hostile pages: whatever the bytes, the check answers, and when it finds nothing wrong every accessor is
+ * safe (run with the address sanitizer: the page ends where its memory ends) and changes keep the node sound.
  */
 #include "base/ensure.h"
 #include "cmocka.h"
@@ -21,15 +21,17 @@ static void make_valid(uint8_t *page, uint32_t page_size, unsigned level)
 	node_init(page, page_size, 7, level);
 	layout_set_birth(page, NEWEST);
 	for (unsigned i = 0; i < target; i++) {
-		struct page_ptr ptr = { 1 + rng_below(&rng, LIMIT / 2), rng_below(&rng, NEWEST), 9 };
-		struct node_cell cell = { .version = rng_below(&rng, NEWEST), .key = { key, 6 + rng_below(&rng, 4) } };
+		struct page_ptr ptr = {1 + rng_below(&rng, LIMIT / 2), rng_below(&rng, NEWEST), 9};
+		struct node_cell cell = {
+			.version = rng_below(&rng, NEWEST), .key = {key, 6 + rng_below(&rng, 4)}};
 		bool exact;
 		unsigned at;
 
 		rng_fill(&rng, key + 6, 4);
 		at = node_search(page, cell.key, &exact);
 		if (level && layout_count(page) == 0) {
-			assert_true(node_branch_insert(page, page_size, 0, (struct bts_slice){ NULL, 0 }, &ptr));
+			assert_true(
+				node_branch_insert(page, page_size, 0, (struct bts_slice){NULL, 0}, &ptr));
 			continue;
 		}
 		if (exact)
@@ -41,7 +43,7 @@ static void make_valid(uint8_t *page, uint32_t page_size, unsigned level)
 		cell.extent = rng_one_in(&rng, 4);
 		cell.size = page_size + rng_below(&rng, 100000);
 		cell.ptr = ptr;
-		cell.value = (struct bts_slice){ key, rng_below(&rng, 16) };
+		cell.value = (struct bts_slice){key, rng_below(&rng, 16)};
 		node_leaf_insert(page, page_size, at, &cell);
 	}
 	node_tidy(page, page_size);
@@ -53,7 +55,9 @@ static void mutate(uint8_t *page, uint32_t page_size)
 	unsigned slots = 48 + 8 * layout_count(page);
 
 	while (changes--) {
-		unsigned at = (unsigned)rng_below(&rng, rng_one_in(&rng, 2) ? slots : rng_one_in(&rng, 2) ? 48 : page_size);
+		unsigned at = (unsigned)rng_below(&rng, rng_one_in(&rng, 2)   ? slots
+							: rng_one_in(&rng, 2) ? 48
+									      : page_size);
 
 		switch (rng_below(&rng, 4)) {
 		case 0:
@@ -66,7 +70,8 @@ static void mutate(uint8_t *page, uint32_t page_size)
 			page[at] = (uint8_t)(page[at] + (rng_one_in(&rng, 2) ? 1 : -1));
 			break;
 		default:
-			bytes_put_u16(page + at % (page_size - 1), bytes_get_u16(page + rng_below(&rng, page_size - 1)));
+			bytes_put_u16(page + at % (page_size - 1),
+				bytes_get_u16(page + rng_below(&rng, page_size - 1)));
 			break;
 		}
 	}
@@ -84,7 +89,7 @@ static void read_all(const uint8_t *page, uint32_t page_size)
 {
 	unsigned count = layout_count(page);
 	uint8_t random[20];
-	struct bts_slice key = { random, 1 + rng_below(&rng, sizeof(random) - 1) };
+	struct bts_slice key = {random, 1 + rng_below(&rng, sizeof(random) - 1)};
 	uint64_t sum = 0;
 	bool exact;
 
@@ -118,7 +123,7 @@ static void change_all(uint8_t *page, uint32_t page_size)
 	assert_true(node_append(other, page, page_size, 0, layout_count(page)));
 	assert_null(node_check_private(other, page_size, LIMIT, NEWEST));
 	if (level == 0) {
-		struct node_cell cell = { .key = { "\x01", 1 }, .value = { "v", 1 } };
+		struct node_cell cell = {.key = {"\x01", 1}, .value = {"v", 1}};
 		bool exact;
 		unsigned at = node_search(page, cell.key, &exact);
 
@@ -156,7 +161,7 @@ static void judge(const uint8_t *image, uint32_t page_size)
 
 static void test_mutated(void **state)
 {
-	static const uint32_t sizes[] = { 4096, 4096, 4096, 16384, 65536 };
+	static const uint32_t sizes[] = {4096, 4096, 4096, 16384, 65536};
 	static uint8_t valid[BTS_PAGE_SIZE_MAX], page[BTS_PAGE_SIZE_MAX];
 
 	(void)state;
@@ -210,7 +215,7 @@ static void expect(uint8_t *page, const char *text)
 
 static void leaf_of_two(uint8_t *page)
 {
-	struct node_cell cell = { .key = { "aaaa", 4 }, .version = 3, .value = { "value", 5 } };
+	struct node_cell cell = {.key = {"aaaa", 4}, .version = 3, .value = {"value", 5}};
 
 	node_init(page, 4096, 7, 0);
 	layout_set_birth(page, NEWEST);
@@ -263,6 +268,9 @@ static void test_rules(void **state)
 	leaf_of_two(page);
 	page[2000] = 1;
 	expect(page, "unused bytes are not zero");
+	leaf_of_two(page);
+	bytes_put_u16(page + 56, (uint16_t)(second + 17));
+	assert_string_equal(node_check_private(page, 4096, LIMIT, NEWEST), "cells overlap");
 	leaf_of_two(page);
 	page[30] = 1;
 	expect(page, "reserved header bytes are not zero");

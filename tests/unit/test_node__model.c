@@ -35,7 +35,7 @@ static int compare(struct bts_slice a, struct bts_slice b)
 
 static struct bts_slice entry_key(const struct entry *entry)
 {
-	return (struct bts_slice){ entry->key, entry->key_size };
+	return (struct bts_slice){entry->key, entry->key_size};
 }
 
 /* Keys that share prefixes of several lengths, with zero bytes at their ends now and then. */
@@ -46,7 +46,9 @@ static void random_key(struct entry *entry)
 	memset(entry->key, 'k', shared);
 	size = shared + 1 + rng_below(&rng, rng_one_in(&rng, 20) ? BTS_KEY_MAX - shared : 8);
 	for (size_t i = shared; i < size; i++)
-		entry->key[i] = (uint8_t)(rng_one_in(&rng, 4) ? 0 : rng_one_in(&rng, 2) ? 'k' : rng_below(&rng, 256));
+		entry->key[i] = (uint8_t)(rng_one_in(&rng, 4)	? 0
+					  : rng_one_in(&rng, 2) ? 'k'
+								: rng_below(&rng, 256));
 	entry->key_size = size;
 }
 
@@ -57,7 +59,8 @@ static void random_value(const struct model *m, struct entry *entry)
 
 	memset(cell, 0, sizeof(*cell));
 	cell->version = rng_below(&rng, NEWEST);
-	cell->ptr = (struct page_ptr){ 1 + rng_below(&rng, LIMIT / 2), rng_below(&rng, NEWEST), (uint32_t)rng_next(&rng) };
+	cell->ptr = (struct page_ptr){
+		1 + rng_below(&rng, LIMIT / 2), rng_below(&rng, NEWEST), (uint32_t)rng_next(&rng)};
 	cell->key = entry_key(entry);
 	cell->extent = !node_fits_inline(m->page_size, entry->key_size, size);
 	if (m->level > 0)
@@ -66,9 +69,9 @@ static void random_value(const struct model *m, struct entry *entry)
 		cell->size = size;
 		return;
 	}
-	cell->ptr = (struct page_ptr){ 0, 0, 0 };
+	cell->ptr = (struct page_ptr){0, 0, 0};
 	rng_fill(&rng, entry->value, size);
-	cell->value = (struct bts_slice){ entry->value, size };
+	cell->value = (struct bts_slice){entry->value, size};
 }
 
 static struct entry *new_entry(const struct model *m)
@@ -116,7 +119,8 @@ static uint32_t model_used(const struct model *m)
 	uint32_t used = 0;
 
 	for (unsigned i = 0; i < m->count; i++)
-		used += m->level ? node_branch_need(entry_key(m->entries[i])) : node_leaf_need(&m->entries[i]->cell);
+		used += m->level ? node_branch_need(entry_key(m->entries[i]))
+				 : node_leaf_need(&m->entries[i]->cell);
 	return used;
 }
 
@@ -155,8 +159,8 @@ static void verify_search(const struct model *m, struct bts_slice key)
 
 static void verify(const struct model *m)
 {
-	const char *wrong = m->level && m->count == 0 ? NULL :
-		node_check_private(m->page, m->page_size, LIMIT, NEWEST);
+	const char *wrong =
+		m->level && m->count == 0 ? NULL : node_check_private(m->page, m->page_size, LIMIT, NEWEST);
 	struct entry other;
 
 	if (wrong)
@@ -171,7 +175,8 @@ static void verify(const struct model *m)
 		random_key(&other);
 		verify_search(m, entry_key(&other));
 		if (m->count > m->level)
-			verify_search(m, entry_key(m->entries[m->level + rng_below(&rng, m->count - m->level)]));
+			verify_search(
+				m, entry_key(m->entries[m->level + rng_below(&rng, m->count - m->level)]));
 	}
 }
 
@@ -211,7 +216,8 @@ static void change_replace(struct model *m, unsigned at)
 	if (m->level)
 		node_set_child(m->page, at, &entry->cell.ptr);
 	else if (!node_leaf_replace(m->page, m->page_size, at, &entry->cell)) {
-		assert_true(node_leaf_need(&entry->cell) > node_room(m->page, m->page_size) + node_leaf_need(&before.cell));
+		assert_true(node_leaf_need(&entry->cell) >
+			    node_room(m->page, m->page_size) + node_leaf_need(&before.cell));
 		*entry = before;
 	}
 }

@@ -42,6 +42,8 @@ struct bts_env_ops {
 	/* files; *file is owned: file_close */
 	int (*file_open)(struct bts_env *, const char *path, unsigned flags, struct bts_file **file);
 	void (*file_close)(struct bts_file *);
+	/* in a child after fork: give the descriptor up without a word to its locks; only file_close may follow */
+	void (*file_abandon)(struct bts_file *);
 	/* *got < size only at end of file */
 	int (*file_pread)(struct bts_file *, void *data, size_t size, uint64_t offset, size_t *got);
 	/* all of it, or an error (then any part may have been written); iov is scratch the call may change */

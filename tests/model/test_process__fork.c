@@ -1,0 +1,125 @@
+/*
+ * A child of fork has the parent's descriptors, and with them its locks (M4); and a reader that closes last must not make
+ * the exit of a writer that died look like a clean one (I4, I10).
+ */
+#include "bed.h"
+
+#include <cmocka.h>
+#include <sys/wait.h>
+
+static int fork_status(pid_t child)
+{
+	int status;
+
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void fork_child_lets_go(void **unused)
+{
+	struct bts *second;
+	struct bed bed;
+	pid_t child;
+
+	(void)unused;
+	bed_init_file(&bed);
+	bed_set(&bed, "b", "k", "1");
+	child = fork();
+	if (child == 0) { /* the handle is of no use here, and closing it does nothing to the parent */
+		struct bts_txn *txn;
+		int wrong = bts_begin(bed.db, BTS_READ, &txn, NULL) != BTS_INVALID ||
+			bts_begin(bed.db, BTS_WRITE, &txn, NULL) != BTS_INVALID;
+
+		bts_close(bed.db);
+		_exit(wrong);
+	}
+	assert_int_equal(fork_status(child), 0);
+	assert_int_equal(bed_try_open(&bed, 0, &second), BTS_BUSY);
+	bed_set(&bed, "b", "k", "2");
+	bed_holds(&bed, "b", "k", "2");
+	bed_fini(&bed);
+}
+
+/* The parent ends while a child of its lives on: the child must not hold its place. */
+static void fork_child_holds_nothing(void **unused)
+{
+	struct bed bed;
+	int pipes[2];
+	pid_t child;
+	char byte;
+
+	(void)unused;
+	bed_init_file(&bed);
+	assert_int_equal(pipe(pipes), 0);
+	child = fork();
+	if (child == 0) {
+		close(pipes[1]);
+		_exit((int)read(pipes[0], &byte, 1));
+	}
+	close(pipes[0]);
+	bed_reopen(&bed); /* BTS_BUSY, were the child to hold the writer's place */
+	bed_set(&bed, "b", "k", "1");
+	close(pipes[1]);
+	assert_int_equal(fork_status(child), 0);
+	bed_fini(&bed);
+}
+
+static struct bts_env_ops fork_ops;
+static struct bts_env fork_env;
+
+static int fork_die(struct bts_env *env, const char *point)
+{
+	(void)env;
+	if (strcmp(point, "commit.slot") == 0)
+		_exit(9);
+	return 0;
+}
+
+static void fork_writer_dies_reader_closes(void **unused)
+{
+	struct bts_options options;
+	struct bts_stat stat;
+	struct bts *reader;
+	struct bed bed;
+	bts_txid before;
+	pid_t child;
+
+	(void)unused;
+	bed_init_file(&bed);
+	bed_set(&bed, "b", "k", "1");
+	before = bed_stat(&bed).txid;
+	assert_int_equal(bed_try_open(&bed, BTS_OPEN_READ_ONLY, &reader), BTS_OK);
+	bts_close(bed.db);
+	child = fork();
+	if (child == 0) {
+		fork_env = *bts_env_posix();
+		fork_ops = *fork_env.ops;
+		fork_ops.fault = fork_die;
+		fork_env.ops = &fork_ops;
+		bts_options_init(&options);
+		options.env = &fork_env;
+		if (bts_open(bed.path, &options, &bed.db, NULL) == BTS_OK)
+			bed_set(&bed, "b", "k", "2"); /* dies after its pages, before its meta page */
+		_exit(1);
+	}
+	assert_int_equal(fork_status(child), 9);
+	bts_close(reader);
+	bed_open(&bed);
+	stat = bed_stat(&bed);
+	assert_int_equal(stat.clean_open, 0);
+	assert_true(stat.txid > before + 1); /* the number the dead writer gave is not given again */
+	bed_holds(&bed, "b", "k", "1");
+	bed_fini(&bed);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(fork_child_lets_go),
+		cmocka_unit_test(fork_child_holds_nothing),
+		cmocka_unit_test(fork_writer_dies_reader_closes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
