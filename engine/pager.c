@@ -284,6 +284,7 @@ enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint
 	const uint8_t *image;
 	uint64_t headers, pages;
 	enum bts_err err;
+	bool tagged;
 
 	if (layout_is_dirty(ptr)) {
 		if (ctx->dirty != NULL && dirty_value(ctx->dirty, ptr, value) && value->size == size)
@@ -299,20 +300,21 @@ enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint
 		return err;
 	if (!pager_same(ptr, image))
 		return pager_stranger(ctx, ptr, image);
-	if (!pager_tagged(pager, ptr->pgno, ptr->crc)) {
+	tagged = pager_tagged(pager, ptr->pgno, ptr->crc);
+	if (!tagged)
 		err = pager_verify(ctx, ptr, image, headers << pager->page_shift);
-		if (err)
-			return err;
-		if (layout_type(image) != LAYOUT_EXTENT || layout_pages(image) != pages ||
-			bytes_get_u64(image + LAYOUT_EXTENT_SIZE_AT) != size ||
-			bytes_get_u32(image + LAYOUT_EXTENT_HEADERS_AT) != headers)
-			return error_set(ctx->error, BTS_CORRUPT, 0,
-				"page %" PRIu64 ": not the extent of a value of %" PRIu64 " bytes", ptr->pgno, size);
+	if (err)
+		return err;
+	if (layout_type(image) != LAYOUT_EXTENT || layout_pages(image) != pages ||
+		bytes_get_u64(image + LAYOUT_EXTENT_SIZE_AT) != size ||
+		bytes_get_u32(image + LAYOUT_EXTENT_HEADERS_AT) != headers)
+		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": not the extent of a value of %" PRIu64 " bytes",
+			ptr->pgno, size);
+	if (!tagged)
 		err = pager_chunks(ctx, ptr, size, image, headers << pager->page_shift);
-		if (err)
-			return err;
-		pager_tag(pager, ptr->pgno, ptr->crc);
-	}
+	if (err)
+		return err;
+	pager_tag(pager, ptr->pgno, ptr->crc);
 	value->data = image + (headers << pager->page_shift);
 	value->size = size;
 	return BTS_OK;

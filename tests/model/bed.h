@@ -6,7 +6,7 @@
 #define MODEL_BED_H
 
 #include <btree_store.h>
-#include <cmocka.h>
+#include "cmocka.h"
 #include <env_mem.h>
 #include <stdbool.h>
 #include <stdio.h>

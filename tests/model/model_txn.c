@@ -1,7 +1,7 @@
 /* A transaction beside its oracle: see model_txn.h. */
 #include "model_txn.h"
 
-#include <cmocka.h>
+#include "cmocka.h"
 
 #define MODEL_NAMES 6
 #define MODEL_VALUE_MAX (300u << 10)

@@ -1,7 +1,7 @@
 /* The naive oracle of the model tests: see oracle.h. */
 #include "oracle.h"
 
-#include <cmocka.h>
+#include "cmocka.h"
 #include <stdlib.h>
 
 static void *oracle_memory(void *old, size_t size)

@@ -6,7 +6,7 @@
  */
 #include "model_txn.h"
 
-#include <cmocka.h>
+#include "cmocka.h"
 #include <env_mem.h>
 #include <unistd.h>
 

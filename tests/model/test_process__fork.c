@@ -4,7 +4,7 @@
  */
 #include "bed.h"
 
-#include <cmocka.h>
+#include "cmocka.h"
 #include <sys/wait.h>
 
 static int fork_status(pid_t child)

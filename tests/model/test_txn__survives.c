@@ -7,7 +7,7 @@
  */
 #include "bed.h"
 
-#include <cmocka.h>
+#include "cmocka.h"
 
 enum { SURVIVES_KEYS = 2000 };
 

@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-#define ROUNDS 10u
+#define ROUNDS 7u
 #define SEEN (1u << 18)
 
 /* What the follower may be found as. */

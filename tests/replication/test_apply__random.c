@@ -9,7 +9,7 @@
 #include <errno.h>
 
 #define PINS 3u
-#define ROUNDS 60u
+#define ROUNDS 30u
 
 struct pin {
 	struct bts_txn *txn;
@@ -146,7 +146,7 @@ static void run(uint64_t number, uint32_t page_size)
 static void test_small_pages(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < 3; i++)
+	for (unsigned i = 0; i < 2; i++)
 		run(seed + i, 4096);
 }
 

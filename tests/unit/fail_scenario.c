@@ -1,7 +1,7 @@
 /* The scenarios of the failure tests: see fail_scenario.h. */
 #include "fail_scenario.h"
 
-#include <cmocka.h>
+#include "cmocka.h"
 #include <stdio.h>
 #include <stdlib.h>
 

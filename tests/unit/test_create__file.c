@@ -1,5 +1,5 @@
 /* A file is created whole or not at all (I11), whoever else creates it and whenever the power goes. */
-#include <cmocka.h>
+#include "cmocka.h"
 #include <ensure.h>
 #include <env_mem.h>
 #include <errno.h>

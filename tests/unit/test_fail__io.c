@@ -10,7 +10,7 @@
  */
 #include "fail_scenario.h"
 
-#include <cmocka.h>
+#include "cmocka.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

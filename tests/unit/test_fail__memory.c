@@ -6,7 +6,7 @@
  */
 #include "fail_scenario.h"
 
-#include <cmocka.h>
+#include "cmocka.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -99,23 +99,23 @@ static void run_all(const struct fail_named *scenario, fail_arm *arm, bool again
 	struct fail_bed bed = {.arm = arm, .again = again};
 
 	fail_record(&bed, base, scenario->run);
-	for (bed.nth = 1; run_once(&bed, scenario->run); bed.nth += every ? every : bed.nth < 16 ? 1 : step)
+	for (bed.nth = 1; run_once(&bed, scenario->run); bed.nth += every ? every : bed.nth < 8 ? 1 : step)
 		;
 }
 
 static void fails_once(void **state)
 {
-	run_all(*state, arm_once, false, 7);
+	run_all(*state, arm_once, false, 23);
 }
 
 static void fails_once_and_is_repeated(void **state)
 {
-	run_all(*state, arm_once, true, 13);
+	run_all(*state, arm_once, true, 41);
 }
 
 static void fails_from_then_on(void **state)
 {
-	run_all(*state, arm_sticky, false, 29);
+	run_all(*state, arm_sticky, false, 97);
 }
 
 static void creating(void **state)

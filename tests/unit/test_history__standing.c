@@ -1,5 +1,5 @@
 /* Positions move from the commit record to the history tree, and claims are judged by both (R3). */
-#include <cmocka.h>
+#include "cmocka.h"
 #include <dirty.h>
 #include <ensure.h>
 #include <env_mem.h>

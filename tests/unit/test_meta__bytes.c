@@ -1,5 +1,5 @@
 /* Commit record and meta slot: what is written is read back, and nothing else is believed. */
-#include <cmocka.h>
+#include "cmocka.h"
 #include <crc32c.h>
 #include <meta.h>
 #include <rng.h>

@@ -1,6 +1,6 @@
 /* Which of two meta slots is believed (I3), and the envelope writes around it (I4 to I6, I10), on handmade
  * files. */
-#include <cmocka.h>
+#include "cmocka.h"
 #include <crc32c.h>
 #include <ensure.h>
 #include <env_mem.h>
