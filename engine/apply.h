@@ -7,6 +7,7 @@
 
 #include "db.h"
 #include "pending.h"
+#include "recover.h"
 #include "traverse.h"
 
 #define APPLY_UNITS_MAX (UINT64_C(1) << 26) /* of a frame */
@@ -86,6 +87,7 @@ struct bts_apply {
 	/* Install. */
 	bool gate_closed;
 	bool committed; /* the slot was touched: failures from here on poison */
+	struct recover_state state; /* room for what comes after it: nothing may fail there for memory */
 	struct meta_slot slot;
 };
 

@@ -14,8 +14,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/ensure.h"
 #include "error.h"
 #include "recover.h"
+
+ENSURE_STATIC(PENDING_CHUNK <= APPLY_SINK_BYTES); /* one buffer serves both */
 
 /*
  * How long to wait for readers while others may begin, and while nobody may.  Both double: readers that come
@@ -118,6 +121,11 @@ static enum bts_err install_flush(struct bts_apply *apply)
 	os = db->env->ops->file_identity(db->file, &identity);
 	if (!os && identity.size < size)
 		os = db->env->ops->file_truncate(db->file, size);
+	if (!os && apply->pending.file) {
+		/* Homes may be holes, of pages that came and went between two frames: no room must be said now. */
+		os = db->env->ops->file_reserve(db->file, size);
+		os = os == ENOTSUP || os == EOPNOTSUPP ? 0 : os;
+	}
 	if (os)
 		return error_os(&apply->error, os, "cannot extend %s", db->path);
 	if (apply->pending.file) {
@@ -180,16 +188,13 @@ static void install_publish(struct bts_apply *apply)
 static enum bts_err install_homes(struct bts_apply *apply)
 {
 	struct bts *db = apply->db;
-	struct recover_state *state;
+	struct recover_state *state = &apply->state;
 	enum bts_err err = apply_fault(apply, "apply.copy");
 
 	if (!err)
-		err = pending_copy_home(db, apply->pending.file, &db->slot, &apply->error);
+		err = pending_copy_home(db, apply->pending.file, &db->slot, apply->log.bytes, &apply->error);
 	if (!err)
 		err = apply_fault(apply, "apply.checkpoint");
-	state = err ? NULL : db->env->ops->memory(db->env, NULL, sizeof(*state));
-	if (!err && !state)
-		err = error_set(&apply->error, BTS_MEMORY, ENOMEM, "no memory");
 	if (!err) {
 		memset(state, 0, sizeof(*state));
 		state->slot = db->slot;
@@ -203,7 +208,6 @@ static enum bts_err install_homes(struct bts_apply *apply)
 		db->slot_index = state->index;
 		err = apply_fault(apply, "apply.truncate");
 	}
-	db->env->ops->memory(db->env, state, 0);
 	if (err)
 		return db_poison(db, &apply->error, apply->error.os, "bringing the pages of a frame home");
 	/* When it can not be cut now, the next open does it. */

@@ -143,6 +143,9 @@ static enum bts_err proof_match(
 static enum bts_err proof_bytes(
 	struct bts_apply *apply, const struct traverse_edge *edge, const uint8_t *image, uint64_t crc_bytes)
 {
+	if (!image)
+		return error_set(&apply->error, BTS_IO, 0, "page %" PRIu64 ": cannot read back what was received",
+			edge->ptr.pgno);
 	if (layout_pgno(image) != edge->ptr.pgno || layout_birth(image) != edge->ptr.birth ||
 		layout_crc(image) != edge->ptr.crc)
 		return proof_refuse(apply, edge->ptr.pgno, "its header is of another page");
@@ -268,6 +271,7 @@ static enum bts_err proof_closure(struct bts_apply *apply)
 	struct traverse *t = &apply->traverse;
 	const struct traverse_edge *edge;
 	struct apply_unit *unit = NULL;
+	const uint8_t *image;
 	size_t reached = 0;
 	enum bts_err err;
 
@@ -283,17 +287,16 @@ static enum bts_err proof_closure(struct bts_apply *apply)
 		if (err)
 			return err;
 		reached++;
-		if (edge->kind == BTS_KIND_EXTENT) {
-			err = proof_extent(apply, edge, proof_image(apply, unit));
-		} else {
-			const uint8_t *image = proof_image(apply, unit);
-
-			err = proof_node(apply, edge, image);
-			if (!err && edge->kind == BTS_KIND_NODE)
-				err = apply_tally_node(apply, edge, image, true);
-			if (!err)
-				err = traverse_descend(t, image);
-		}
+		image = proof_image(apply, unit);
+		if (!image)
+			return error_set(&apply->error, BTS_IO, 0,
+				"page %" PRIu64 " of a frame cannot be read back", edge->ptr.pgno);
+		err = edge->kind == BTS_KIND_EXTENT ? proof_extent(apply, edge, image)
+						    : proof_node(apply, edge, image);
+		if (!err && edge->kind == BTS_KIND_NODE)
+			err = apply_tally_node(apply, edge, image, true);
+		if (!err && edge->kind != BTS_KIND_EXTENT)
+			err = traverse_descend(t, image);
 		if (err)
 			return err;
 	}

@@ -133,9 +133,14 @@ static void check_visit(void *arg, const struct page_ptr *ptr, uint64_t pages)
  */
 static bts_pgno check_page_of(const char *text, bts_pgno page)
 {
-	uint64_t named;
+	uint64_t named = 0;
+	size_t at = strlen("page ");
 
-	return sscanf(text, "page %" SCNu64 ":", &named) == 1 ? named : page;
+	if (strncmp(text, "page ", at) != 0)
+		return page;
+	for (; text[at] >= '0' && text[at] <= '9'; at++)
+		named = named * 10 + (uint64_t)(text[at] - '0');
+	return text[at] == ':' ? named : page;
 }
 
 /* What failed is a finding when the file is to blame, else the end of the check. */

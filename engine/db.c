@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define DB_MAP_BYTES (UINT64_C(4) << 40)
+#define DB_ROLE_TRIES 16 /* readings of a slot */
 #define DB_OPEN_FLAGS (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER)
 
 void bts_options_init(struct bts_options *options)
@@ -258,7 +259,7 @@ static enum bts_err db_open_pager(struct bts *db, const struct bts_options *opti
 	return pager_init(&db->pager, db->env, db->file, db->slot.record.page_size, options->map_bytes, error);
 }
 
-/* A process that joins to read only: the role stands in either slot, of which one is whole at any time. */
+/* A process that joins to read only: the role stands in either slot, of which a writer at work may tear one while it is read. */
 static enum bts_err db_learn_role(struct bts *db, struct bts_error *error)
 {
 	static const uint64_t offsets[2] = { 0, LAYOUT_META_B_OFFSET };
@@ -269,11 +270,12 @@ static enum bts_err db_learn_role(struct bts *db, struct bts_error *error)
 
 	if (slot == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
-	for (int i = 0; i < 2 && err; i++) {
-		int os = db->env->ops->file_pread(db->file, bytes, sizeof(bytes), offsets[i], &got);
+	for (unsigned i = 0; i < DB_ROLE_TRIES && err == BTS_CORRUPT; i++) {
+		int os = db->env->ops->file_pread(db->file, bytes, sizeof(bytes), offsets[i % 2], &got);
 
-		err = os ? error_os(error, os, "cannot read %s", db->path) : BTS_CORRUPT;
-		if (os == 0 && got == sizeof(bytes))
+		if (os)
+			err = error_os(error, os, "cannot read %s", db->path);
+		else if (got == sizeof(bytes))
 			err = meta_slot_decode(bytes, slot, error);
 	}
 	db->follower = err == BTS_OK && slot->role == META_FOLLOWER;

@@ -12,7 +12,6 @@
 #include "recover.h"
 
 #define PENDING_MAGIC "BTSPEND\n"
-#define PENDING_CHUNK (256u << 10) /* bytes moved at a time; a multiple of every page size */
 
 static enum bts_err pending_path(struct bts *db, char **out, struct bts_error *error)
 {
@@ -207,15 +206,11 @@ static enum bts_err pending_record(struct pending_pass *pass, uint32_t ordinal)
 
 static enum bts_err pending_run(struct pending_pass *pass)
 {
-	struct bts_env *env = pass->db->env;
 	uint8_t header[PENDING_HEADER];
 	const char *wrong;
 	enum bts_err err;
 
 	pass->offset = 0;
-	pass->chunk = env->ops->memory(env, NULL, PENDING_CHUNK);
-	if (!pass->chunk)
-		return error_set(pass->error, BTS_MEMORY, 0, "no memory to read %s.pending", pass->db->path);
 	err = pending_read(pass, 0, header, sizeof(header));
 	wrong = err ? NULL : pending_header_check(header, pass->slot);
 	if (wrong)
@@ -223,14 +218,14 @@ static enum bts_err pending_run(struct pending_pass *pass)
 			pass->db->path, wrong);
 	for (uint32_t i = 0; !err && i < pass->slot->pending_count; i++)
 		err = pending_record(pass, i);
-	env->ops->memory(env, pass->chunk, 0);
 	return err;
 }
 
-enum bts_err pending_copy_home(
-	struct bts *db, struct bts_file *pending, const struct meta_slot *slot, struct bts_error *error)
+enum bts_err pending_copy_home(struct bts *db, struct bts_file *pending, const struct meta_slot *slot, uint8_t *chunk,
+	struct bts_error *error)
 {
-	struct pending_pass pass = {.db = db, .file = pending, .slot = slot, .error = error, .copy = true};
+	struct pending_pass pass = {
+		.db = db, .file = pending, .slot = slot, .error = error, .copy = true, .chunk = chunk};
 
 	return pending_run(&pass);
 }
@@ -242,17 +237,30 @@ static enum bts_err pending_fault(struct bts *db, const char *point, struct bts_
 	return os ? error_os(error, os, "failed on purpose at %s", point) : BTS_OK;
 }
 
-/* The slot needs the records: verify all of them before the first is written. */
-static enum bts_err pending_redo(struct bts *db, struct bts_file *file, struct bts_error *error)
+/* Verify all the records before the first is written, then copy them home. */
+static enum bts_err pending_replay(struct bts *db, struct bts_file *file, struct bts_error *error)
 {
 	struct pending_pass pass = {.db = db, .file = file, .slot = &db->slot, .error = error};
-	struct recover_state *state;
-	enum bts_err err = pending_run(&pass);
+	enum bts_err err;
 
+	pass.chunk = db->env->ops->memory(db->env, NULL, PENDING_CHUNK);
+	if (!pass.chunk)
+		return error_set(error, BTS_MEMORY, 0, "no memory to read %s.pending", db->path);
+	err = pending_run(&pass);
 	if (!err)
 		err = pending_fault(db, "pending.copy", error);
 	if (!err)
-		err = pending_copy_home(db, file, &db->slot, error);
+		err = pending_copy_home(db, file, &db->slot, pass.chunk, error);
+	db->env->ops->memory(db->env, pass.chunk, 0);
+	return err;
+}
+
+/* The slot needs the records. */
+static enum bts_err pending_redo(struct bts *db, struct bts_file *file, struct bts_error *error)
+{
+	struct recover_state *state;
+	enum bts_err err = pending_replay(db, file, error);
+
 	if (!err)
 		err = pending_fault(db, "pending.checkpoint", error);
 	if (err)

@@ -1,17 +1,18 @@
 /*
- * path.pending: pages of a frame that could not go to their homes yet, because the durable root or a reader
- *needs what is there (R2, R5).  What was in flight when a process died is found here and completed or
- *discarded at open.
+ * path.pending: pages of a frame that could not go to their homes yet, because the durable root or a reader needs what
+ * is there (R2, R5).  What was in flight when a process died is found here and completed or discarded at open.
  *
- * One frame at a time.  Little-endian.  Header, 96 bytes:
- *	 0 "BTSPEND\n"      8 u32 version 0     12 u32 page size    16 database 16    32 u64 salt    40 u64
- *base txid 48 u32 epoch       52 u32 zero          56 u64 epoch random  64 u64 txid      72 chain 16    88
- *u32 zero 92 u32 crc32c of bytes 0 to 92 then records: 48 bytes 0 u64 salt         8 u32 ordinal, from 0 12
- *u32 pages    16 u64 page number    24 u64 birth 32 u32 crc of the pointer to it             36 u32 kind 40
- *u64 bytes of payload the pages, and 8 bytes: u32 crc32c of record and pages, u32 zero.
+ * One frame at a time.  Little-endian.  A header of 96 bytes:
+ *	 0 "BTSPEND\n"     8 u32 version 0    12 u32 page size   16 database 16   32 u64 salt   40 u64 base txid
+ *	48 u32 epoch      52 u32 zero         56 u64 epoch random                 64 u64 txid   72 chain 16
+ *	88 u32 zero       92 u32 crc32c of bytes 0 to 92
+ * then records, each 48 bytes:
+ *	 0 u64 salt        8 u32 ordinal from 0   12 u32 pages   16 u64 page number   24 u64 birth
+ *	32 u32 crc of the pointer to it           36 u32 kind    40 u64 bytes of payload
+ * the pages, and 8 bytes: u32 crc32c of record and pages, u32 zero.
  *
- * The slot that needs the records holds their salt, drawn anew for every frame, and their number: what an
- *earlier frame left behind it can not be taken for them.
+ * The slot that needs the records holds their salt, drawn anew for every frame, and their number: what an earlier frame
+ * left behind it can not be taken for them.
  */
 #ifndef PENDING_H
 #define PENDING_H
@@ -45,9 +46,10 @@ enum bts_err pending_map(struct bts *, struct pending_log *, struct bts_error *)
 /* Close; cut: nothing needs the contents any more. */
 void pending_close(struct bts *, struct pending_log *, bool cut);
 
-/* Copy every page of the records that slot needs home.  No flush.  Errors as pending_recover. */
-enum bts_err pending_copy_home(
-	struct bts *, struct bts_file *pending, const struct meta_slot *slot, struct bts_error *);
+#define PENDING_CHUNK (256u << 10) /* bytes moved at a time; a multiple of every page size */
+/* Copy every page of the records that slot needs home, through chunk (PENDING_CHUNK bytes).  No flush.  Errors as pending_recover. */
+enum bts_err pending_copy_home(struct bts *, struct bts_file *pending, const struct meta_slot *slot, uint8_t *chunk,
+	struct bts_error *);
 
 /*
  * At open of a follower's file, before anything is served: db->slot is the accepted slot.  It needs records

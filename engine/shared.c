@@ -362,9 +362,20 @@ enum bts_err shared_settle(struct shared *s, struct bts_error *error)
 
 bool shared_last(struct shared *s)
 {
-	if (!s->exclusive && !s->foreign)
-		s->exclusive = !s->env->ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_EXCLUSIVE, 0);
-	return s->exclusive && !s->foreign;
+	const struct bts_env_ops *ops = s->env->ops;
+	int os;
+
+	if (s->exclusive || s->foreign)
+		return s->exclusive && !s->foreign;
+	/* One at a time: two that leave together would each find the other still there. */
+	os = ops->file_lock(s->lock, SHARED_BYTE_CLOSE, 1, BTS_LOCK_EXCLUSIVE, 1);
+	s->exclusive = !ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_EXCLUSIVE, 0);
+	if (s->exclusive)
+		return true;
+	ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_NONE, 0);
+	if (!os)
+		ops->file_lock(s->lock, SHARED_BYTE_CLOSE, 1, BTS_LOCK_NONE, 0);
+	return false;
 }
 
 void shared_close(struct shared *s)

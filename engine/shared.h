@@ -29,7 +29,10 @@ struct shared_reader {
 enum bts_err shared_open(struct bts_env *, const char *path, struct bts_file *data, struct shared **shared, bool *alone,
 	struct bts_error *);
 enum bts_err shared_settle(struct shared *, struct bts_error *); /* downgrade to shared */
-/* Try to be alone again: true when no other process is there (the exclusive lock is then held until shared_close). */
+/*
+ * On the way out: true when no other process is there (the exclusive lock is then held until shared_close); else this one is
+ * there no longer, and only shared_close may follow.
+ */
 bool shared_last(struct shared *);
 void shared_close(struct shared *); /* NULL is fine */
 /* The handle was inherited through fork (M4): its files are closed, its locks are the parent's, nothing but _close may follow. */

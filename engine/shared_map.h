@@ -20,6 +20,7 @@
 /* Byte locks in the lock file.  Their places never change between layouts. */
 #define SHARED_BYTE_WRITER 0u
 #define SHARED_BYTE_ACKS 1u
+#define SHARED_BYTE_CLOSE 2u /* who finds out whether it is the last */
 #define SHARED_BYTE_PROCESS 16u /* + process index */
 
 #define SHARED_GATE_HELD (UINT64_C(1) << 63) /* stays closed when its owner dies */

@@ -147,7 +147,7 @@ BTS_EXPORT const struct bts_error *bts_txn_error(const struct bts_txn *txn);
 
 /*
  * A group: many transactions of one thread, one flush.  While it is open no other commit proceeds (reads do, and
- * private write transactions may be built).  Transactions of a group see the earlier ones, never conflict, and
+ * private write transactions may be built; committing one on the same thread would wait for itself).  Transactions of a group see the earlier ones, never conflict, and
  * are made durable together by bts_group_commit: each bts_commit in between returns at once, promising nothing.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_group_begin(struct bts *db, struct bts_group **group, struct bts_error *error);

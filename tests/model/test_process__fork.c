@@ -5,6 +5,8 @@
 #include "bed.h"
 
 #include "cmocka.h"
+#include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 static int fork_status(pid_t child)
@@ -65,6 +67,50 @@ static void fork_child_holds_nothing(void **unused)
 	bed_fini(&bed);
 }
 
+/* Both at the line, then off: spinning, because the race is in the first microseconds. */
+static void fork_meet(_Atomic int *line)
+{
+	atomic_fetch_add(line, 1);
+	while (atomic_load(line) < 2)
+		;
+}
+
+/* Two processes that close in order, at the same moment: one of them must find itself the last, and seal. */
+static void fork_close_together(void **unused)
+{
+	_Atomic int *line = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct bed bed;
+
+	(void)unused;
+	assert_true(line != MAP_FAILED);
+	bed_init_file(&bed);
+	bed_set(&bed, "b", "k", "1");
+	bts_close(bed.db);
+	for (int round = 0; round < 40; round++) {
+		pid_t children[2];
+
+		atomic_store(line, 0);
+		for (int i = 0; i < 2; i++) {
+			children[i] = fork();
+			if (children[i] == 0) {
+				enum bts_err err = bed_try_open(&bed, i ? BTS_OPEN_READ_ONLY : 0, &bed.db);
+
+				fork_meet(line);
+				bts_close(err ? NULL : bed.db);
+				_exit(err != BTS_OK);
+			}
+		}
+		assert_int_equal(fork_status(children[0]), 0);
+		assert_int_equal(fork_status(children[1]), 0);
+		bed_open(&bed);
+		assert_int_equal(bed_stat(&bed).clean_open, 1);
+		bts_close(bed.db);
+	}
+	bed_open(&bed);
+	bed_fini(&bed);
+	munmap((void *)line, 4096);
+}
+
 static struct bts_env_ops fork_ops;
 static struct bts_env fork_env;
 
@@ -119,6 +165,7 @@ int main(void)
 		cmocka_unit_test(fork_child_lets_go),
 		cmocka_unit_test(fork_child_holds_nothing),
 		cmocka_unit_test(fork_writer_dies_reader_closes),
+		cmocka_unit_test(fork_close_together),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

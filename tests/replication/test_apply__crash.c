@@ -190,69 +190,111 @@ static void test_power_loss(void **state)
 	env_mem_free(at_primary);
 }
 
-/* Every call that changes a file fails once: refused and as before, or poisoned and, opened again, one or the
- * other. */
+struct failing {
+	struct env_mem *at_primary, *m; /* m: the follower, closed at base */
+	struct bts *primary;
+	struct bed_frame *frame;
+	struct state base, target;
+	unsigned failed, poisoned;
+};
+
+static void failing_open(struct failing *f)
+{
+	struct bts *follower;
+	struct rng rng;
+
+	memset(f, 0, sizeof(*f));
+	rng_init(&rng, seed + 1);
+	f->at_primary = env_mem_new(64 << 20);
+	f->m = env_mem_new(64 << 20);
+	f->primary = bed_open(env_mem_env(f->at_primary), "/p", 0, 4096);
+	bed_create(env_mem_env(f->m), "/f", f->primary, 4096);
+	follower = bed_open(env_mem_env(f->m), "/f", BTS_OPEN_FOLLOWER, 0);
+	for (unsigned i = 0; i < 12; i++)
+		bed_commit(f->primary, &rng);
+	bed_ship(f->primary, follower, &rng);
+	f->base = state_of(follower);
+	for (unsigned i = 0; i < 15; i++)
+		bed_commit(f->primary, &rng);
+	f->target = state_of(f->primary);
+	f->frame = bed_frame_new(f->primary, &f->base.position);
+	bts_close(follower);
+}
+
+static void failing_close(struct failing *f)
+{
+	printf("%u failed calls, %u poisoned\n", f->failed, f->poisoned);
+	bed_frame_free(f->frame);
+	bts_close(f->primary);
+	env_mem_free(f->m);
+	env_mem_free(f->at_primary);
+}
+
+/* false: the apply needed fewer calls than that */
+static bool failing_once(struct failing *f, enum env_mem_op kind, uint64_t nth, unsigned flags)
+{
+	struct env_mem *copy = env_mem_clone(f->m);
+	struct bts *db = bed_open(env_mem_env(copy), "/f", BTS_OPEN_FOLLOWER, 0);
+	bool memory = kind == ENV_MEM_OPS, any;
+	struct bts_error error;
+	struct state now;
+	enum bts_err err;
+
+	if (memory)
+		env_mem_fail_memory(copy, nth, flags);
+	else
+		env_mem_fail(copy, kind, nth, 5, flags);
+	err = bed_apply(db, f->frame, NULL, &error);
+	any = err || env_mem_failed(copy) > 0;
+	env_mem_fail_clear(copy);
+	f->failed += any;
+	if (err && bed_apply(db, f->frame, NULL, &error)) {
+		assert_int_equal(error.code, BTS_POISONED);
+		f->poisoned++;
+	}
+	bts_close(db);
+	db = bed_open(env_mem_env(copy), "/f", BTS_OPEN_FOLLOWER, 0);
+	now = state_of(db);
+	assert_memory_equal(now.digest,
+		now.position.txid == f->base.position.txid ? f->base.digest : f->target.digest, 16);
+	bed_assert_clean(db);
+	bts_close(db);
+	env_mem_free(copy);
+	return any;
+}
+
+/* Every call fails once: refused and as before, or poisoned and, opened again, one or the other. */
 static void test_failing_calls(void **state)
 {
 	static const enum env_mem_op kinds[] = {ENV_MEM_WRITE, ENV_MEM_SYNC, ENV_MEM_TRUNCATE, ENV_MEM_OPEN,
-		ENV_MEM_SYNC_DIR, ENV_MEM_RANDOM, ENV_MEM_MAP, ENV_MEM_FAULT};
-	struct env_mem *at_primary = env_mem_new(64 << 20), *m = env_mem_new(64 << 20);
-	struct bts *primary, *follower;
-	unsigned failed = 0, poisoned = 0;
-	struct bed_frame *frame;
-	struct state base, target;
-	struct rng rng;
+		ENV_MEM_SYNC_DIR, ENV_MEM_RANDOM, ENV_MEM_MAP, ENV_MEM_IDENTITY, ENV_MEM_READ, ENV_MEM_FAULT};
+	struct failing f;
 
 	(void)state;
-	rng_init(&rng, seed + 1);
-	primary = bed_open(env_mem_env(at_primary), "/p", 0, 4096);
-	bed_create(env_mem_env(m), "/f", primary, 4096);
-	follower = bed_open(env_mem_env(m), "/f", BTS_OPEN_FOLLOWER, 0);
-	for (unsigned i = 0; i < 12; i++)
-		bed_commit(primary, &rng);
-	bed_ship(primary, follower, &rng);
-	base = state_of(follower);
-	for (unsigned i = 0; i < 15; i++)
-		bed_commit(primary, &rng);
-	target = state_of(primary);
-	frame = bed_frame_new(primary, &base.position);
-	bts_close(follower);
+	failing_open(&f);
 	for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++)
-		for (uint64_t nth = 1;; nth++) {
-			struct env_mem *copy = env_mem_clone(m);
-			struct bts *db = bed_open(env_mem_env(copy), "/f", BTS_OPEN_FOLLOWER, 0);
-			struct bts_error error;
-			struct state now;
-			enum bts_err err;
+		for (uint64_t nth = 1;
+			failing_once(&f, kinds[k], nth, kinds[k] == ENV_MEM_WRITE ? ENV_MEM_PARTIAL : 0);
+			nth++)
+			;
+	assert_true(f.poisoned > 0 && f.poisoned < f.failed);
+	failing_close(&f);
+}
 
-			env_mem_fail(copy, kinds[k], nth, 5, kinds[k] == ENV_MEM_WRITE ? ENV_MEM_PARTIAL : 0);
-			err = bed_apply(db, frame, NULL, &error);
-			if (!err && !env_mem_failed(copy)) {
-				bts_close(db);
-				env_mem_free(copy);
-				break;
-			}
-			env_mem_fail_clear(copy);
-			failed++;
-			if (err && bed_apply(db, frame, NULL, &error)) {
-				assert_int_equal(error.code, BTS_POISONED);
-				poisoned++;
-			}
-			bts_close(db);
-			db = bed_open(env_mem_env(copy), "/f", BTS_OPEN_FOLLOWER, 0);
-			now = state_of(db);
-			assert_memory_equal(now.digest,
-				now.position.txid == base.position.txid ? base.digest : target.digest, 16);
-			bed_assert_clean(db);
-			bts_close(db);
-			env_mem_free(copy);
-		}
-	printf("%u failed calls, %u poisoned\n", failed, poisoned);
-	assert_true(poisoned > 0 && poisoned < failed);
-	bed_frame_free(frame);
-	bts_close(primary);
-	env_mem_free(m);
-	env_mem_free(at_primary);
+static void test_failing_memory(void **state)
+{
+	struct failing f;
+
+	(void)state;
+	failing_open(&f);
+	for (uint64_t nth = 1; failing_once(&f, ENV_MEM_OPS, nth, 0); nth++)
+		;
+	for (uint64_t nth = 1; nth < 8; nth++)
+		failing_once(&f, ENV_MEM_OPS, nth, ENV_MEM_STICKY);
+	/* Everything that the way from the slot to the homes needs is there before the slot is written. */
+	assert_int_equal(f.poisoned, 0);
+	assert_true(f.failed > 0);
+	failing_close(&f);
 }
 
 int main(int argc, char **argv)
@@ -260,6 +302,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_power_loss),
 		cmocka_unit_test(test_failing_calls),
+		cmocka_unit_test(test_failing_memory),
 	};
 
 	seed = rng_seed_from(argc, argv, 1);

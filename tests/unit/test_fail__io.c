@@ -140,10 +140,8 @@ static void run_all(void **state)
 	fail_record(&bed, base, scenario->run);
 	for (unsigned i = 0; i < HARMS; i++) {
 		harm = &harms[i];
-		for (bed.nth = 1; run_once(&bed, scenario->run); bed.nth += every	   ? every
-									    : bed.nth < 12 ? 1
-											   : 17)
-			;
+		for (bed.nth = 1; run_once(&bed, scenario->run);)
+			bed.nth += every ? every : bed.nth < 6 ? 1 : 41;
 	}
 }
 
