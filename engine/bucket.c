@@ -70,9 +70,12 @@ const char *bucket_record_decode(struct bts_slice name, struct bts_slice bytes, 
 enum bts_err state_init(struct state *state, struct bts *db, const struct commit_record *record, bool writing,
 	struct bts_error *error)
 {
-	memset(state, 0, sizeof(*state));
+	memset(state, 0, offsetof(struct state, record));
 	state->db = db;
-	state->record = *record;
+	if (writing)
+		state->record = *record;
+	else
+		meta_record_copy_reader(&state->record, record);
 	state->base_catalog = record->catalog;
 	state->ctx.pager = &db->pager;
 	state->ctx.limit = record->high_water;

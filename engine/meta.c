@@ -527,6 +527,13 @@ enum bts_err meta_slot_decode(
 	return BTS_OK;
 }
 
+void meta_record_copy_reader(struct commit_record *to, const struct commit_record *from)
+{
+	memcpy(to, from, META_READER_BYTES(from));
+	to->recent_count = 0;
+	to->segment_count = 0;
+}
+
 void meta_root_digest(const struct commit_record *record, uint8_t digest[16])
 {
 	uint8_t roots[3 * LAYOUT_POINTER_SIZE];

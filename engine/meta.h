@@ -51,12 +51,21 @@ struct commit_record {
 	struct tree catalog;  /* id LAYOUT_TREE_CATALOG */
 	struct tree history;  /* id LAYOUT_TREE_HISTORY */
 	uint64_t buckets;
-	struct freelog free;
-	uint32_t recent_count; /* newest positions, oldest first; the last one is this commit's */
-	struct history_entry recent[META_RECENT_MAX];
-	uint32_t segment_count; /* not yet in the history tree */
-	struct history_segment segments[META_SEGMENTS_INLINE];
+	uint32_t recent_count;
+	uint32_t segment_count;
+	/*
+	 * The arrays come last, each used up to its count: a reader needs nothing from here on, an heir of a reader's slot the
+	 * free log alone (META_READER_BYTES).
+	 */
+	struct freelog free; /* its inline entries last */
+	struct history_entry recent[META_RECENT_MAX]; /* newest positions, oldest first; the last one is this commit's */
+	struct history_segment segments[META_SEGMENTS_INLINE]; /* not yet in the history tree */
 };
+/* Bytes of the struct that matter to a reader: up to the used part of the free log. */
+#define META_READER_BYTES(record) \
+	(offsetof(struct commit_record, free.inline_entries) + (record)->free.inline_count * sizeof(uint64_t))
+/* The same without the positions and segments, of which it then has none. */
+void meta_record_copy_reader(struct commit_record *to, const struct commit_record *from);
 
 struct meta_run { /* a manifest entry: content crc over count pages */
 	bts_pgno pgno;

@@ -437,25 +437,52 @@ void shared_writer_leave(struct shared *s)
 	s->writer = false;
 }
 
+static void shared_words_store(struct shared_record *to, const void *from, size_t at, size_t bytes)
+{
+	const uint64_t *words = from;
+
+	/* Release: who reads a new word also sees that the sequence had moved on before it. */
+	for (size_t i = at / 8; i < (bytes + 7) / 8; i++)
+		atomic_store_explicit(&to->words[i], words[i], memory_order_release);
+}
+
+static void shared_words_load(const struct shared_record *from, void *to, size_t at, size_t bytes)
+{
+	uint64_t *words = to;
+
+	for (size_t i = at / 8; i < (bytes + 7) / 8; i++)
+		words[i] = atomic_load_explicit(&from->words[i], memory_order_acquire);
+}
+
+/* The struct is made of whole words, aligned as words are. */
+ENSURE_STATIC(sizeof(struct commit_record) % 8 == 0 && _Alignof(struct commit_record) == 8);
+#define SHARED_READER_HEAD offsetof(struct commit_record, free.inline_entries)
+ENSURE_STATIC(SHARED_READER_HEAD % 8 == 0);
+
 void shared_record_store(struct shared_record *to, const struct commit_record *record)
 {
-	uint64_t words[SHARED_RECORD_WORDS] = {0};
-	size_t i;
-
-	memcpy(words, record, sizeof(*record));
-	/* Release: who reads a new word also sees that the sequence had moved on before it. */
-	for (i = 0; i < SHARED_RECORD_WORDS; i++)
-		atomic_store_explicit(&to->words[i], words[i], memory_order_release);
+	shared_words_store(to, record, 0, sizeof(*record));
 }
 
 void shared_record_load(const struct shared_record *from, struct commit_record *record)
 {
-	uint64_t words[SHARED_RECORD_WORDS];
-	size_t i;
+	shared_words_load(from, record, 0, sizeof(*record));
+}
 
-	for (i = 0; i < SHARED_RECORD_WORDS; i++)
-		words[i] = atomic_load_explicit(&from->words[i], memory_order_acquire);
-	memcpy(record, words, sizeof(*record));
+void shared_record_store_reader(struct shared_record *to, const struct commit_record *record)
+{
+	shared_words_store(to, record, 0, META_READER_BYTES(record));
+}
+
+/* Torn when the publisher is at it, which the caller sees by the sequence; the count is bounded all the same. */
+void shared_record_load_reader(const struct shared_record *from, struct commit_record *record)
+{
+	shared_words_load(from, record, 0, SHARED_READER_HEAD);
+	if (record->free.inline_count > FREELOG_INLINE_MAX)
+		record->free.inline_count = FREELOG_INLINE_MAX;
+	shared_words_load(from, record, SHARED_READER_HEAD, META_READER_BYTES(record));
+	record->recent_count = 0;
+	record->segment_count = 0;
 }
 
 static void shared_wake_word(struct shared *s, _Atomic uint32_t *word, const _Atomic uint32_t *waiters)

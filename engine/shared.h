@@ -67,6 +67,9 @@ bool shared_poisoned(const struct shared *);
  * BTS_NEEDS_RECOVERY, BTS_POISONED: the gate is closed and nobody is there who could open it (shared_gate_hold).
  */
 enum bts_err shared_reader_enter(struct shared *, struct shared_reader *, struct commit_record *record, struct bts_error *);
+/* The same; record gets no positions and segments, which only who ships or commits needs. */
+enum bts_err shared_reader_enter_light(struct shared *, struct shared_reader *, struct commit_record *record,
+	struct bts_error *);
 void shared_reader_leave(struct shared *, struct shared_reader *);
 /* Snapshots of live readers of all processes, ascending, each once; slots of dead processes are cleared.  At most cap are
  * written (cap >= SHARED_READERS_MAX gets all); returns how many. */

@@ -100,5 +100,8 @@ void shared_forget(struct shared *, uint32_t index);
 
 void shared_record_store(struct shared_record *, const struct commit_record *);
 void shared_record_load(const struct shared_record *, struct commit_record *);
+/* What a reader needs of it alone (META_READER_BYTES): a third of the words. */
+void shared_record_store_reader(struct shared_record *, const struct commit_record *);
+void shared_record_load_reader(const struct shared_record *, struct commit_record *);
 
 #endif

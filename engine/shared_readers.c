@@ -120,7 +120,7 @@ enum bts_err shared_reader_record(struct shared *s, bts_txid snapshot, struct co
 
 		if (!owner || atomic_load(&map->txid[i]) != snapshot + 1)
 			continue;
-		shared_record_load(&map->records[i], &copy);
+		shared_record_load_reader(&map->records[i], &copy);
 		/* Snapshots only grow: the same number again means that the record did not move meanwhile. */
 		if (atomic_load(&map->owner[i]) != owner || atomic_load(&map->txid[i]) != snapshot + 1)
 			continue;
@@ -195,8 +195,8 @@ static void shared_slot_clear(struct shared *s, uint32_t slot)
 		s->env->ops->wake(s->env, (const uint32_t *)&s->map->leave_word);
 }
 
-enum bts_err shared_reader_enter(
-	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
+static enum bts_err shared_reader_register(struct shared *s, struct shared_reader *reader, bool light,
+	struct commit_record *record, struct bts_error *error)
 {
 	struct shared_map *map = s->map;
 	uint32_t slot;
@@ -222,10 +222,13 @@ enum bts_err shared_reader_enter(
 			return err;
 		}
 		sequence = atomic_load(&map->head_sequence);
-		shared_record_load(&map->heads[sequence & 1], record);
+		if (light)
+			shared_record_load_reader(&map->heads[sequence & 1], record);
+		else
+			shared_record_load(&map->heads[sequence & 1], record);
 		if (atomic_load(&map->head_sequence) != sequence)
 			continue;
-		shared_record_store(&map->records[slot], record);
+		shared_record_store_reader(&map->records[slot], record);
 		atomic_store(&map->txid[slot], record->txid + 1);
 		if (!atomic_load(&map->gate) && atomic_load(&map->head_sequence) == sequence)
 			break;
@@ -234,6 +237,18 @@ enum bts_err shared_reader_enter(
 	reader->slot = slot;
 	reader->txid = record->txid;
 	return BTS_OK;
+}
+
+enum bts_err shared_reader_enter(
+	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
+{
+	return shared_reader_register(s, reader, false, record, error);
+}
+
+enum bts_err shared_reader_enter_light(
+	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
+{
+	return shared_reader_register(s, reader, true, record, error);
 }
 
 void shared_reader_leave(struct shared *s, struct shared_reader *reader)

@@ -15,7 +15,8 @@ static enum bts_err txn_snapshot(struct bts_txn *txn)
 	enum bts_err err;
 
 	txn->state = &txn->own;
-	err = shared_reader_enter(db->shared, &txn->reader, &record, &txn->error);
+	err = txn->writing ? shared_reader_enter(db->shared, &txn->reader, &record, &txn->error) :
+			     shared_reader_enter_light(db->shared, &txn->reader, &record, &txn->error);
 	if (err)
 		return err;
 	err = state_init(&txn->own, db, &record, txn->writing, &txn->error);
@@ -56,7 +57,7 @@ static struct bts_txn *txn_new(struct bts *db, unsigned flags)
 
 	if (txn == NULL)
 		return NULL;
-	memset(txn, 0, sizeof(*txn));
+	memset(txn, 0, offsetof(struct bts_txn, own));
 	txn->db = db;
 	txn->flags = flags;
 	txn->writing = (flags & BTS_WRITE) != 0;

@@ -43,7 +43,6 @@ struct state_mark {
 /* A mutable (or read-only) state of the database: a record, private pages, the buckets opened in it. */
 struct state {
 	struct bts *db;
-	struct commit_record record; /* the snapshot; catalog and history trees move as the state changes */
 	struct tree base_catalog;    /* the snapshot's */
 	struct tree_ctx ctx;
 	struct dirty *dirty;         /* NULL: read only */
@@ -54,6 +53,7 @@ struct state {
 	struct state_mark mark;
 	struct bucket_undo *undo;
 	size_t undo_count, undo_cap;
+	struct commit_record record; /* the snapshot; catalog and history trees move as the state changes; last: it is large */
 };
 
 /* record copied; error is where failing calls explain themselves and must live as long as the state. */
@@ -108,7 +108,6 @@ struct bts_txn {
 	unsigned flags;
 	bool writing;
 	struct bts_error error;
-	struct state own;        /* of a private transaction or a read */
 	struct state *state;     /* own, or the group's */
 	struct shared_reader reader;
 	bool registered;         /* reader holds a slot */
@@ -121,6 +120,7 @@ struct bts_txn {
 	struct bts_txn *queue_next;
 	enum bts_err result;
 	bool done;
+	struct state own;        /* of a private transaction or a read; last: it is large, and not of a group's */
 };
 
 struct bts_group {
