@@ -191,6 +191,86 @@ static enum bts_err history_find(
 	return BTS_OK;
 }
 
+/* What the segments say about a transaction of an epoch. */
+struct history_verdict {
+	uint32_t epoch;
+	uint64_t epoch_random;
+	bts_txid txid;
+	bool seen;  /* a segment of this epoch */
+	bool gap;   /* txid lies in one of its gaps */
+	bts_txid last; /* the last transaction before its newest gap: its end when a later epoch followed */
+};
+
+static void history_judge(struct history_verdict *verdict, const struct history_segment *segment)
+{
+	if (segment->epoch != verdict->epoch || segment->epoch_random != verdict->epoch_random)
+		return;
+	verdict->seen = true;
+	verdict->gap = verdict->gap || (verdict->txid > segment->last && verdict->txid < segment->first);
+	if (segment->last > verdict->last)
+		verdict->last = segment->last;
+}
+
+static enum bts_err history_judge_all(
+	struct tree_ctx *ctx, struct commit_record *record, struct history_verdict *verdict)
+{
+	uint8_t key[HISTORY_KEY_SIZE];
+	struct tree_cursor cursor;
+	struct node_cell cell;
+	enum bts_err err;
+
+	for (uint32_t i = 0; i < record->segment_count; i++)
+		history_judge(verdict, &record->segments[i]);
+	tree_cursor_init(&cursor, ctx, &record->history);
+	err = tree_cursor_seek(&cursor, history_key(key, 's', 0), &cell);
+	while (!err && cell.key.size == HISTORY_KEY_SIZE && *(const uint8_t *)cell.key.data == 's') {
+		struct history_segment segment = {0};
+
+		if (cell.extent || cell.value.size != HISTORY_SEGMENT_SIZE)
+			return error_set(ctx->error, BTS_CORRUPT, 0, "history: not a segment");
+		segment.epoch = bytes_get_u32(cell.value.data);
+		segment.epoch_random = bytes_get_u64((const uint8_t *)cell.value.data + 4);
+		segment.last = bytes_get_u48((const uint8_t *)cell.value.data + 12);
+		segment.first = bytes_get_u48((const uint8_t *)cell.value.data + 18);
+		history_judge(verdict, &segment);
+		err = tree_cursor_next(&cursor, &cell);
+	}
+	return err == BTS_NOT_FOUND ? BTS_OK : err;
+}
+
+enum bts_err history_reached(struct tree_ctx *ctx, struct commit_record *record, uint32_t epoch, uint64_t epoch_random,
+	bts_txid txid, enum bts_standing *standing)
+{
+	struct history_verdict verdict = {.epoch = epoch, .epoch_random = epoch_random, .txid = txid};
+	bool ours = epoch == record->epoch && epoch_random == record->epoch_random;
+	enum bts_err err;
+
+	if (epoch > record->epoch) {
+		*standing = BTS_STANDING_AHEAD;
+		return BTS_OK;
+	}
+	err = history_judge_all(ctx, record, &verdict);
+	if (err)
+		return err;
+	if (verdict.gap || (!ours && (!verdict.seen || txid > verdict.last)))
+		*standing = BTS_STANDING_DIVERGED;
+	else
+		*standing = txid > record->txid ? BTS_STANDING_AHEAD : BTS_STANDING_KNOWN;
+	return BTS_OK;
+}
+
+/* Not in the map of positions: of an earlier epoch, a number that its segments rule out is of another history. */
+static enum bts_err history_unknown(
+	struct tree_ctx *ctx, struct commit_record *record, const struct bts_position *claimed, enum bts_standing *standing)
+{
+	enum bts_err err =
+		history_reached(ctx, record, claimed->epoch, claimed->epoch_random, claimed->txid, standing);
+
+	if (!err && (*standing != BTS_STANDING_DIVERGED || claimed->epoch == record->epoch))
+		*standing = BTS_STANDING_BASE_UNKNOWN;
+	return err;
+}
+
 enum bts_err history_standing(struct tree_ctx *ctx, struct commit_record *record,
 	const struct bts_position *claimed, enum bts_standing *standing)
 {
@@ -213,7 +293,7 @@ enum bts_err history_standing(struct tree_ctx *ctx, struct commit_record *record
 	else {
 		err = history_find(ctx, record, claimed->txid, chain);
 		if (err == BTS_NOT_FOUND)
-			*standing = BTS_STANDING_BASE_UNKNOWN;
+			return history_unknown(ctx, record, claimed, standing);
 		else if (err)
 			return err;
 		else

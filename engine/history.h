@@ -34,6 +34,9 @@ void history_append(struct commit_record *);
 /* Note a gap; adjacent gaps without commits between are merged, so there is always room. */
 void history_segment_add(struct commit_record *, bts_txid last, const uint8_t chain[16], bts_txid first);
 
+/* Is transaction txid of that epoch part of it: KNOWN, AHEAD, or DIVERGED (R10)? */
+enum bts_err history_reached(struct tree_ctx *, struct commit_record *record, uint32_t epoch, uint64_t epoch_random,
+	bts_txid txid, enum bts_standing *standing);
 /* How a claimed position stands to the history that record and its tree hold. */
 enum bts_err history_standing(struct tree_ctx *, struct commit_record *record, const struct bts_position *claimed,
 	enum bts_standing *standing);

@@ -34,6 +34,25 @@ enum bts_err bts_ship_standing(struct bts *db, const struct bts_position *claime
 	return err ? error_set(error, err, why.os, "%s", why.text) : BTS_OK;
 }
 
+enum bts_err bts_ship_reached(struct bts *db, uint32_t epoch, uint64_t epoch_random, bts_txid txid,
+	enum bts_standing *standing, struct bts_error *error)
+{
+	struct bts_error why = {BTS_OK, 0, ""};
+	struct commit_record record;
+	struct shared_reader reader;
+	struct tree_ctx ctx;
+	enum bts_err err;
+
+	err = shared_reader_enter(db->shared, &reader, &record, error);
+	if (err)
+		return err;
+	ctx = (struct tree_ctx){
+		.pager = &db->pager, .limit = record.high_water, .newest = record.txid, .error = &why};
+	err = history_reached(&ctx, &record, epoch, epoch_random, txid, standing);
+	shared_reader_leave(db->shared, &reader);
+	return err ? error_set(error, err, why.os, "%s", why.text) : BTS_OK;
+}
+
 enum bts_err bts_ship_wait(struct bts *db, bts_txid after, unsigned timeout_ms, bts_txid *head)
 {
 	return shared_wait_head(db->shared, after, timeout_ms, head);

@@ -182,6 +182,55 @@ static void history_chain_covers(void **unused)
 	}
 }
 
+static enum bts_standing bed_reached(struct bed *bed, uint32_t epoch, uint64_t epoch_random, bts_txid txid)
+{
+	enum bts_standing standing;
+
+	assert_int_equal(
+		history_reached(&bed->ctx, &bed->record, epoch, epoch_random, txid, &standing), BTS_OK);
+	return standing;
+}
+
+/* Which transactions a history holds, by its epochs and gaps, inline and moved to the tree. */
+static void history_reaches(void **unused)
+{
+	struct bts_position fork;
+	struct bed bed;
+
+	(void)unused;
+	bed_init(&bed);
+	for (bts_txid txid = 1; txid <= 10; txid++)
+		bed_commit(&bed, txid);
+	bed_jump(&bed, 100); /* an unclean exit: 11 to 99 never were */
+	bed_commit(&bed, 101);
+	meta_position(&bed.record, &fork);
+	fork.txid = 102; /* of a sibling that went on in the old epoch */
+	history_segment_add(&bed.record, 101, bed.record.chain, 5000);
+	bed.record.epoch = 3;
+	bed.record.epoch_random = 78;
+	bed.record.txid = 5000;
+	history_chain(&bed.record, NULL, 0);
+	history_append(&bed.record);
+	for (int round = 0; round < 2; round++) {
+		assert_int_equal(bed_reached(&bed, 2, 77, 10), BTS_STANDING_KNOWN);
+		assert_int_equal(bed_reached(&bed, 2, 77, 50), BTS_STANDING_DIVERGED);
+		assert_int_equal(bed_reached(&bed, 2, 77, 101), BTS_STANDING_KNOWN);
+		assert_int_equal(bed_reached(&bed, 2, 77, 102), BTS_STANDING_DIVERGED);
+		assert_int_equal(bed_reached(&bed, 2, 77, 5000), BTS_STANDING_DIVERGED);
+		assert_int_equal(bed_reached(&bed, 2, 76, 5), BTS_STANDING_DIVERGED);
+		assert_int_equal(bed_reached(&bed, 1, 77, 5), BTS_STANDING_DIVERGED);
+		assert_int_equal(bed_reached(&bed, 3, 78, 5000), BTS_STANDING_KNOWN);
+		assert_int_equal(bed_reached(&bed, 3, 79, 5000), BTS_STANDING_DIVERGED);
+		assert_int_equal(bed_reached(&bed, 3, 78, 90000), BTS_STANDING_AHEAD);
+		assert_int_equal(bed_reached(&bed, 4, 1, 5), BTS_STANDING_AHEAD);
+		assert_int_equal(bed_ask(&bed, &fork), BTS_STANDING_DIVERGED);
+		for (bts_txid txid = 5001; txid <= 5000 + META_RECENT_MAX; txid++)
+			bed_commit(&bed, txid);
+		assert_true(bed.record.history.entries > 0);
+	}
+	bed_fini(&bed);
+}
+
 /* An old database keeps its newest positions, one in so many of the older ones, and answers no claim wrongly. */
 static void history_thins(void **unused)
 {
@@ -220,6 +269,7 @@ int main(void)
 		cmocka_unit_test(history_room),
 		cmocka_unit_test(history_chain_covers),
 		cmocka_unit_test(history_thins),
+		cmocka_unit_test(history_reaches),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,6 +37,13 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_ship_standing(struct bts *db, const s
 	enum bts_standing *standing, struct bts_error *error);
 
 /*
+ * Does this file's history hold transaction txid of that epoch (R10)?  KNOWN: yes.  AHEAD: not yet, it may still come.
+ * DIVERGED: it lies in a gap, beyond its epoch's end, or its epoch is not among our ancestors: that write is lost here.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_ship_reached(struct bts *db, uint32_t epoch, uint64_t epoch_random, bts_txid txid,
+	enum bts_standing *standing, struct bts_error *error);
+
+/*
  * Wait until the newest durable txid is > after.  BTS_TIMEOUT when timeout_ms passes or bts_ship_wake is called.
  * Works across processes.
  */
