@@ -212,6 +212,37 @@ static void test_kept_pointers(void **state)
 	}
 }
 
+static bool is_below_branch(const struct bts_page_id *id)
+{
+	for (size_t i = 0; i < f.truth->count; i++)
+		for (unsigned c = 0; is_branch(i) && c < layout_count(f.bytes[i]); c++)
+			if (node_child(f.bytes[i], c).pgno == id->pgno)
+				return true;
+	return false;
+}
+
+/* Only a root may be empty: a cursor would find an entry there that does not exist. */
+static void test_empty_leaves(void **state)
+{
+	unsigned before = f.refused;
+
+	(void)state;
+	for (size_t i = 0; i < f.truth->count; i++) {
+		struct bts_page_id id = f.truth->units[i].id;
+		uint32_t tree = layout_tree(f.bytes[i]);
+
+		if (id.kind != BTS_KIND_NODE || is_branch(i) || !is_below_branch(&id))
+			continue;
+		node_init(f.bytes[i], 4096, tree, 0);
+		layout_set_pgno(f.bytes[i], id.pgno);
+		layout_set_birth(f.bytes[i], id.birth);
+		layout_set_pages(f.bytes[i], 1);
+		expect_refused("an empty leaf below a branch", "empty node");
+		forge_begin();
+	}
+	assert_true(f.refused > before);
+}
+
 static void test_new_pages(void **state)
 {
 	(void)state;
@@ -408,6 +439,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_kept_pointers, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_empty_leaves, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_new_pages, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_counters, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_free_set, set_up, tear_down),
