@@ -15,42 +15,56 @@ enum bts_err bts_ship_position(struct bts *db, struct bts_position *position, st
 	return BTS_OK;
 }
 
+/* A pinned look at the newest history. */
+struct ship_look {
+	struct shared_reader reader;
+	struct commit_record record;
+	struct tree_ctx ctx;
+	struct bts_error why;
+};
+
+static enum bts_err ship_look_begin(struct bts *db, struct ship_look *look, struct bts_error *error)
+{
+	enum bts_err err = shared_reader_enter(db->shared, &look->reader, &look->record, error);
+
+	if (err)
+		return err;
+	look->why = (struct bts_error){BTS_OK, 0, ""};
+	look->ctx = (struct tree_ctx){.pager = &db->pager,
+		.limit = look->record.high_water,
+		.newest = look->record.txid,
+		.error = &look->why};
+	return BTS_OK;
+}
+
+static enum bts_err ship_look_end(struct bts *db, struct ship_look *look, enum bts_err err, struct bts_error *error)
+{
+	shared_reader_leave(db->shared, &look->reader);
+	return err ? error_set(error, err, look->why.os, "%s", look->why.text) : BTS_OK;
+}
+
 enum bts_err bts_ship_standing(struct bts *db, const struct bts_position *claimed,
 	enum bts_standing *standing, struct bts_error *error)
 {
-	struct bts_error why = {BTS_OK, 0, ""};
-	struct commit_record record;
-	struct shared_reader reader;
-	struct tree_ctx ctx;
-	enum bts_err err;
+	struct ship_look look;
+	enum bts_err err = ship_look_begin(db, &look, error);
 
-	err = shared_reader_enter(db->shared, &reader, &record, error);
 	if (err)
 		return err;
-	ctx = (struct tree_ctx){
-		.pager = &db->pager, .limit = record.high_water, .newest = record.txid, .error = &why};
-	err = history_standing(&ctx, &record, claimed, standing);
-	shared_reader_leave(db->shared, &reader);
-	return err ? error_set(error, err, why.os, "%s", why.text) : BTS_OK;
+	err = history_standing(&look.ctx, &look.record, claimed, standing);
+	return ship_look_end(db, &look, err, error);
 }
 
 enum bts_err bts_ship_reached(struct bts *db, uint32_t epoch, uint64_t epoch_random, bts_txid txid,
 	enum bts_standing *standing, struct bts_error *error)
 {
-	struct bts_error why = {BTS_OK, 0, ""};
-	struct commit_record record;
-	struct shared_reader reader;
-	struct tree_ctx ctx;
-	enum bts_err err;
+	struct ship_look look;
+	enum bts_err err = ship_look_begin(db, &look, error);
 
-	err = shared_reader_enter(db->shared, &reader, &record, error);
 	if (err)
 		return err;
-	ctx = (struct tree_ctx){
-		.pager = &db->pager, .limit = record.high_water, .newest = record.txid, .error = &why};
-	err = history_reached(&ctx, &record, epoch, epoch_random, txid, standing);
-	shared_reader_leave(db->shared, &reader);
-	return err ? error_set(error, err, why.os, "%s", why.text) : BTS_OK;
+	err = history_reached(&look.ctx, &look.record, epoch, epoch_random, txid, standing);
+	return ship_look_end(db, &look, err, error);
 }
 
 enum bts_err bts_ship_wait(struct bts *db, bts_txid after, unsigned timeout_ms, bts_txid *head)

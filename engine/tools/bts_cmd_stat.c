@@ -115,22 +115,18 @@ static enum bts_err stat_buckets(struct bts_txn *txn, struct bts_json_text *text
 	return err == BTS_NOT_FOUND ? BTS_OK : err;
 }
 
-static int stat_run(const struct bts_args *args, struct bts *db, struct bts_txn *txn)
+static int stat_run(const struct bts_args *args, const struct bts_stat *stat, struct bts_txn *txn)
 {
-	struct bts_stat stat = {.size = sizeof(stat)};
-	struct bts_error error = {0};
 	struct bts_json_text text = {0};
 	enum bts_err err;
 	int status = BTS_EXIT_OK;
 
-	if (bts_stat(db, &stat, &error))
-		return bts_tool_fail_error(args, &error);
 	if (!args->json) {
-		stat_print(&stat);
+		stat_print(stat);
 		err = stat_buckets(txn, NULL);
 		return err ? bts_tool_fail_txn(args, err, txn) : status;
 	}
-	stat_json(&text, &stat);
+	stat_json(&text, stat);
 	bts_json_raw(&text, ",\"bucket_list\":[");
 	err = stat_buckets(txn, &text);
 	bts_json_raw(&text, "]}");
@@ -144,6 +140,7 @@ static int stat_run(const struct bts_args *args, struct bts *db, struct bts_txn 
 
 int bts_cmd_stat(const struct bts_args *args)
 {
+	struct bts_stat stat = {.size = sizeof(stat)};
 	struct bts_error error = {0};
 	struct bts_txn *txn;
 	int status;
@@ -151,10 +148,11 @@ int bts_cmd_stat(const struct bts_args *args)
 
 	if (!db)
 		return status;
-	if (bts_begin(db, BTS_READ, &txn, &error)) {
+	/* The figures first: our own snapshot is none of the readers they tell of. */
+	if (bts_stat(db, &stat, &error) || bts_begin(db, BTS_READ, &txn, &error)) {
 		status = bts_tool_fail_error(args, &error);
 	} else {
-		status = stat_run(args, db, txn);
+		status = stat_run(args, &stat, txn);
 		bts_abort(txn);
 	}
 	bts_close(db);
