@@ -66,18 +66,29 @@ int handle_write_failed(struct request *r)
 	return 1;
 }
 
-int handle_conditions(struct request *r, struct writer_conditions *conditions)
+static int handle_condition(struct request *r, const char *name, int weak, struct writer_tags *tags)
 {
-	const char *bad = NULL;
+	struct buf text = {0};
+	int failed, bad = 0;
 
-	if (etag_parse(request_get_header(r, "If-None-Match"), 1, &conditions->none_match))
-		bad = "If-None-Match";
-	if (etag_parse(request_get_header(r, "If-Match"), 0, &conditions->match))
-		bad = "If-Match";
+	request_get_list(r, name, &text);
+	failed = text.failed;
+	if (failed)
+		reply_problem(r, 503, "out-of-memory", NULL, "out of memory");
+	else
+		bad = etag_parse(text.data, weak, tags);
 	if (bad)
 		reply_problem(r, 400, "invalid-header", NULL, "%s is malformed, or has more than %d tags",
-			bad, WRITER_TAGS_MAX);
-	return bad ? -1 : 0;
+			name, WRITER_TAGS_MAX);
+	buf_fini(&text);
+	return failed || bad ? -1 : 0;
+}
+
+int handle_conditions(struct request *r, struct writer_conditions *conditions)
+{
+	if (handle_condition(r, "If-None-Match", 1, &conditions->none_match))
+		return -1;
+	return handle_condition(r, "If-Match", 0, &conditions->match);
 }
 
 void handle_content_type(struct bts_slice meta, char type[INPUT_CONTENT_TYPE_MAX + 1])

@@ -69,13 +69,19 @@ static int handle_readyz_lag(struct request *r)
 void handle_readyz(struct request *r)
 {
 	struct role *role = request_role(r);
+	struct role_upstream up;
 
-	if (handle_readyz_role(r) || handle_readyz_lag(r))
+	if (handle_readyz_role(r))
 		return;
+	role_upstream(role, &up);
 	if (role_draining(role))
 		reply_problem(r, 503, "stopping", NULL, "this node is stopping");
 	else if (role_poisoned(role))
 		reply_problem(r, 503, "poisoned", NULL, "a flush failed: nothing more can be committed");
+	else if (up.stopped)
+		reply_problem(r, 503, "stopped", NULL, "this follower has stopped for ever: %s", up.error);
+	else if (handle_readyz_lag(r))
+		return;
 	else if (!role_db(role))
 		reply_problem(r, 503, "unavailable", NULL, "this follower has not received the database yet");
 	else

@@ -3,8 +3,8 @@
  *
  * Records are parsed as they come and given to the writer in chunks, each one commit; while a chunk is being
  * written the connection is suspended, so the client is held back by the disk and at most one chunk is in
- * memory.  The first failure ends the load: what was committed before stays, and the reply names the line and
- * the counts.
+ * memory.  Lines are short enough for that, and what is held of them counts as body memory.  The first failure
+ * ends the load: what was committed before stays, and the reply names the line and the counts.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,6 +20,7 @@
 
 #define LOAD_CHUNK_PAIRS 1000
 #define LOAD_CHUNK_BYTES ((size_t)1 << 20)
+#define LOAD_LINE_MAX ((size_t)8 << 20)
 
 struct load_place {
 	size_t key, key_size, value, value_size; /* in the arena */
@@ -47,6 +48,7 @@ static void load_free(void *state)
 /* NULL after a refusal. */
 static struct load *load_state(struct request *r)
 {
+	size_t max_body = request_server(r)->config->max_body;
 	struct load *l = r->state;
 
 	if (l || r->early_status)
@@ -57,12 +59,13 @@ static struct load *load_state(struct request *r)
 		request_refuse(r, 503, "out-of-memory");
 		return NULL;
 	}
-	lines_init(&l->lines, request_server(r)->config->max_body);
+	lines_init(&l->lines, max_body < LOAD_LINE_MAX ? max_body : LOAD_LINE_MAX);
 	r->state = l;
 	r->state_free = load_free;
 	return l;
 }
 
+/* Nothing of the load is needed after it. */
 static void load_refuse(struct request *r, unsigned status, const char *code, uint64_t line, const char *why)
 {
 	struct load *l = r->state;
@@ -77,6 +80,29 @@ static void load_refuse(struct request *r, unsigned status, const char *code, ui
 	else
 		snprintf(r->problem, sizeof(r->problem), "%.159s", why);
 	request_refuse(r, status, code);
+	lines_fini(&l->lines);
+	buf_fini(&l->arena);
+	(void)request_hold(r, 0);
+}
+
+static void load_refuse_long(struct request *r)
+{
+	struct load *l = r->state;
+	char why[80];
+
+	snprintf(why, sizeof(why), "longer than the %zu bytes that a line may have", l->lines.max);
+	load_refuse(r, 413, "line-too-long", l->lines.number + 1, why);
+}
+
+/* 0, or -1 after a refusal. */
+static int load_hold(struct request *r, uint64_t line)
+{
+	struct load *l = r->state;
+
+	if (!request_hold(r, l->lines.held.cap + l->arena.cap))
+		return 0;
+	load_refuse(r, 503, "unavailable", line, "no memory for this line now");
+	return -1;
 }
 
 /* ---- chunks ---- */
@@ -168,6 +194,8 @@ static int load_line(struct request *r, struct bts_slice line)
 		load_refuse(r, 503, "out-of-memory", l->lines.number, "out of memory");
 		return -1;
 	}
+	if (load_hold(r, l->lines.number))
+		return -1;
 	l->count++;
 	if (l->count < LOAD_CHUNK_PAIRS && l->arena.size < LOAD_CHUNK_BYTES)
 		return 0;
@@ -186,12 +214,13 @@ size_t handle_load_feed(struct request *r, const char *data, size_t size)
 		got = lines_next(&l->lines, data + used, size - used, &n, &line);
 		used += n;
 		if (got == LINES_TOO_LONG)
-			load_refuse(r, 413, "line-too-long", l->lines.number + 1,
-				"longer than --max-body allows");
+			load_refuse_long(r);
 		else if (got == LINES_MEMORY)
 			load_refuse(r, 503, "out-of-memory", l->lines.number + 1, "out of memory");
 		else if (got == LINES_LINE && load_line(r, line) == 1)
 			return used;
+		else if (got == LINES_MORE)
+			(void)load_hold(r, l->lines.number + 1);
 		if (r->early_status)
 			break;
 	}

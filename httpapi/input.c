@@ -13,12 +13,36 @@ void input_seed(unsigned seed)
 	json_object_seed(seed);
 }
 
+#define INPUT_TOKENS_MAX 64 /* of structure, in an object */
+
+/* Before the library builds a tree that takes many times the text's memory. */
+static int input_is_bushy(struct bts_slice text)
+{
+	const char *at = text.data;
+	int quoted = 0, tokens = 0;
+	size_t i;
+
+	for (i = 0; i < text.size && tokens <= INPUT_TOKENS_MAX; i++) {
+		if (at[i] == '"')
+			quoted = !quoted;
+		else if (quoted)
+			i += at[i] == '\\';
+		else
+			tokens += at[i] == ',' || at[i] == '[' || at[i] == '{';
+	}
+	return tokens > INPUT_TOKENS_MAX;
+}
+
 /* A JSON object of at most max members, or NULL and why. */
 static json_t *input_object(struct bts_slice text, size_t max, char why[160])
 {
 	json_error_t error;
 	json_t *tree;
 
+	if (input_is_bushy(text)) {
+		snprintf(why, 160, "malformed JSON: more than %d members or brackets", INPUT_TOKENS_MAX);
+		return NULL;
+	}
 	tree = json_loadb(text.size ? text.data : "", text.size, JSON_REJECT_DUPLICATES, &error);
 	if (!tree) {
 		snprintf(why, 160, "malformed JSON at byte %d: %.110s", error.position, error.text);

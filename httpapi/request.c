@@ -49,6 +49,34 @@ const char *request_get_header(const struct request *r, const char *name)
 	return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
 }
 
+struct request_list {
+	const char *name;
+	struct buf *out;
+};
+
+static enum MHD_Result request_list_line(void *cls, enum MHD_ValueKind kind, const char *name,
+	size_t name_size, const char *value, size_t size)
+{
+	struct request_list *list = cls;
+
+	(void)kind;
+	(void)name_size;
+	if (strcasecmp(name, list->name))
+		return MHD_YES;
+	if (list->out->size)
+		list->out->data[list->out->size - 1] = ',';
+	buf_add(list->out, value, size);
+	buf_add(list->out, "", 1);
+	return list->out->failed ? MHD_NO : MHD_YES;
+}
+
+void request_get_list(const struct request *r, const char *name, struct buf *out)
+{
+	struct request_list list = {name, out};
+
+	MHD_get_connection_values_n(r->mhd, MHD_HEADER_KIND, request_list_line, &list);
+}
+
 const struct bts_slice *request_param(const struct request *r, const char *name)
 {
 	return uri_param(&r->uri, name);
@@ -284,6 +312,18 @@ static void request_check_params(struct request *r)
 	}
 }
 
+/* A condition that nobody would look at must not be taken for one that holds. */
+static void request_check_conditions(struct request *r)
+{
+	const char *name = request_get_header(r, "If-Match") ? "If-Match" : "If-None-Match";
+
+	if (!request_get_header(r, name) || !(r->route->flags & ROUTE_WRITES) ||
+		route_segment(r->route, "key") >= 0)
+		return;
+	snprintf(r->problem, sizeof(r->problem), "%s is known only for single keys", name);
+	request_refuse(r, 400, "invalid-header");
+}
+
 static void request_to_primary(struct request *r)
 {
 	const char *url = role_primary_url(request_role(r));
@@ -325,6 +365,7 @@ static void request_check_route(struct request *r, const char *method)
 		request_refuse(r, 405, "method-not-allowed");
 	} else {
 		request_check_params(r);
+		request_check_conditions(r);
 		if (!r->early_status && !request_decode(r, &request_bucket_part, &r->bucket) &&
 			!request_decode(r, &request_key_part, &r->key) && (r->route->flags & ROUTE_WRITES) &&
 			role_follows(request_role(r)))
@@ -370,10 +411,22 @@ static enum MHD_Result request_start(
 
 /* ---- the body ---- */
 
+int request_hold(struct request *r, size_t bytes)
+{
+	atomic_size_t *all = &request_server(r)->body_bytes;
+	size_t before = r->body_counted;
+
+	r->body_counted = bytes;
+	if (bytes <= before) {
+		atomic_fetch_sub(all, before - bytes);
+		return 0;
+	}
+	return atomic_fetch_add(all, bytes - before) + bytes - before <= REQUEST_BODIES ? 0 : -1;
+}
+
 static void request_collect(struct request *r, const char *data, size_t size)
 {
 	struct server *s = request_server(r);
-	size_t cap = r->body.cap;
 
 	if (r->body.size + size > s->config->max_body) {
 		snprintf(r->problem, sizeof(r->problem), "the body has more than the allowed %zu bytes",
@@ -382,13 +435,8 @@ static void request_collect(struct request *r, const char *data, size_t size)
 		return;
 	}
 	buf_add(&r->body, data, size);
-	if (r->body.cap > cap) {
-		r->body_counted += r->body.cap - cap;
-		if (atomic_fetch_add(&s->body_bytes, r->body.cap - cap) + r->body.cap - cap <= REQUEST_BODIES)
-			return;
-	} else if (!r->body.failed) {
+	if (!request_hold(r, r->body.cap) && !r->body.failed)
 		return;
-	}
 	snprintf(r->problem, sizeof(r->problem), "no memory for this body now");
 	request_refuse(r, 503, "unavailable");
 }
@@ -399,6 +447,15 @@ static void request_call_resume(struct request *r)
 
 	r->resume = NULL;
 	resume(r);
+}
+
+/*
+ * A fed body has no limit of size while it is taken, so neither when what was committed of it is to be told at
+ * its end: the deadline of the connection ends a slow one.
+ */
+static int request_drops_too_much(const struct request *r)
+{
+	return r->dropped > REQUEST_DROP_MAX && !(r->route && r->route->feed && r->state);
 }
 
 static enum MHD_Result request_upload(struct request *r, const char *data, size_t *size)
@@ -417,7 +474,7 @@ static enum MHD_Result request_upload(struct request *r, const char *data, size_
 		r->dropped += used;
 	server_conn_progress(r->conn, used);
 	*size -= used;
-	return r->broken || r->dropped > REQUEST_DROP_MAX ? MHD_NO : MHD_YES;
+	return r->broken || request_drops_too_much(r) ? MHD_NO : MHD_YES;
 }
 
 /* ---- the library's callbacks ---- */
@@ -462,7 +519,7 @@ static void request_end(
 		r->state_free(r->state);
 	for (i = 0; i < r->header_count; i++)
 		free(r->headers[i].value);
-	atomic_fetch_sub(&request_server(r)->body_bytes, r->body_counted);
+	(void)request_hold(r, 0);
 	buf_fini(&r->body);
 	uri_fini(&r->uri);
 	server_conn_idle(r->conn);
@@ -480,6 +537,10 @@ static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, con
 		return MHD_NO;
 	if (!r->mhd)
 		return request_start(r, mhd, method, version);
+	/* The library goes on to the next chunk of a chunked body that it has already, also of a suspended
+	 * connection: it is given again after the resume. */
+	if (r->conn->suspended)
+		return MHD_YES;
 	if (*size)
 		return request_upload(r, data, size);
 	r->conn->receiving = 0;

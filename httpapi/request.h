@@ -13,6 +13,7 @@
 
 #include "btree_store.h"
 #include "buf.h"
+#include "reply.h"
 #include "route.h"
 #include "uri.h"
 #include "writer.h"
@@ -44,7 +45,7 @@ struct request {
 	unsigned status; /* of the reply, 0 until then */
 
 	struct buf body;
-	size_t body_counted; /* of it in server.body_bytes */
+	size_t body_counted; /* of it, or of what its route holds instead, in server.body_bytes */
 	uint64_t dropped;    /* bytes of a body that nobody wants */
 
 	/* what the checks found, told when the body has been read */
@@ -68,12 +69,15 @@ struct request {
 	void (*state_free)(void *state);
 	/* waiting for a commit (wait.h) */
 	struct request *wait_next;
-	bts_txid wait_txid;
+	struct reply_token wait_token; /* the commit asked for */
+	bts_txid wait_txid;	       /* ask again from this transaction on */
 	uint64_t wait_until_ms;
 };
 
-/* NULL when absent. */
+/* The first line of that name; NULL when absent. */
 const char *request_get_header(const struct request *, const char *name);
+/* The lines of a list field as one, NUL-terminated; left empty when absent. */
+void request_get_list(const struct request *, const char *name, struct buf *out);
 const struct bts_slice *request_param(const struct request *, const char *name);
 /* A parameter that is yes or no: 0 or 1, -1 after a reply that refuses it. */
 int request_param_flag(struct request *, const char *name);
@@ -82,6 +86,9 @@ int request_param_u64(struct request *, const char *name, uint64_t min, uint64_t
 
 /* Remember a refusal, told in problem, for when the body has been read; the first counts. */
 void request_refuse(struct request *, unsigned status, const char *code);
+
+/* So many bytes are held in memory for its body now, as server.body_bytes counts.  -1: that is too much. */
+int request_hold(struct request *, size_t bytes);
 
 /* Added to the reply, copied. */
 void request_set_header(struct request *, const char *name, const char *value);

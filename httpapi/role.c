@@ -271,10 +271,11 @@ void role_upstream(struct role *r, struct role_upstream *up)
 	up->txid = status.txid;
 	up->head = status.upstream_txid;
 	up->heard = status.heard;
+	up->stopped = !strcmp(status.state, "stopped");
 	up->contact_ms = status.heard ? status.contact_ms : role_uptime_ms(r);
 	up->lag_ms = status.lag_ms;
-	/* A source that is out of reach may have committed since its last answer. */
-	if (strcmp(up->state, "following") && strcmp(up->state, "receiving") && up->lag_ms < up->contact_ms)
+	/* The source may have committed since its last answer, and may hang without ending the connection. */
+	if (up->lag_ms < up->contact_ms)
 		up->lag_ms = up->contact_ms;
 	up->frames = status.frames;
 	up->bytes = status.bytes;

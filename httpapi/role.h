@@ -20,6 +20,7 @@ struct role_upstream {
 	char error[256];
 	bts_txid txid, head; /* own, and the newest known of the source; 0 = none yet */
 	int heard;	     /* the source has ever answered */
+	int stopped;	     /* for ever: error says why */
 	uint64_t contact_ms; /* since it last did */
 	uint64_t lag_ms;     /* how old what is served may be; without contact it grows */
 	uint64_t frames, bytes, pages, retries;

@@ -110,24 +110,11 @@ void wait_stop(struct wait *w)
 	free(w);
 }
 
-static void wait_resumed(struct request *r)
-{
-	bts_txid txid = role_txid(request_role(r));
-
-	if (r->wait_txid <= txid)
-		r->route->handle(r);
-	else
-		reply_problem(r, 503, "behind", NULL,
-			"this node is at transaction %" PRIu64 ", the read asks for %" PRIu64, (uint64_t)txid,
-			(uint64_t)r->wait_txid);
-}
-
 /* 0, or -1 when the waiter is stopping. */
-static int wait_add(struct wait *w, struct request *r, uint64_t ms)
+static int wait_add(struct wait *w, struct request *r)
 {
 	int stopping;
 
-	r->wait_until_ms = role_clock_ms() + ms;
 	pthread_mutex_lock(&w->lock);
 	stopping = w->stopping;
 	if (!stopping) {
@@ -139,31 +126,59 @@ static int wait_add(struct wait *w, struct request *r, uint64_t ms)
 	return stopping ? -1 : 0;
 }
 
-static int wait_token(struct request *r, const char *text, uint64_t ms)
-{
-	struct reply_token token;
-	uint64_t random;
-	uint32_t epoch;
+static void wait_resumed(struct request *r);
 
-	if (reply_token_decode(text, &token)) {
-		reply_problem(
-			r, 400, "invalid-token", NULL, "BTS-After is not a token that this service gave");
+/* 0: this node has the commit (or nothing at all, which the handler tells); 1: answered, or suspended. */
+static int wait_for(struct request *r)
+{
+	const struct reply_token *token = &r->wait_token;
+	struct bts *db = role_db(request_role(r));
+	bts_txid txid = role_txid(request_role(r));
+	struct bts_error error = {0};
+	enum bts_standing standing;
+	enum bts_err err;
+
+	if (!db)
+		return 0;
+	err = bts_ship_reached(db, token->epoch, token->random, token->txid, &standing, &error);
+	if (err) {
+		reply_error(r, err, &error);
 		return 1;
 	}
-	role_epoch(request_role(r), &epoch, &random);
-	if (token.epoch == epoch && token.random != random) {
+	if (standing == BTS_STANDING_KNOWN)
+		return 0;
+	if (standing == BTS_STANDING_DIVERGED) {
 		reply_problem(r, 409, "write-lost", NULL,
 			"the write belongs to a history that this one does not continue");
 		return 1;
 	}
-	r->wait_txid = token.txid;
-	if (token.txid <= role_txid(request_role(r)) || !role_db(request_role(r)))
-		return 0;
-	if (!ms || wait_add(request_server(r)->wait, r, ms))
-		wait_resumed(r);
+	/* A commit of a later epoch may have a number that this node is past: then any news is worth asking. */
+	r->wait_txid = token->txid > txid ? token->txid : txid + 1;
+	if (r->wait_until_ms <= role_clock_ms() || wait_add(request_server(r)->wait, r))
+		reply_problem(r, 503, "behind", NULL,
+			"this node is at transaction %" PRIu64 " of its epoch, the read asks for %" PRIu64
+			" of epoch %" PRIu32,
+			(uint64_t)txid, (uint64_t)token->txid, token->epoch);
 	else
 		request_suspend(r, wait_resumed);
 	return 1;
+}
+
+static void wait_resumed(struct request *r)
+{
+	if (!wait_for(r))
+		r->route->handle(r);
+}
+
+static int wait_token(struct request *r, const char *text, uint64_t ms)
+{
+	if (reply_token_decode(text, &r->wait_token)) {
+		reply_problem(
+			r, 400, "invalid-token", NULL, "BTS-After is not a token that this service gave");
+		return 1;
+	}
+	r->wait_until_ms = role_clock_ms() + ms;
+	return wait_for(r);
 }
 
 int wait_before(struct request *r)

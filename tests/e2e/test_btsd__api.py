@@ -143,6 +143,42 @@ class Keys(Api):
 
 
 class Conditions(Api):
+    def with_lines(self, method, path, lines, body=None):
+        """Headers as given, one name on several lines; the status and the problem's code."""
+        with self.p.client() as c:
+            c.http.putrequest(method, path)
+            for name, value in lines:
+                c.http.putheader(name, value)
+            c.http.putheader("Content-Length", str(len(body or b"")))
+            c.http.endheaders(body)
+            reply = c.http.getresponse()
+            text = reply.read()
+            return reply.status, json.loads(text)["code"] if reply.status >= 400 else None
+
+    def test_several_lines_are_one_list(self):
+        b = self.bucket()
+        path = "/v1/buckets/%s/keys/k" % b
+        for name, there, absent in (("If-None-Match", (412, "precondition-failed"), (200, None)),
+                                    ("If-Match", (200, None), (412, "precondition-failed"))):
+            for tags, want in ((('"7777777"', '"8888888"', "TAG"), there), (("TAG", '"7777777"'), there),
+                               (('"7777777"', '"8888888"'), absent), (('"7777777"', "nonsense"), (400, "invalid-header")),
+                               (("*", "TAG"), (400, "invalid-header")), (['"7777777"'] * 17, (400, "invalid-header"))):
+                tag = self.p.put(b, "k", b"v").headers["ETag"]
+                lines = [(name, tag if t == "TAG" else t) for t in tags]
+                self.assertEqual(self.with_lines("PUT", path, lines, b"w"), want, lines)
+                self.assertEqual(self.p.value(b, "k").body, b"w" if want[0] == 200 else b"v")
+
+    def test_refused_where_they_are_not_known(self):
+        b = self.bucket()
+        for method, path, body in (("DELETE", "/v1/buckets/" + b, None), ("PUT", "/v1/buckets/" + b, b'{"content_type":"a/b"}'),
+                                   ("PUT", "/v1/buckets/%s-new" % b, b""),
+                                   ("POST", "/v1/buckets/%s/load" % b, b'{"key":"a","value":"b"}')):
+            for name, value in (("If-Match", '"9999"'), ("If-Match", "*"), ("If-None-Match", "*")):
+                self.is_problem(self.p.request(method, path, body, {name: value}), 400, "invalid-header")
+        item = self.p.get("/v1/buckets/" + b).json()
+        self.assertEqual((item["entries"], item["content_type"]), (0, "application/octet-stream"))
+        self.is_problem(self.p.get("/v1/buckets/%s-new" % b), 404, "bucket-not-found")
+
     def test_reads(self):
         b = self.bucket()
         tag = self.p.put(b, "k", b"v").headers["ETag"]

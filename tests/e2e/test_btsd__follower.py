@@ -1,4 +1,8 @@
 """A follower behind a replicator: serves what was written, sends writes on, waits for tokens, says when it is behind."""
+import base64
+import shutil
+import signal
+import struct
 import time
 import unittest
 
@@ -111,6 +115,82 @@ class Follower(unittest.TestCase):
         reply = f.value("b", "first", {"BTS-Max-Staleness": "500ms"})
         self.assertEqual((reply.status, reply.code), (503, "behind"))
         self.assertEqual(f.value("b", "first").body, b"1")
+
+    def test_a_source_that_hangs_is_no_contact(self):
+        f = self.follow()
+        self.r.signal(signal.SIGSTOP)
+        self.addCleanup(self.r.signal, signal.SIGCONT)
+        self.p.put("b", "first", b"2")
+        # Also while the connection stands and nothing has failed yet.
+        s = harness.await_true(lambda: [x for x in [f.status()] if x["contact_ms"] > 700], 10, "the silence")[0]
+        self.assertGreaterEqual(s["lag_ms"], s["contact_ms"], s)
+        harness.await_true(lambda: f.get("/readyz?max_lag=1500ms").status == 503, 10, "the lag to be told")
+        reply = f.value("b", "first", {"BTS-Max-Staleness": "1500ms"})
+        self.assertEqual((reply.status, reply.code), (503, "behind"))
+        self.assertGreater(int(f.value("b", "first").headers["BTS-Lag-Ms"]), 1500)
+        self.assertGreater(f.status()["lag_ms"], 1500)
+        self.r.signal(signal.SIGCONT)
+        harness.await_true(lambda: f.value("b", "first", {"BTS-Max-Staleness": "1500ms"}).body == b"2", 10, "the news")
+
+    def fork(self):
+        """Stop the primary, copy its file; the copy's primary, which begins another epoch."""
+        self.assertEqual(self.p.stop(), 0)
+        shutil.copy(self.dir.file("primary.bts"), self.dir.file("copy.bts"))
+        copy = self.started(harness.primary(self.dir, data="copy.bts"))
+        self.p = self.started(harness.primary(self.dir))
+        return copy
+
+    def test_a_token_of_a_lost_write(self):
+        before = self.p.put("b", "before", b"1").headers["BTS-Token"]
+        copy = self.fork()
+        lost = self.p.put("b", "lost", b"1").headers["BTS-Token"]
+        theirs = copy.put("b", "theirs", b"1").headers["BTS-Token"]
+        for path in ("/v1/buckets/b/keys/lost?wait=30s", "/v1/buckets/b/keys?wait=30s", "/v1/buckets"):
+            reply = copy.get(path, {"BTS-After": lost})
+            self.assertEqual((reply.status, reply.code), (409, "write-lost"), path)
+        for node, key, token in ((self.p, "lost", lost), (copy, "theirs", theirs), (self.p, "before", before),
+                                 (copy, "before", before)):
+            self.assertEqual(node.value("b", key, {"BTS-After": token}).status, 200, key)
+        self.assertEqual(copy.stop(), 0)
+        copy = self.started(harness.primary(self.dir, data="copy.bts"))
+        self.assertEqual(copy.value("b", "lost", {"BTS-After": lost}).code, "write-lost")
+        self.assertEqual(copy.value("b", "theirs", {"BTS-After": theirs}).status, 200)
+
+    def test_a_token_of_a_later_epoch(self):
+        f = self.follow()
+        self.assertEqual(f.stop(), 0)
+        copy = self.fork()
+        token = copy.put("b", "theirs", b"1").headers["BTS-Token"]
+        self.assertEqual(self.r.stop(), 0)
+        f = self.started(harness.follower(self.dir, self.r))
+        # The number of a later epoch's commit alone says nothing; nor may an unknown ancestor's.
+        fields = list(struct.unpack("<BIQQ", base64.urlsafe_b64decode(token + "==")))
+        for epoch, txid, want in ((fields[1], fields[3], (503, "behind")), (fields[1], 1, (503, "behind")),
+                                  (0, 1, (409, "write-lost"))):
+            made = base64.urlsafe_b64encode(struct.pack("<BIQQ", 1, epoch, fields[2], txid)).decode().rstrip("=")
+            reply = f.get("/v1/buckets/b/keys/theirs?wait=0s", {"BTS-After": made})
+            self.assertEqual((reply.status, reply.code), want, (epoch, txid))
+        results = []
+        t = harness.threading.Thread(target=lambda: results.append(f.get("/v1/buckets/b/keys/theirs?wait=30s", {"BTS-After": token})))
+        t.start()
+        self.r = self.started(harness.replicator(self.dir, data="copy.bts", listen="127.0.0.1:%d" % self.r.port))
+        t.join()
+        self.assertEqual((results[0].status, results[0].body), (200, b"1"), results[0])
+
+    def test_stopped_for_ever_is_not_ready(self):
+        f = self.follow()
+        self.assertEqual(f.get("/readyz").status, 200)
+        self.assertEqual(f.stop(), 0)
+        self.assertEqual(self.r.stop(), 0)
+        other = self.started(harness.primary(self.dir, data="other.bts"))
+        other.request("PUT", "/v1/buckets/b")
+        wrong = self.started(harness.replicator(self.dir, data="other.bts"))
+        f = self.started(harness.follower(self.dir, wrong))
+        reply = harness.await_true(lambda: [x for x in [f.get("/readyz")] if x.status == 503], 10, "readyz to tell")[0]
+        self.assertEqual(reply.code, "stopped")
+        self.assertIn("wrong-database", reply.json()["detail"])
+        self.assertEqual(f.get("/readyz?max_lag=1h").code, "stopped")
+        self.assertEqual((f.get("/livez").status, f.value("b", "first").body), (200, b"1"))
 
     def test_waiters_are_told_when_it_stops(self):
         f = self.follow()

@@ -1,4 +1,6 @@
 """Bytes that no client library would send: request smuggling, odd targets, slow and endless requests."""
+import json
+import re
 import socket
 import time
 import unittest
@@ -153,6 +155,48 @@ class Raw(unittest.TestCase):
         got = self.send("PUT /v1/buckets/b/keys/endless HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n" + "x" * 100, 10)
         self.assertEqual(status_of(got), 413)
         self.assertLess(time.monotonic() - start, 9)
+
+    def gauge(self, name):
+        return int(re.search(r"^%s (\d+)$" % name, self.p.get("/metrics").body.decode(), re.M).group(1))
+
+    def load(self, pieces):
+        """A chunked load of these pieces."""
+        with self.p.client() as c:
+            c.http.request("POST", "/v1/buckets/b/load", iter(pieces), encode_chunked=True)
+            reply = c.http.getresponse()
+            return reply.status, json.loads(reply.read())
+
+    def test_a_load_line_has_a_limit(self):
+        head, tail = b'{"key":"long","value":"', b'"}'
+        longest = head + b"v" * ((8 << 20) - len(head) - len(tail)) + tail
+        self.assertEqual(self.load([longest, b"\n"])[1]["records"], 1)
+        for rest in ([longest, b" \n"], [longest] * 4):
+            status, problem = self.load([b'{"key":"a","value":"b"}\n'] + rest)
+            self.assertEqual((status, problem["code"], problem["line"]), (413, "line-too-long", 2))
+        harness.await_true(lambda: self.gauge("btsd_body_bytes") == 0, what="the lines to be let go")
+
+    def test_a_load_in_many_small_chunks(self):
+        # The next chunk is there already when a commit begins, and waits for its end.
+        self.p.request("PUT", "/v1/buckets/chunked")
+        lines = [b'{"key":"%05d","value":"v%d"}\n' % (i, i) for i in range(5000)]
+        body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + b"0\r\n\r\n"
+        got = self.p.raw(b"POST /v1/buckets/chunked/load HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                         b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        self.assertEqual(status_of(got), 200, got)
+        self.assertIn(b'{"records":5000,"lines":5000,"commits":5,', got)
+        items = self.p.get("/v1/buckets/chunked/keys?values=1&limit=10000").json()["items"]
+        self.assertEqual([(x["key"], x["value"]) for x in items], [("%05d" % i, "v%d" % i) for i in range(5000)])
+
+    def test_held_lines_count_as_bodies(self):
+        with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
+            s.sendall(b"POST /v1/buckets/b/load HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 3000000)
+            harness.await_true(lambda: self.gauge("btsd_body_bytes") >= 3000000, 10, "the line to be counted")
+        harness.await_true(lambda: self.gauge("btsd_body_bytes") == 0, 10, "the line to be let go")
+
+    def test_a_bad_line_is_told_however_much_follows(self):
+        good = b"".join(b'{"key":"t%d","value":"v"}\n' % i for i in range(1000))
+        status, reply = self.load([good, b"bad\n"] + [b"x" * (1 << 20)] * 260)
+        self.assertEqual((status, reply["code"], reply["line"], reply["records"]), (400, "malformed-json", 1001, 1000))
 
 
 if __name__ == "__main__":

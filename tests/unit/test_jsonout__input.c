@@ -117,6 +117,33 @@ static void test_record_depth_and_length(void **state)
 	buf_fini(&b);
 }
 
+/* Refused before a tree many times its size is made; what stands in strings does not count. */
+static void test_record_structure(void **state)
+{
+	struct input_record record;
+	struct buf b = {0};
+	char why[160];
+	size_t i;
+
+	(void)state;
+	buf_str(&b, "{\"key\":\"a\",\"value\":[1");
+	for (i = 0; i < 100; i++)
+		buf_str(&b, ",1");
+	buf_str(&b, "]}");
+	assert_string_equal(
+		input_record_parse(&record, (struct bts_slice){b.data, b.size}, why), "malformed-json");
+	assert_non_null(strstr(why, "brackets"));
+	buf_fini(&b);
+	buf_str(&b, "{\"key\":\"a\",\"value\":\"");
+	for (i = 0; i < 100; i++)
+		buf_str(&b, ",[{\\\"\\\\");
+	buf_str(&b, "\"}");
+	assert_null(input_record_parse(&record, (struct bts_slice){b.data, b.size}, why));
+	assert_int_equal(record.value.size, 500);
+	input_record_fini(&record);
+	buf_fini(&b);
+}
+
 static const char *bucket_body(const char *body, char *type)
 {
 	char why[160];
@@ -149,6 +176,7 @@ int main(void)
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_records_refused),
 		cmocka_unit_test(test_record_depth_and_length),
+		cmocka_unit_test(test_record_structure),
 		cmocka_unit_test(test_bucket_bodies),
 	};
 
