@@ -104,7 +104,7 @@ static enum bts_err follow_open(
 	return BTS_OK;
 }
 
-/* The first frame names the database: make the empty file it goes into. */
+/* The first frame names the database: make the empty file it goes into, or take the one an attempt before left. */
 static enum bts_err follow_create(
 	struct follow *follow, const struct frame_header *header, struct bts_error *error)
 {
@@ -114,17 +114,19 @@ static enum bts_err follow_create(
 	enum bts_err err;
 
 	options.flags = 0;
-	err = bts_ship_create(follow->path, &options, &header->target, header->page_size, error);
-	if (err)
-		return err;
 	err = follow_open(follow, &own, &page_size, error);
+	if (err == BTS_NOT_FOUND) {
+		err = bts_ship_create(follow->path, &options, &header->target, header->page_size, error);
+		if (!err)
+			err = follow_open(follow, &own, &page_size, error);
+	}
 	if (err)
 		return err;
 	repl_emit(&follow->events, REPL_INFO, "created", "%s, page size %" PRIu32, follow->path, page_size);
 	follow->session.query.after = own;
 	follow->session.query.has_database = true;
 	follow->session.page_size = page_size;
-	return BTS_OK;
+	return session_frame(&follow->session, header, error);
 }
 
 static enum bts_err follow_begin(
@@ -233,7 +235,7 @@ static enum bts_err follow_on_body(void *arg, const void *data, size_t size)
 /* Errors that asking again cannot mend. */
 static bool follow_is_final(enum bts_err err)
 {
-	return err == BTS_DIVERGED || err == BTS_POISONED || err == BTS_EXISTS;
+	return err == BTS_DIVERGED || err == BTS_POISONED;
 }
 
 /* Each failure once, however often it is retried; "" = the source answered as it should. */
@@ -285,7 +287,7 @@ static void *follow_run(void *arg)
 		session_next(&follow->session, follow_now(), &step);
 		switch (step.what) {
 		case SESSION_REQUEST:
-			follow_publish(follow, follow->session.contact_ms ? "following" : "connecting");
+			follow_publish(follow, follow->session.first ? "connecting" : "following");
 			follow_request(follow, step.target);
 			break;
 		case SESSION_WAIT:
@@ -368,7 +370,7 @@ enum bts_err follow_start(const struct follow_options *options, struct follow **
 {
 	struct session_config config = {.node = options->node,
 		.url = options->url,
-		.wait_ms = options->wait_ms ? options->wait_ms : QUERY_WAIT_MS_DEFAULT,
+		.wait_ms = options->wait_ms ? options->wait_ms : FOLLOW_WAIT_MS,
 		.random = follow_random};
 	struct bts_position own;
 	struct follow *follow = NULL;

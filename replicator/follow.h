@@ -14,13 +14,14 @@
 #include "fail.h"
 
 #define FOLLOW_URL_MAX 255
+#define FOLLOW_WAIT_MS 1000 /* of a long poll: how old the last contact gets while all is well */
 
 struct follow_options {
 	const char *path;     /* of the follower's file; copied */
 	const char *upstream; /* "http://host:port", copied */
 	const char *node;     /* own name: query_node_valid; copied */
 	const char *url;      /* where this node serves readers, told to the source; NULL = none; copied */
-	unsigned wait_ms;     /* of the long poll; 0 = 30 s */
+	unsigned wait_ms;     /* of the long poll; 0 = FOLLOW_WAIT_MS */
 	const struct bts_options *open; /* page size aside, for opening the file; NULL = defaults; copied */
 	struct repl_events events;	/* called from the follower's thread */
 };
@@ -45,9 +46,10 @@ struct follow_status {
 	char upstream[FOLLOW_URL_MAX + 1];
 	bts_txid txid;		/* durable here */
 	bts_txid upstream_txid; /* newest the source told of; 0 = not heard yet */
-	bool heard;		/* the source has ever answered */
-	uint64_t contact_ms;	/* milliseconds since its last answer or applied frame */
-	uint64_t lag_ms;	/* since when this node is known to be behind; 0 = it is not */
+	bool heard;		/* the source has ever told where it stands */
+	uint64_t
+		contact_ms; /* milliseconds since it last did: what is here is no older than that and lag_ms */
+	uint64_t lag_ms;    /* since when this node is known to be behind; 0 = it is not */
 	uint64_t frames, bytes, pages, retries;
 	char error[256]; /* the last failure, "" = none */
 };

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include <btree_store/ship.h>
@@ -15,6 +16,9 @@
 #include "position.h"
 #include "query.h"
 #include "serve.h"
+
+/* Well above what a follower takes for an answer that does not wait: SESSION_EARLY_MS. */
+#define MAIN_WAIT_LEAST_MS 200
 
 enum { MAIN_OK = 0, MAIN_FAILURE = 1, MAIN_USAGE = 2 };
 
@@ -33,7 +37,7 @@ static const char main_help[] =
 	"\n"
 	"  --data FILE          the database; opened for reading only\n"
 	"  --listen HOST:PORT   a loopback address to serve on; port 0 takes a free one\n"
-	"  --wait-max DURATION  longest long poll granted, as 30s or 500ms (default and most 60s)\n"
+	"  --wait-max DURATION  longest long poll granted, as 30s or 500ms (200ms to 60s, default 60s)\n"
 	"  --log-format FORMAT  text (key=value, the default) or json, one line an event on standard error\n"
 	"  --help               print this\n"
 	"  --version            print the version\n"
@@ -78,6 +82,17 @@ static void main_log(void *arg, const struct repl_event *event)
 	pthread_mutex_unlock(&lock);
 }
 
+/* The customary soft limit is no more than the connections that are served. */
+static void main_raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int main_usage(const char *format, const char *what)
 {
 	fprintf(stderr, "bts-replicator: ");
@@ -110,9 +125,10 @@ static int main_parse(int argc, char **argv, struct main_settings *settings)
 			break;
 		case 'w':
 			if (!query_duration_parse(optarg, &settings->wait_max_ms) ||
-				settings->wait_max_ms == 0)
+				settings->wait_max_ms < MAIN_WAIT_LEAST_MS)
 				return main_usage(
-					"--wait-max '%s': a duration up to 60s, as 30s or 500ms", optarg);
+					"--wait-max '%s': a duration from 200ms to 60s, as 30s or 500ms",
+					optarg);
 			break;
 		case 'f':
 			settings->json = strcmp(optarg, "json") == 0;
@@ -204,6 +220,7 @@ int main(int argc, char **argv)
 	sigaddset(&signals, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	main_raise_descriptors();
 	if (main_run(&settings, &signals, &error)) {
 		repl_emit(&events, REPL_ERROR, "failed", "%s: %s", bts_err_name(error.code), error.text);
 		return error.code == BTS_INVALID ? MAIN_USAGE : MAIN_FAILURE;

@@ -19,7 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SERVE_TICK_MS 500  /* deadlines of long polls are kept to this */
+#define SERVE_TICK_MS 500  /* the loop looks around at least so often */
+#define SERVE_REST_MS 100  /* no connection is taken for so long after one could not be */
 #define SERVE_WAIT_MS 1000 /* of one bts_ship_wait: the time a stop may take at worst */
 #define SERVE_POOL 131072  /* bytes of libmicrohttpd's memory a connection */
 #define SERVE_ACCEPTS 64   /* connections taken in one turn of the loop */
@@ -72,6 +73,19 @@ static void *serve_waiter(void *arg)
 	return NULL;
 }
 
+/* Out of descriptors or memory: the listening socket stays readable, and polling it would only spin. */
+static void serve_accept_failed(struct serve *serve, int os)
+{
+	if (os == EAGAIN)
+		serve->accept_resting = false;
+	if (os != EMFILE && os != ENFILE && os != ENOMEM && os != ENOBUFS)
+		return;
+	serve->accept_ms = serve_now_ms() + SERVE_REST_MS;
+	if (!serve->accept_resting)
+		repl_emit(&serve->events, REPL_WARN, "accept-failed", "%s", strerror(os));
+	serve->accept_resting = true;
+}
+
 static void serve_accept(struct serve *serve)
 {
 	struct sockaddr_storage peer;
@@ -81,8 +95,10 @@ static void serve_accept(struct serve *serve)
 	for (i = 0; i < SERVE_ACCEPTS; i++) {
 		size = sizeof(peer);
 		fd = accept4(serve->listen_fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0)
+		if (fd < 0) {
+			serve_accept_failed(serve, errno);
 			return;
+		}
 		/* A frame's last bytes are small: they must not wait for the acknowledgement of those before.
 		 */
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -100,21 +116,36 @@ static void serve_resume_due(struct serve *serve)
 	uint64_t now = serve_now_ms(), head = atomic_load(&serve->head);
 	bool stopping = atomic_load(&serve->stopping);
 
+	serve->due_ms = UINT64_MAX;
 	for (; request; request = next) {
 		next = request->next;
 		if (stopping || head > request->query.after.txid || now >= request->deadline_ms ||
 			now - request->looked_ms >= SERVE_HEARTBEAT_MS)
 			serve_resume(request);
+		else if (request->deadline_ms < serve->due_ms)
+			serve->due_ms = request->deadline_ms;
 	}
 }
 
-static int serve_timeout(struct serve *serve)
+/* The loop need not turn before that instant; ms is how long it may sleep. */
+static int serve_sooner(int ms, uint64_t now, uint64_t instant)
 {
+	if (instant <= now)
+		return 0;
+	return instant - now < (uint64_t)ms ? (int)(instant - now) : ms;
+}
+
+static int serve_timeout(struct serve *serve, bool resting)
+{
+	uint64_t now = serve_now_ms();
+	int ms = serve_sooner(SERVE_TICK_MS, now, serve->due_ms);
 	MHD_UNSIGNED_LONG_LONG wanted;
 
-	if (MHD_get_timeout(serve->daemon, &wanted) == MHD_YES && wanted < SERVE_TICK_MS)
-		return (int)wanted;
-	return SERVE_TICK_MS;
+	if (resting)
+		ms = serve_sooner(ms, now, serve->accept_ms);
+	if (MHD_get_timeout(serve->daemon, &wanted) == MHD_YES && wanted < (unsigned)ms)
+		ms = (int)wanted;
+	return ms;
 }
 
 static void *serve_loop(void *arg)
@@ -123,13 +154,16 @@ static void *serve_loop(void *arg)
 	struct serve *serve = arg;
 	struct pollfd fds[3];
 	uint64_t count;
+	bool resting;
 
 	info = MHD_get_daemon_info(serve->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 	fds[0] = (struct pollfd){.fd = info->epoll_fd, .events = POLLIN};
 	fds[1] = (struct pollfd){.fd = serve->wake_fd, .events = POLLIN};
 	fds[2] = (struct pollfd){.fd = serve->listen_fd, .events = POLLIN};
 	while (!atomic_load(&serve->stopping)) {
-		if (poll(fds, 3, serve_timeout(serve)) < 0 && errno != EINTR)
+		resting = serve_now_ms() < serve->accept_ms;
+		fds[2].revents = 0;
+		if (poll(fds, resting ? 2 : 3, serve_timeout(serve, resting)) < 0 && errno != EINTR)
 			break;
 		if (fds[1].revents && read(serve->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 			break;
@@ -185,6 +219,7 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 	serve->wait_max_ms = options->wait_max_ms ? options->wait_max_ms : QUERY_WAIT_MS_MAX;
 	atomic_init(&serve->stopping, false);
 	atomic_init(&serve->head, 0);
+	serve->due_ms = UINT64_MAX;
 	err = bts_stat(options->db, &stat, error);
 	if (err)
 		goto fail;

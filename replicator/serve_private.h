@@ -40,6 +40,8 @@ struct serve {
 	unsigned port;
 
 	int listen_fd, wake_fd;
+	uint64_t accept_ms;  /* the listening socket rests until then */
+	bool accept_resting; /* it was said that it does */
 	struct MHD_Daemon *daemon;
 	pthread_t loop, waiter;
 	bool loop_started, waiter_started;
@@ -48,6 +50,7 @@ struct serve {
 
 	struct serve_request *suspended; /* list */
 	uint64_t suspended_count;
+	uint64_t due_ms;	   /* the first of their deadlines, or earlier */
 	uint64_t requests, errors; /* for metrics */
 };
 

@@ -133,6 +133,8 @@ static void serve_suspend(struct serve_request *request, struct MHD_Connection *
 		serve->suspended->prev = request;
 	serve->suspended = request;
 	serve->suspended_count++;
+	if (request->deadline_ms < serve->due_ms)
+		serve->due_ms = request->deadline_ms;
 	MHD_suspend_connection(connection);
 }
 

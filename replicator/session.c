@@ -15,7 +15,8 @@ void session_init(struct session *session, const struct session_config *config,
 	snprintf(session->query.follower, sizeof(session->query.follower), "%s", config->node);
 	snprintf(session->query.url, sizeof(session->query.url), "%s", config->url ? config->url : "");
 	session->query.session = config->session;
-	session->query.wait_ms = config->wait_ms;
+	session->wait_ms = config->wait_ms;
+	session->first = true;
 	session->random = config->random;
 	session->random_arg = config->random_arg;
 	session->page_size = page_size;
@@ -51,6 +52,7 @@ void session_next(struct session *session, uint64_t now_ms, struct session_step 
 		return;
 	default:
 		step->what = SESSION_REQUEST;
+		session->query.wait_ms = session->first ? 0 : session->wait_ms;
 		query_encode(&session->query, step->target);
 		session->state = SESSION_ASKED;
 		session->applied = session->early = false;
@@ -61,9 +63,10 @@ void session_next(struct session *session, uint64_t now_ms, struct session_step 
 
 static void session_heard(struct session *session, const struct session_reply *reply, uint64_t now_ms)
 {
-	session->contact_ms = now_ms;
-	if (!reply->has_txid)
+	session->heard_ms = now_ms;
+	if (!reply->has_txid || (reply->status != 200 && reply->status != 204))
 		return;
+	session->contact_ms = now_ms;
 	session->upstream_txid = reply->txid;
 	if (reply->txid <= session->query.after.txid)
 		session->behind_ms = 0;
@@ -102,7 +105,7 @@ enum bts_err session_reply(
 		return BTS_OK;
 	}
 	if (reply->status == 204) {
-		session->early = now_ms - session->asked_ms < session->query.wait_ms / 2;
+		session->early = session->query.wait_ms > 0 && now_ms - session->asked_ms < SESSION_EARLY_MS;
 		return BTS_NOT_FOUND;
 	}
 	return session_refused(session, reply, error ? error : &local);
@@ -140,7 +143,8 @@ void session_applied(struct session *session, const struct frame_header *header,
 	session->applied = true;
 	session->failures = 0;
 	session->frames++;
-	session->contact_ms = now_ms;
+	/* It says where the source stood when it began to answer, not where it stands now. */
+	session->contact_ms = session->heard_ms;
 	if (session->upstream_txid < header->target.txid)
 		session->upstream_txid = header->target.txid;
 	session->behind_ms = session->upstream_txid > header->target.txid ? now_ms : 0;
@@ -153,9 +157,10 @@ void session_done(struct session *session, const struct bts_error *error)
 	if (error) {
 		session->error = *error;
 		session->retries++;
-	} else if (session->state != SESSION_STREAMING && !session->early) {
+	} else if (session->state != SESSION_STREAMING && !session->early && !session->first) {
 		session->failures = 0;
 	}
+	session->first = error != NULL;
 	/* An installed frame stays installed whatever happened to the connection after it. */
 	if ((error && !session->applied) || session->early) {
 		session->failures++;

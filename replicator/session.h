@@ -11,6 +11,10 @@
  *
  * Everything a source says is checked against what was asked for: another database, another base, a lower
  * epoch (R3) or another page size never reaches the file.
+ *
+ * The first request, and the first after each failure, does not wait: its answer says at once where the source
+ * stands.  The others wait for news only so long that contact_ms, which is what a reader's staleness is judged
+ * by, stays as young as the wait while source and network are well.
  */
 #ifndef SESSION_H
 #define SESSION_H
@@ -20,6 +24,7 @@
 
 #define SESSION_BACKOFF_MIN_MS 100
 #define SESSION_BACKOFF_MAX_MS 10000
+#define SESSION_EARLY_MS 100 /* an answer without news that comes sooner would make a tight loop */
 
 struct session_config {
 	const char *node; /* copied */
@@ -33,20 +38,23 @@ struct session_config {
 enum session_state { SESSION_IDLE, SESSION_ASKED, SESSION_STREAMING, SESSION_FAILED, SESSION_STOPPED };
 
 struct session {
-	struct query query; /* after: what is durable here */
+	struct query query; /* after: what is durable here; wait_ms: of the request of the moment */
+	unsigned wait_ms;   /* granted to requests that may wait */
 	uint32_t page_size; /* of the file; 0 = not known yet */
 	uint32_t (*random)(void *arg);
 	void *random_arg;
 
 	enum session_state state;
+	bool first;	   /* since the start or the last failure: does not wait */
 	bool applied;	   /* this reply's frame is installed */
-	bool early;	   /* an answer without news came before the wait could have ended */
+	bool early;	   /* an answer without news came sooner than SESSION_EARLY_MS */
 	unsigned failures; /* in a row */
 	uint64_t asked_ms; /* when the last request was made */
+	uint64_t heard_ms; /* when its reply came */
 
 	/* for status */
 	uint64_t upstream_txid; /* newest the source told of; 0 = not heard yet */
-	uint64_t contact_ms;	/* last reply, 0 = never */
+	uint64_t contact_ms;	/* when the source last told its newest txid, 0 = never */
 	uint64_t behind_ms;	/* since when upstream_txid is beyond ours, 0 = it is not */
 	uint64_t frames, retries;
 	struct bts_error error; /* the last failure */

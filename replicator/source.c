@@ -117,11 +117,16 @@ void source_acknowledge(struct source *source, const struct query *query)
 	struct bts_ack ack = {.txid = query->after.txid}, last;
 	struct bts_error error;
 	struct timespec now;
+	bool known;
 
 	if (!query->follower[0])
 		return;
+	known = source_last_ack(source->db, query->follower, &last);
+	/* Anyone can say that he has nothing: the few places are for those who know a position of this history. */
+	if (!known && ack.txid == 0)
+		return;
 	/* The engine keeps the higher one and counts; here it is told of. */
-	if (source_last_ack(source->db, query->follower, &last) && ack.txid < last.txid) {
+	if (known && ack.txid < last.txid) {
 		source->alarms++;
 		repl_emit(&source->events, REPL_ERROR, "ack-went-back",
 			"follower %s had acknowledged %" PRIu64 " and now claims %" PRIu64, query->follower,

@@ -10,6 +10,7 @@
 #include <btree_store.h>
 
 #define TRANSPORT_CONNECT_MS 5000
+#define TRANSPORT_ANSWER_MS 3000 /* beyond its wait a request without any byte of an answer is given up */
 #define TRANSPORT_IDLE_S                                                                                     \
 	15 /* a reply that brings less than a byte a second for so long, beyond its wait, is dead */
 
@@ -31,7 +32,7 @@ void transport_free(struct transport *); /* NULL is fine */
 
 /*
  * GET url, which may answer after wait_ms.  Blocks.  BTS_OK: the reply has ended as HTTP says it must; its
- * status may be any.  BTS_IO: it did not.  BTS_TIMEOUT: transport_interrupt was called.
+ * status may be any.  BTS_IO: it did not, or not in time.  BTS_TIMEOUT: transport_interrupt was called.
  */
 BTS_MUST_CHECK enum bts_err transport_get(struct transport *, const char *url, unsigned wait_ms,
 	const struct transport_handler *handler, struct bts_error *error);

@@ -3,8 +3,8 @@
  *
  * The address is the operator's and what answers there is not trusted: no redirect is followed, no proxy,
  * netrc or environment is asked, only http and https are spoken, nothing is decompressed, and nothing may
- * last for ever.  A long poll has no total timeout: a reply that brings nothing is ended by the low-speed
- * limit after its wait.
+ * last for ever.  There is no total timeout, as a frame takes its time: an answer has to begin soon after its
+ * wait, and one that brings nothing more is ended by the low-speed limit.
  */
 #include "transport.h"
 
@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "fail.h"
 
@@ -26,7 +27,9 @@ struct transport {
 
 	/* of the transfer of the moment */
 	const struct transport_handler *handler;
+	bool answered; /* at least a line has come */
 	bool begun;
+	uint64_t deadline_ms; /* of the answer's first line */
 	enum bts_err refused; /* what the handler returned */
 	char message[CURL_ERROR_SIZE];
 };
@@ -66,6 +69,7 @@ static size_t transport_on_header(char *data, size_t one, size_t size, void *arg
 	char line[512], *colon, *value, *end;
 
 	(void)one;
+	transport->answered = true;
 	if (size >= sizeof(line))
 		return size; /* none of ours is that long */
 	memcpy(line, data, size);
@@ -138,17 +142,41 @@ void transport_free(struct transport *transport)
 	free(transport);
 }
 
-/* Drive the transfer to its end: curl's result, or CURLE_ABORTED_BY_CALLBACK when interrupted. */
+static uint64_t transport_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Milliseconds to sleep before the next look; 0: the answer should have begun by now. */
+static int transport_patience(const struct transport *transport)
+{
+	uint64_t now = transport->answered ? 0 : transport_now();
+
+	if (transport->answered || transport->deadline_ms >= now + TRANSPORT_POLL_MS)
+		return TRANSPORT_POLL_MS;
+	return transport->deadline_ms > now ? (int)(transport->deadline_ms - now) : 0;
+}
+
+/*
+ * Drive the transfer to its end: curl's result, CURLE_ABORTED_BY_CALLBACK when interrupted, or
+ * CURLE_OPERATION_TIMEDOUT.
+ */
 static CURLcode transport_drive(struct transport *transport)
 {
 	CURLMcode multi = CURLM_OK;
-	int running = 1, left;
+	int running = 1, left, patience;
 	CURLMsg *message;
 
 	while (!atomic_load(&transport->interrupted)) {
 		multi = curl_multi_perform(transport->multi, &running);
+		patience = transport_patience(transport);
+		if (multi == CURLM_OK && running && patience == 0)
+			return CURLE_OPERATION_TIMEDOUT;
 		if (multi == CURLM_OK && running)
-			multi = curl_multi_poll(transport->multi, NULL, 0, TRANSPORT_POLL_MS, NULL);
+			multi = curl_multi_poll(transport->multi, NULL, 0, patience, NULL);
 		if (multi != CURLM_OK)
 			return CURLE_FAILED_INIT;
 		if (running)
@@ -165,7 +193,8 @@ enum bts_err transport_get(struct transport *transport, const char *url, unsigne
 	CURLcode code;
 
 	transport->handler = handler;
-	transport->begun = false;
+	transport->begun = transport->answered = false;
+	transport->deadline_ms = transport_now() + wait_ms + TRANSPORT_ANSWER_MS;
 	transport->refused = BTS_OK;
 	transport->message[0] = '\0';
 	curl_easy_setopt(transport->easy, CURLOPT_LOW_SPEED_TIME, (long)(wait_ms / 1000 + TRANSPORT_IDLE_S));
@@ -179,6 +208,8 @@ enum bts_err transport_get(struct transport *transport, const char *url, unsigne
 		return transport->refused;
 	if (atomic_load(&transport->interrupted))
 		return fail_set(error, BTS_TIMEOUT, "interrupted");
+	if (code == CURLE_OPERATION_TIMEDOUT && !transport->answered)
+		return fail_set(error, BTS_IO, "no answer within %u ms", wait_ms + TRANSPORT_ANSWER_MS);
 	if (code != CURLE_OK)
 		return fail_set(error, BTS_IO, "%s",
 			transport->message[0] ? transport->message : curl_easy_strerror(code));

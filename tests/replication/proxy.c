@@ -16,8 +16,8 @@ struct proxy {
 	int listen_fd;
 	unsigned upstream_port;
 	pthread_t thread;
-	atomic_bool stopping;
-	atomic_uint times, harmed;
+	atomic_bool stopping, hanging;
+	atomic_uint times, harmed, asked;
 	_Atomic uint64_t after;
 	atomic_bool flip;
 };
@@ -69,7 +69,12 @@ static void proxy_connection(struct proxy *proxy, int client)
 	while (open && !atomic_load(&proxy->stopping)) {
 		if (poll(fds, 2, 20) <= 0)
 			continue;
+		if (atomic_load(&proxy->hanging)) {
+			poll(NULL, 0, 10);
+			continue;
+		}
 		if (fds[0].revents) {
+			atomic_fetch_add(&proxy->asked, 1);
 			open = proxy_forward(proxy, client, server, &asked, false);
 			answered = 0;
 		}
@@ -119,6 +124,16 @@ void proxy_harm(struct proxy *proxy, unsigned times, uint64_t after, bool flip)
 unsigned proxy_harmed(struct proxy *proxy)
 {
 	return atomic_load(&proxy->harmed);
+}
+
+void proxy_hang(struct proxy *proxy, bool hang)
+{
+	atomic_store(&proxy->hanging, hang);
+}
+
+unsigned proxy_asked(struct proxy *proxy)
+{
+	return atomic_load(&proxy->asked);
 }
 
 void proxy_stop(struct proxy *proxy)

@@ -46,7 +46,9 @@ struct proxy *proxy_start(unsigned upstream_port, char *url, size_t size);
 /* The next `times` connections: cut after that many bytes of the answers; flip != 0: one bit of that byte
  * instead. */
 void proxy_harm(struct proxy *, unsigned times, uint64_t after, bool flip);
-unsigned proxy_harmed(struct proxy *); /* connections harmed so far */
+unsigned proxy_harmed(struct proxy *);	    /* connections harmed so far */
+void proxy_hang(struct proxy *, bool hang); /* pass nothing on, close nothing, until told otherwise */
+unsigned proxy_asked(struct proxy *);	    /* times something came from clients */
 void proxy_stop(struct proxy *);
 
 #endif

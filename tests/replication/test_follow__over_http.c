@@ -1,6 +1,7 @@
 /* Source to follower through real HTTP on loopback, both in this process. */
 #include "cmocka.h"
 
+#include <poll.h>
 #include <stdio.h>
 
 #include "replica.h"
@@ -220,6 +221,107 @@ static void source_that_comes_and_goes(void **state)
 	follow_stop(follow);
 }
 
+/* Until the last contact is at least so old. */
+static void await_silence(struct follow *follow, uint64_t ms, struct follow_status *status)
+{
+	unsigned tries;
+
+	for (tries = 0; tries < REPLICA_TIMEOUT_MS; tries++) {
+		follow_status(follow, status);
+		if (status->contact_ms >= ms)
+			return;
+		poll(NULL, 0, 1);
+	}
+	fail_msg("the last contact is only %llu ms old", (unsigned long long)status->contact_ms);
+}
+
+/*
+ * The machine of the source stops without a word: connections are taken and nothing is answered.  The
+ * follower does not wait for what never comes, does not call it contact, and is back when the source is.
+ */
+static void source_that_hangs(void **state)
+{
+	struct fixture *fixture = *state;
+	struct follow_status status;
+	struct follow *follow;
+	struct proxy *proxy;
+	uint64_t retries;
+	char url[64];
+
+	proxy = proxy_start(serve_port(fixture->serve), url, sizeof(url));
+	follow = replica_follow(fixture->follower, url, "n1");
+	replica_await(follow, replica_txid(fixture->db));
+	proxy_hang(proxy, true);
+	replica_put(fixture->db, 0, 10, 7, 50);
+	await_silence(follow, FOLLOW_WAIT_MS + 1000, &status);
+	assert_true(status.txid < replica_txid(fixture->db));
+	retries = status.retries;
+	replica_await_retries(follow, retries + 1);
+	follow_status(follow, &status);
+	assert_string_not_equal(status.state, "following");
+	assert_true(status.contact_ms >= FOLLOW_WAIT_MS + 1000);
+	if (!strstr(status.error, "no answer within"))
+		fail_msg("'%s'", status.error);
+	/* The next one gives up sooner: it need not wait for news. */
+	replica_await_retries(follow, retries + 2);
+	proxy_hang(proxy, false);
+	replica_await(follow, replica_txid(fixture->db));
+	replica_assert_same(fixture->db, follow_db(follow));
+	follow_stop(follow);
+	proxy_stop(proxy);
+}
+
+/* The file was made, and then something failed: what was left is taken, not stumbled over. */
+static void file_left_by_an_attempt(void **state)
+{
+	struct fixture *fixture = *state;
+	struct bts_position position;
+	struct follow *follow;
+	struct proxy *proxy;
+	char url[64];
+
+	proxy = proxy_start(serve_port(fixture->serve), url, sizeof(url));
+	proxy_hang(proxy, true);
+	follow = replica_follow(fixture->follower, url, "n1");
+	assert_int_equal(bts_ship_position(fixture->db, &position, NULL), BTS_OK);
+	assert_int_equal(bts_ship_create(fixture->follower, NULL, &position, 4096, NULL), BTS_OK);
+	proxy_hang(proxy, false);
+	replica_await(follow, replica_txid(fixture->db));
+	replica_assert_same(fixture->db, follow_db(follow));
+	follow_stop(follow);
+	proxy_stop(proxy);
+}
+
+/* A pair without commits goes on asking, also where the source grants less of a wait than is asked for. */
+static void idle(void **state)
+{
+	struct fixture *fixture = *state;
+	struct serve_options options = {.db = fixture->db, .listen = "127.0.0.1:0", .wait_max_ms = 300};
+	struct follow_status status;
+	struct bts_error error;
+	struct follow *follow;
+	struct proxy *proxy;
+	char url[64];
+	unsigned asked;
+
+	serve_stop(fixture->serve);
+	if (serve_start(&options, &fixture->serve, &error))
+		fail_msg("%s", error.text);
+	proxy = proxy_start(serve_port(fixture->serve), url, sizeof(url));
+	follow = replica_follow(fixture->follower, url, "n1");
+	replica_await(follow, replica_txid(fixture->db));
+	asked = proxy_asked(proxy);
+	while (proxy_asked(proxy) < asked + 5) {
+		follow_status(follow, &status);
+		assert_string_not_equal(status.state, "backing-off");
+		poll(NULL, 0, 1);
+	}
+	assert_int_equal(status.retries, 0);
+	assert_true(status.heard);
+	follow_stop(follow);
+	proxy_stop(proxy);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -229,6 +331,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(cut_and_damaged_frames, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(source_of_another_database, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(source_that_comes_and_goes, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(source_that_hangs, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(file_left_by_an_attempt, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(idle, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

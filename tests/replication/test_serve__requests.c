@@ -199,6 +199,15 @@ static void acknowledgements(void **state)
 	assert_int_equal(ack.alarms, 1);
 }
 
+/* To have nothing is no acknowledgement, or anyone's names would take the places of the followers. */
+static void nothing_is_no_acknowledgement(void **state)
+{
+	(void)state;
+	answers("GET /v1/replication/frames?after=0&follower=ghost&wait=0ms HTTP/1.1\r\nHost: a\r\n\r\n",
+		"200", "BTSFRAME");
+	assert_int_equal(bts_ack_list(db, NULL, 0), 0);
+}
+
 static void refused_address(const char *address, const char *text)
 {
 	const struct serve_options options = {.db = db, .listen = address};
@@ -232,6 +241,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(ambiguous_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_wait_ends, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(acknowledgements, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(nothing_is_no_acknowledgement, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(addresses, set_up, tear_down),
 	};
 

@@ -61,12 +61,14 @@ static void first_sync_and_on(void **state)
 	(void)state;
 	session_init(&session, &config, NULL, 0);
 	asks(&session, 1000,
-		"?after=0&follower=n1&session=0000000000000007&url=http%3A%2F%2F127.0.0.1%3A9&wait=30000ms");
+		"?after=0&follower=n1&session=0000000000000007&url=http%3A%2F%2F127.0.0.1%3A9&wait=0ms");
 	assert_int_equal(reply(&session, 200, 20, NULL, 1100), BTS_OK);
 	assert_int_equal(session_lag_ms(&session, 1300), 200);
 	assert_int_equal(session_frame(&session, &header, &error), BTS_OK);
 	session_applied(&session, &header, 1400);
 	session_done(&session, NULL);
+	/* What the source said before it sent the frame is no newer for the time the frame took. */
+	assert_int_equal(session.contact_ms, 1100);
 	assert_int_equal(session_lag_ms(&session, 9000), 0);
 	assert_int_equal(session.frames, 1);
 	/* The next request acknowledges it. */
@@ -82,15 +84,98 @@ static void wait_ends_without_news(void **state)
 
 	(void)state;
 	session_init(&session, &config, &position, 4096);
-	asks(&session, 0, "after=5");
+	/* The first answer comes at once, so that the source is known to be there. */
+	asks(&session, 0, "wait=0ms");
+	assert_int_equal(reply(&session, 204, 5, NULL, 0), BTS_NOT_FOUND);
+	session_done(&session, NULL);
+	asks(&session, 0, "wait=30000ms");
 	assert_int_equal(reply(&session, 204, 5, NULL, 30000), BTS_NOT_FOUND);
 	session_done(&session, NULL);
-	asks(&session, 30000, "after=5");
+	asks(&session, 30000, "wait=30000ms");
 	/* One that comes at once would make a loop of requests: back off. */
 	assert_int_equal(reply(&session, 204, 5, NULL, 30001), BTS_NOT_FOUND);
 	session_done(&session, NULL);
 	session_next(&session, 30001, &step);
 	assert_int_equal(step.what, SESSION_WAIT);
+}
+
+/* A source that grants a shorter wait than asked for is as healthy as any. */
+static void source_shortens_the_wait(void **state)
+{
+	struct bts_position position = own(5);
+	struct session session;
+	uint64_t now;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	for (now = 0; now < 5000; now += 200) {
+		asks(&session, now, "after=5");
+		assert_int_equal(reply(&session, 204, 5, NULL, now + SESSION_EARLY_MS), BTS_NOT_FOUND);
+		session_done(&session, NULL);
+		assert_int_equal(session.failures, 0);
+	}
+}
+
+/* Answers at once to all requests: the first, which must not wait, forgives nothing. */
+static void early_answers_between_failures(void **state)
+{
+	struct bts_error error = {.code = BTS_IO, .text = "no answer"};
+	struct bts_position position = own(5);
+	struct session_step step;
+	struct session session;
+	unsigned i;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	for (i = 0; i < 5; i++) {
+		asks(&session, 0, "wait=0ms");
+		assert_int_equal(reply(&session, 204, 5, NULL, 0), BTS_NOT_FOUND);
+		session_done(&session, NULL);
+		asks(&session, 0, "wait=30000ms");
+		assert_int_equal(reply(&session, 204, 5, NULL, 1), BTS_NOT_FOUND);
+		session_done(&session, NULL);
+		assert_int_equal(session.failures, 2 * i + 1);
+		session_next(&session, 1, &step);
+		assert_int_equal(step.what, SESSION_WAIT);
+		asks(&session, 2, "wait=30000ms");
+		session_done(&session, &error);
+		assert_int_equal(session.failures, 2 * i + 2);
+		session_next(&session, 3, &step);
+		assert_int_equal(step.what, SESSION_WAIT);
+	}
+	/* A wait that was kept to does. */
+	asks(&session, 0, "wait=0ms");
+	assert_int_equal(reply(&session, 204, 5, NULL, 0), BTS_NOT_FOUND);
+	session_done(&session, NULL);
+	asks(&session, 0, "wait=30000ms");
+	assert_int_equal(reply(&session, 204, 5, NULL, 30000), BTS_NOT_FOUND);
+	session_done(&session, NULL);
+	assert_int_equal(session.failures, 0);
+}
+
+/* Only an answer that says where the source stands makes what is here fresh. */
+static void contact(void **state)
+{
+	struct bts_error error = {.code = BTS_IO, .text = "no answer"};
+	struct bts_position position = own(5);
+	struct session_step step;
+	struct session session;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	asks(&session, 10, "after=5");
+	assert_int_equal(reply(&session, 204, 5, NULL, 20), BTS_NOT_FOUND);
+	session_done(&session, NULL);
+	assert_int_equal(session.contact_ms, 20);
+	asks(&session, 30, "after=5");
+	session_done(&session, &error);
+	session_next(&session, 4000, &step);
+	assert_int_equal(step.what, SESSION_WAIT);
+	assert_int_equal(session.contact_ms, 20);
+	asks(&session, 5000, "wait=0ms");
+	assert_true(reply(&session, 503, 0, NULL, 5001) != BTS_OK);
+	session_done(&session, &error);
+	assert_int_equal(session.contact_ms, 20);
 }
 
 static void backs_off_until_a_frame_is_applied(void **state)
@@ -206,6 +291,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(first_sync_and_on),
 		cmocka_unit_test(wait_ends_without_news),
+		cmocka_unit_test(source_shortens_the_wait),
+		cmocka_unit_test(early_answers_between_failures),
+		cmocka_unit_test(contact),
 		cmocka_unit_test(backs_off_until_a_frame_is_applied),
 		cmocka_unit_test(stops_for_ever),
 		cmocka_unit_test(other_answers_are_retried),
