@@ -155,6 +155,26 @@ static enum bts_err shared_others(struct shared *s, int *held, struct bts_error 
 	return os ? shared_failed(s, error, os, "cannot test locks") : BTS_OK;
 }
 
+int shared_back(struct shared *s, uint32_t slots)
+{
+	uint32_t now = atomic_load(&s->map->slots_backed);
+	uint64_t bytes;
+	int os;
+
+	slots = (slots + SHARED_SLOTS_STEP - 1) / SHARED_SLOTS_STEP * SHARED_SLOTS_STEP;
+	if (slots > SHARED_READERS_MAX)
+		slots = SHARED_READERS_MAX;
+	if (slots <= now)
+		return 0;
+	bytes = offsetof(struct shared_map, records) + slots * sizeof(s->map->records[0]);
+	os = s->env->ops->file_reserve(s->lock, bytes);
+	if (os && os != ENOTSUP && os != EOPNOTSUPP)
+		return os;
+	while (now < slots && !atomic_compare_exchange_weak(&s->map->slots_backed, &now, slots))
+		;
+	return 0;
+}
+
 /* Alone on the data file: make the contents anew. */
 static enum bts_err shared_initialise(
 	struct shared *s, const struct bts_file_identity *identity, struct bts_error *error)
@@ -184,9 +204,15 @@ static enum bts_err shared_initialise(
 		os = ops->file_truncate(s->lock, sizeof(*s->map));
 	if (os)
 		return shared_failed(s, error, os, "cannot size");
+	os = ops->file_reserve(s->lock, offsetof(struct shared_map, records));
+	if (os && os != ENOTSUP && os != EOPNOTSUPP)
+		return shared_failed(s, error, os, "cannot size");
 	err = shared_map_in(s, error);
 	if (err)
 		return err;
+	os = shared_back(s, 1);
+	if (os)
+		return shared_failed(s, error, os, "cannot size");
 	s->map->magic = SHARED_MAGIC;
 	s->map->layout = SHARED_LAYOUT;
 	s->map->size = sizeof(*s->map);

@@ -1,5 +1,6 @@
 /*
- * Contents of the lock file.  Fixed size, sparse: a page of it that nobody touched costs nothing.
+ * Contents of the lock file.  Fixed size, sparse: the slots of readers that never were cost nothing.  What is about to be
+ * touched for the first time is given its blocks before: on a full disk a store into a hole would kill the process.
  *
  * Only C11 atomics, no mutexes: a process may die at any instruction without leaving anything held.  What
  * needs an owner is a byte lock of the open file description, which the kernel drops.  Everything that can be
@@ -67,6 +68,7 @@ struct shared_map {
 	_Atomic uint32_t leave_word; /* futex, +1 when a reader left and somebody waits for that */
 	_Atomic uint32_t leave_waiters;
 	_Atomic uint32_t slots_used; /* slots from here on were never taken */
+	_Atomic uint32_t slots_backed; /* slots that have blocks on the disk */
 
 	/* Reader slots.  owner: instance << 16 | process index + 1, 0 = free.  txid 0: registering. */
 	_Alignas(64) _Atomic uint64_t owner[SHARED_READERS_MAX];
@@ -92,6 +94,10 @@ struct shared {
 	_Atomic uint32_t hint; /* slot that was left last */
 	pthread_mutex_t acks;  /* among threads, who share one open file description */
 };
+
+#define SHARED_SLOTS_STEP 64u /* slots that get their blocks at a time */
+/* Blocks for the slots up to `slots`, and for all that lies before them; an errno. */
+int shared_back(struct shared *, uint32_t slots);
 
 /* Is the process behind an owner word alive? */
 bool shared_alive(struct shared *, uint64_t owner);

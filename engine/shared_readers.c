@@ -213,6 +213,14 @@ static enum bts_err shared_reader_register(struct shared *s, struct shared_reade
 				"%s: %u read snapshots are open, no more are possible", s->path,
 				SHARED_READERS_MAX);
 	}
+	if (slot >= atomic_load(&map->slots_backed)) {
+		int os = shared_back(s, slot + 1);
+
+		if (os) {
+			atomic_store(&map->owner[slot], 0);
+			return error_os(error, os, "%s: no room for another reader", s->path);
+		}
+	}
 	for (;;) {
 		enum bts_err err = shared_gate_wait(s, error);
 		uint64_t sequence;

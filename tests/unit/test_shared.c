@@ -32,6 +32,13 @@ struct handle {
 	bool alone;
 };
 
+static int reserve_fails(struct bts_file *file, uint64_t size)
+{
+	(void)file;
+	(void)size;
+	return ENOSPC;
+}
+
 static struct place place_new(void)
 {
 	struct place at = {.env = bts_env_posix()};
@@ -419,6 +426,39 @@ static void test_readers(void **state)
 	handle_close(&a);
 }
 
+/*
+ * The lock file is sparse, and a store into a hole on a full disk kills the process (a primary died so): what is touched
+ * for the first time must have its blocks before.
+ */
+static void test_no_room(void **state)
+{
+	static struct shared_reader readers[SHARED_SLOTS_STEP + 1];
+	struct place at = place_new();
+	struct bts_env *disk = at.env, full = *disk;
+	struct bts_env_ops ops = *disk->ops;
+	struct commit_record record;
+	struct bts_error error;
+	struct handle a, b;
+	size_t i;
+
+	(void)state;
+	full.ops = &ops;
+	at.env = &full;
+	ops.file_reserve = reserve_fails;
+	assert_int_equal(handle_try(&at, BTS_FILE_WRITE, &b, &error), BTS_FULL);
+	ops.file_reserve = disk->ops->file_reserve;
+	a = handle_first(&at, 5);
+	ops.file_reserve = reserve_fails;
+	for (i = 0; i < SHARED_SLOTS_STEP; i++)
+		assert_int_equal(shared_reader_enter(a.shared, &readers[i], &record, &error), BTS_OK);
+	assert_int_equal(shared_reader_enter(a.shared, &readers[i], &record, &error), BTS_FULL);
+	ops.file_reserve = disk->ops->file_reserve;
+	assert_int_equal(shared_reader_enter(a.shared, &readers[i], &record, &error), BTS_OK);
+	while (i + 1 > 0)
+		shared_reader_leave(a.shared, &readers[i--]);
+	handle_close(&a);
+}
+
 static void test_reader_limit(void **state)
 {
 	static struct shared_reader readers[SHARED_READERS_MAX];
@@ -712,6 +752,7 @@ int main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_writer),
 		cmocka_unit_test(test_readers),
+		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_reader_limit),
 		cmocka_unit_test(test_registration_race),
 		cmocka_unit_test(test_gate),
