@@ -225,11 +225,10 @@ static const char *freelog_page_check(const uint8_t *page, const struct freelog 
 
 /*
  * The chain from its newest page back, as the record describes it: so many pages, their sequences without a
- * gap down to 0.  until (NULL: none): stop before this page.
+ * gap down to 0.
  */
 struct freelog_walk {
 	const struct freelog *log;
-	const struct page_ptr *until;
 	struct page_ptr ptr; /* current */
 	const uint8_t *page; /* borrowed from the pager */
 	struct page_ptr next;
@@ -237,11 +236,10 @@ struct freelog_walk {
 	uint32_t left;	   /* pages */
 };
 
-static void freelog_walk_begin(
-	struct freelog_walk *walk, const struct freelog *log, const struct page_ptr *until)
+static void freelog_walk_begin(struct freelog_walk *walk, const struct freelog *log)
 {
 	*walk = (struct freelog_walk){
-		.log = log, .until = until, .next = log->head, .sequence = log->sequence, .left = log->pages};
+		.log = log, .next = log->head, .sequence = log->sequence, .left = log->pages};
 }
 
 /* BTS_NOT_FOUND at the end. */
@@ -251,8 +249,6 @@ static enum bts_err freelog_walk_next(struct tree_ctx *ctx, struct freelog_walk 
 	enum bts_err err;
 	uint64_t first;
 
-	if (walk->until != NULL && layout_ptr_equal(&walk->next, walk->until))
-		return BTS_NOT_FOUND;
 	if (walk->left == 0) {
 		if (walk->sequence != 0 || !freelog_is_none(&walk->next))
 			return freelog_bad_page(ctx, &walk->next, "the chain is longer than the record says");
@@ -285,7 +281,7 @@ enum bts_err freelog_pages(struct tree_ctx *ctx, const struct freelog *log,
 	struct freelog_walk walk;
 	enum bts_err err;
 
-	freelog_walk_begin(&walk, log, NULL);
+	freelog_walk_begin(&walk, log);
 	while ((err = freelog_walk_next(ctx, &walk)) == BTS_OK) {
 		err = visit(arg, &walk.ptr);
 		if (err)
@@ -299,11 +295,10 @@ struct freelog_list {
 	struct bts_env *env;
 	const uint8_t **pages;
 	size_t count, cap;
-	uint64_t sequence; /* of the oldest page's first entry */
 };
 
-static enum bts_err freelog_list_fill(struct tree_ctx *ctx, const struct freelog *log,
-	const struct page_ptr *until, struct freelog_list *list)
+static enum bts_err freelog_list_fill(
+	struct tree_ctx *ctx, const struct freelog *log, struct freelog_list *list)
 {
 	struct freelog_walk walk;
 	enum bts_err err;
@@ -311,7 +306,7 @@ static enum bts_err freelog_list_fill(struct tree_ctx *ctx, const struct freelog
 	if (log->inline_count > FREELOG_INLINE_MAX)
 		return error_set(
 			ctx->error, BTS_CORRUPT, 0, "free log: %u inline entries", log->inline_count);
-	freelog_walk_begin(&walk, log, until);
+	freelog_walk_begin(&walk, log);
 	while ((err = freelog_walk_next(ctx, &walk)) == BTS_OK) {
 		if (list->count == list->cap) {
 			size_t cap = list->cap == 0 ? 64 : list->cap * 2;
@@ -326,7 +321,6 @@ static enum bts_err freelog_list_fill(struct tree_ctx *ctx, const struct freelog
 		}
 		list->pages[list->count++] = walk.page;
 	}
-	list->sequence = walk.sequence;
 	return err == BTS_NOT_FOUND ? BTS_OK : err;
 }
 
@@ -388,7 +382,7 @@ enum bts_err freelog_load(struct tree_ctx *ctx, const struct freelog *log, struc
 	uint64_t entry;
 	enum bts_err err;
 
-	err = freelog_list_fill(ctx, log, NULL, &list);
+	err = freelog_list_fill(ctx, log, &list);
 	while (!err && freelog_list_entry(&list, log, &page, &index, &entry)) {
 		bool freed;
 		struct space_run run = freelog_entry_run(entry, &freed);
@@ -397,52 +391,6 @@ enum bts_err freelog_load(struct tree_ctx *ctx, const struct freelog *log, struc
 		if (wrong != NULL)
 			err = freelog_bad_entry(ctx, &list, page, index - 1, run, wrong);
 	}
-	freelog_list_fini(&list);
-	return err;
-}
-
-/* Skip those of older's entries that were inline then: false when newer holds others in their place. */
-static bool freelog_skip_inline(const struct freelog_list *list, const struct freelog *older,
-	const struct freelog *newer, size_t *page, uint32_t *index)
-{
-	uint64_t entry;
-
-	for (uint32_t i = 0; i < older->inline_count; i++)
-		if (!freelog_list_entry(list, newer, page, index, &entry) ||
-			entry != older->inline_entries[i])
-			return false;
-	return true;
-}
-
-enum bts_err freelog_since(struct tree_ctx *ctx, const struct freelog *older, const struct freelog *newer,
-	bool *extends, enum bts_err (*apply)(void *arg, struct space_run run, bool freed), void *arg)
-{
-	struct freelog_list list = {.env = ctx->pager->env};
-	size_t page = 0;
-	uint32_t index = 0;
-	uint64_t entry;
-	enum bts_err err;
-
-	*extends = false;
-	if (older->generation != newer->generation || older->pages > newer->pages ||
-		older->sequence > newer->sequence || older->inline_count > FREELOG_INLINE_MAX)
-		return BTS_OK;
-	err = freelog_list_fill(ctx, newer, older->pages > 0 ? &older->head : NULL, &list);
-	if (err || list.sequence != older->sequence || list.count != newer->pages - older->pages)
-		goto done;
-	if (!freelog_skip_inline(&list, older, newer, &page, &index))
-		goto done;
-	*extends = true;
-	while (!err && freelog_list_entry(&list, newer, &page, &index, &entry)) {
-		bool freed;
-		struct space_run run = freelog_entry_run(entry, &freed);
-
-		if (run.count == 0)
-			err = freelog_bad_entry(ctx, &list, page, index - 1, run, "names no page");
-		else
-			err = apply(arg, run, freed);
-	}
-done:
 	freelog_list_fini(&list);
 	return err;
 }

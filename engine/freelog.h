@@ -64,12 +64,5 @@ enum bts_err freelog_pages(struct tree_ctx *, const struct freelog *,
  * are not free, sequence, generation).  visit as above, may be NULL.
  */
 enum bts_err freelog_load(struct tree_ctx *, const struct freelog *, struct space *space);
-/*
- * The entries that `newer` has beyond `older` when both are of one generation and newer extends older (then *extends is
- * true and apply is called in order), for a follower's proof.  When not: *extends false, the caller loads whole.  apply
- * checks the bounds of its runs, of which only count > 0 is certain.
- */
-enum bts_err freelog_since(struct tree_ctx *, const struct freelog *older, const struct freelog *newer, bool *extends,
-	enum bts_err (*apply)(void *arg, struct space_run run, bool freed), void *arg);
 
 #endif

@@ -155,34 +155,11 @@ static void fixture_compare(struct fixture *f)
 	assert_int_equal(pages, f->log.pages);
 }
 
-static enum bts_err apply_run(void *arg, struct space_run run, bool freed)
-{
-	uint8_t *set = arg;
-
-	for (uint64_t i = 0; i < run.count; i++) {
-		assert_int_equal(set[run.pgno + i], !freed);
-		set[run.pgno + i] = freed;
-	}
-	return BTS_OK;
-}
-
-static void compare_since(struct fixture *f, const struct freelog *older, uint8_t *set)
-{
-	bool extends = false;
-
-	assert_int_equal(freelog_since(&f->ctx, older, &f->log, &extends, apply_run, set), BTS_OK);
-	assert_int_equal(extends, older->generation == f->log.generation);
-	if (extends)
-		assert_memory_equal(set, f->free, HIGH_WATER);
-}
-
 static void freelog__round_trips(void **state)
 {
 	(void)state;
 	for (uint64_t round = 0; round < 6; round++) {
 		struct fixture *f = fixture_new(round);
-		uint8_t set[HIGH_WATER] = {0};
-		struct freelog older = f->log;
 		unsigned condensed = 0;
 
 		f->spare = true;
@@ -193,41 +170,10 @@ static void freelog__round_trips(void **state)
 				rng_one_in(&f->rng, 30));
 			condensed += f->log.generation != generation;
 			fixture_compare(f);
-			if (rng_one_in(&f->rng, 3)) {
-				compare_since(f, &older, set);
-				older = f->log;
-				memcpy(set, f->free, sizeof(set));
-			}
 		}
 		assert_true(condensed > 0);
 		fixture_free(f);
 	}
-}
-
-/* Another history of the same length does not extend ours. */
-static void freelog__since_notices_a_fork(void **state)
-{
-	struct fixture *f = fixture_new(50);
-	struct freelog older, other;
-	uint8_t set[HIGH_WATER];
-	bool extends = true;
-
-	(void)state;
-	fixture_commit(f, 300, false);
-	fixture_commit(f, 20, false);
-	older = f->log;
-	memcpy(set, f->free, sizeof(set));
-	fixture_commit(f, 300, false);
-	other = older;
-	other.inline_entries[3] ^= UINT64_C(1) << 20;
-	assert_int_equal(freelog_since(&f->ctx, &other, &f->log, &extends, apply_run, set), BTS_OK);
-	assert_false(extends);
-	other = older;
-	other.head.birth++;
-	assert_int_equal(freelog_since(&f->ctx, &other, &f->log, &extends, apply_run, set), BTS_OK);
-	assert_false(extends);
-	compare_since(f, &older, set);
-	fixture_free(f);
 }
 
 static void freelog__long_runs_are_split(void **state)
@@ -364,14 +310,6 @@ static void damage(struct fixture *f)
 	f->log.head = chain[0];
 }
 
-static enum bts_err ignore_run(void *arg, struct space_run run, bool freed)
-{
-	(void)arg;
-	(void)freed;
-	assert_true(run.count > 0);
-	return BTS_OK;
-}
-
 static void freelog__hostile_pages(void **state)
 {
 	unsigned refused = 0;
@@ -379,24 +317,16 @@ static void freelog__hostile_pages(void **state)
 	(void)state;
 	for (uint64_t round = 0; round < 150; round++) {
 		struct fixture *f = fixture_new(1000 + round);
-		struct freelog older;
 		struct space space;
-		bool extends;
 
 		for (int i = 0; i < 4; i++)
 			fixture_commit(f, 300, false);
-		older = f->log;
-		older.pages = 0; /* makes the whole chain be read */
-		older.sequence = 0;
-		older.inline_count = 0;
 		damage(f);
 		if (rng_one_in(&f->rng, 3) && f->log.inline_count > 0)
 			f->log.inline_entries[rng_below(&f->rng, f->log.inline_count)] ^=
 				UINT64_C(1) << rng_below(&f->rng, 64);
 		refused += fixture_load(f, &space) == BTS_CORRUPT;
 		space_fini(&space);
-		if (freelog_since(&f->ctx, &older, &f->log, &extends, ignore_run, NULL) == BTS_OK)
-			assert_true(extends);
 		fixture_free(f);
 	}
 	assert_true(refused > 110);
@@ -428,7 +358,6 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(freelog__round_trips),
-		cmocka_unit_test(freelog__since_notices_a_fork),
 		cmocka_unit_test(freelog__long_runs_are_split),
 		cmocka_unit_test(freelog__names_what_is_wrong),
 		cmocka_unit_test(freelog__hostile_pages),
