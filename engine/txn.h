@@ -142,6 +142,9 @@ enum bts_err group_finish(struct bts_group *, struct bts_error *);
 enum bts_err queue_commit(struct bts_txn *, bts_txid *txid, struct bts_error *);
 enum bts_err queue_new(struct bts *);
 void queue_free(struct bts *);
+/* validate.c: C1, C2 of a private transaction against the group's state; its log done again there. */
+enum bts_err validate_txn(struct bts_group *, struct bts_txn *);
+enum bts_err validate_replay(struct bts_group *, struct bts_txn *);
 /* commit.c: build held. */
 enum bts_err commit_state(struct bts *, struct state *, bts_txid txid, uint64_t transactions, struct bts_error *);
 

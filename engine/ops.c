@@ -1,0 +1,258 @@
+/* What can be done with keys and buckets in a transaction: checked, logged for a replay, done. */
+#include "txn.h"
+
+#include "error.h"
+
+#include <string.h>
+
+static enum bts_err ops_check_key(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key)
+{
+	struct bucket_state *bucket = (struct bucket_state *)handle;
+
+	if (key.size < 1 || key.size > BTS_KEY_MAX)
+		return error_set(&txn->error, BTS_INVALID, 0, "key of %zu bytes (1 to %d are allowed)", key.size, BTS_KEY_MAX);
+	if (bucket->dropped)
+		return error_set(&txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+	return BTS_OK;
+}
+
+static enum bts_err ops_check_write(struct bts_txn *txn)
+{
+	if (!txn->writing)
+		return error_set(&txn->error, BTS_INVALID, 0, "a write in a read transaction");
+	return BTS_OK;
+}
+
+/* The tree id a replay must find under the name: 0 when this transaction makes the bucket. */
+static uint32_t ops_tree_seen(const struct bucket_state *bucket)
+{
+	return bucket->created ? 0 : bucket->tree.id;
+}
+
+static enum bts_err ops_log_op(struct bts_txn *txn, const struct oplog_op *op)
+{
+	if (txn->group != NULL || oplog_add(&txn->log, op) == BTS_OK)
+		return BTS_OK;
+	return error_set(&txn->error, BTS_MEMORY, 0, "no memory for the transaction's log");
+}
+
+/*
+ * Logged before it is done, and cut from the log when it fails (ops_done): done and not logged, it would be lost by a
+ * commit that replays.
+ */
+static enum bts_err ops_log(struct bts_txn *txn, enum oplog_kind kind, const struct bucket_state *bucket,
+	struct bts_slice key, struct bts_slice value)
+{
+	struct oplog_op op = { kind, ops_tree_seen(bucket), { bucket->name, bucket->name_size }, key, value };
+
+	return ops_log_op(txn, &op);
+}
+
+/* What was logged from `from` on has been done, or failed. */
+static enum bts_err ops_done(struct bts_txn *txn, size_t from, enum bts_err err)
+{
+	if (err)
+		txn->log.size = from;
+	else
+		txn->changed = txn->state->changed = true;
+	return err;
+}
+
+enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned flags, struct bts_bucket **out,
+	struct bts_error *error)
+{
+	struct bucket_state *bucket = NULL;
+	bool create = (flags & BTS_CREATE) != 0;
+	uint32_t next = txn->state->record.next_tree;
+	struct oplog_op op = { .kind = OPLOG_CREATE, .bucket = name };
+	size_t from = txn->log.size;
+	enum bts_err err = BTS_OK;
+
+	if (create)
+		err = ops_check_write(txn);
+	if (err == BTS_OK && create && name.size <= BTS_BUCKET_NAME_MAX)
+		err = ops_log_op(txn, &op);
+	if (err == BTS_OK)
+		err = state_bucket(txn->state, name, create, &bucket);
+	if (err == BTS_OK && next != txn->state->record.next_tree)
+		err = ops_done(txn, from, BTS_OK);
+	else
+		txn->log.size = from;
+	if (err) {
+		if (error != NULL)
+			*error = txn->error;
+		return err;
+	}
+	*out = (struct bts_bucket *)bucket;
+	return BTS_OK;
+}
+
+enum bts_err bts_bucket_set_meta(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice meta)
+{
+	struct bucket_state *bucket = (struct bucket_state *)handle;
+	size_t from = txn->log.size;
+	enum bts_err err = ops_check_write(txn);
+
+	if (err)
+		return err;
+	if (bucket->dropped)
+		return error_set(&txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+	if (meta.size > BTS_BUCKET_META_MAX)
+		return error_set(&txn->error, BTS_INVALID, 0, "bucket meta of %zu bytes (at most %d)", meta.size,
+			BTS_BUCKET_META_MAX);
+	if (bucket->meta_size == meta.size && (meta.size == 0 || memcmp(bucket->meta, meta.data, meta.size) == 0))
+		return BTS_OK;
+	err = ops_log(txn, OPLOG_META, bucket, (struct bts_slice){ 0 }, meta);
+	if (err == BTS_OK)
+		err = state_touch(txn->state, bucket);
+	if (err == BTS_OK) {
+		bucket->meta_size = (uint8_t)meta.size;
+		if (meta.size > 0)
+			memcpy(bucket->meta, meta.data, meta.size);
+		bucket->version = txn->state->ctx.stamp;
+		bucket->changed = true;
+	}
+	return ops_done(txn, from, err);
+}
+
+enum bts_err bts_bucket_drop(struct bts_txn *txn, struct bts_slice name, struct bts_error *error)
+{
+	struct bucket_state *bucket = NULL;
+	size_t from = txn->log.size;
+	enum bts_err err = ops_check_write(txn);
+
+	if (err == BTS_OK)
+		err = state_bucket(txn->state, name, false, &bucket);
+	if (err == BTS_OK)
+		err = ops_log(txn, OPLOG_DROP, bucket, (struct bts_slice){ 0 }, (struct bts_slice){ 0 });
+	if (err == BTS_OK)
+		err = state_bucket_drop(txn->state, name, &bucket);
+	err = ops_done(txn, from, err);
+	if (err && error != NULL)
+		*error = txn->error;
+	return err;
+}
+
+static void ops_fill_info(const struct bucket_state *bucket, struct bts_bucket_info *info)
+{
+	*info = (struct bts_bucket_info){
+		.name = { bucket->name, bucket->name_size },
+		.meta = { bucket->meta, bucket->meta_size },
+		.entries = bucket->tree.entries,
+		.bytes = bucket->tree.bytes,
+		.pages = bucket->tree.pages,
+		.depth = bucket->tree.depth,
+		.version = bucket->version,
+	};
+}
+
+enum bts_err bts_bucket_info(struct bts_txn *txn, struct bts_bucket *handle, struct bts_bucket_info *info)
+{
+	struct bucket_state *bucket = (struct bucket_state *)handle;
+
+	if (bucket->dropped)
+		return error_set(&txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+	ops_fill_info(bucket, info);
+	return BTS_OK;
+}
+
+enum bts_err bts_bucket_next(struct bts_txn *txn, struct bts_slice after, struct bts_bucket_info *info)
+{
+	struct bucket_state found, *bucket;
+	enum bts_err err;
+
+	if (after.size > BTS_BUCKET_NAME_MAX)
+		return error_set(&txn->error, BTS_INVALID, 0, "bucket name of %zu bytes", after.size);
+	err = state_bucket_after(txn->state, after, &found);
+	if (err == BTS_OK) /* opened: so that what info borrows lives as long as the transaction */
+		err = state_bucket(txn->state, (struct bts_slice){ found.name, found.name_size }, false, &bucket);
+	if (err)
+		return err;
+	ops_fill_info(bucket, info);
+	return BTS_OK;
+}
+
+enum bts_err bts_get_version(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key, struct bts_slice *value,
+	bts_txid *version)
+{
+	struct bucket_state *bucket = (struct bucket_state *)handle;
+	struct tree_hit hit;
+	enum bts_err err = ops_check_key(txn, handle, key);
+
+	if (err)
+		return err;
+	err = tree_get(&txn->state->ctx, &bucket->tree, key, &hit);
+	if (err)
+		return err;
+	err = tree_value(&txn->state->ctx, &hit.cell, value);
+	if (err == BTS_OK && version != NULL)
+		*version = txn->group == NULL && hit.cell.version > txn->own.record.txid ? 0 : hit.cell.version;
+	return err;
+}
+
+enum bts_err bts_get(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key, struct bts_slice *value)
+{
+	return bts_get_version(txn, bucket, key, value, NULL);
+}
+
+static enum bts_err ops_check_presence(struct bts_txn *txn, struct bucket_state *bucket, struct bts_slice key,
+	unsigned flags)
+{
+	struct tree_hit hit;
+	enum bts_err err;
+
+	if (flags & ~(BTS_PUT_NEW | BTS_PUT_EXISTING) || flags == (BTS_PUT_NEW | BTS_PUT_EXISTING))
+		return error_set(&txn->error, BTS_INVALID, 0, "bts_put: impossible flags %#x", flags);
+	if (flags == 0)
+		return BTS_OK;
+	err = tree_get(&txn->state->ctx, &bucket->tree, key, &hit);
+	if (err == BTS_OK && flags == BTS_PUT_NEW)
+		return error_set(&txn->error, BTS_EXISTS, 0, "the key is already there");
+	if (err == BTS_NOT_FOUND && flags == BTS_PUT_NEW)
+		return BTS_OK;
+	return err;
+}
+
+enum bts_err bts_put(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key, struct bts_slice value,
+	unsigned flags)
+{
+	struct bucket_state *bucket = (struct bucket_state *)handle;
+	size_t from = txn->log.size;
+	enum bts_err err = ops_check_write(txn);
+
+	if (err == BTS_OK)
+		err = ops_check_key(txn, handle, key);
+	if (err)
+		return err;
+	if (value.size > BTS_VALUE_MAX)
+		return error_set(&txn->error, BTS_INVALID, 0, "value of %zu bytes (at most 2^40 - 1)", value.size);
+	err = ops_check_presence(txn, bucket, key, flags);
+	if (err == BTS_OK)
+		err = ops_log(txn, OPLOG_PUT, bucket, key, value);
+	if (err == BTS_OK)
+		err = state_touch(txn->state, bucket);
+	if (err == BTS_OK) {
+		bucket->changed = true; /* even if it fails: no content has changed then, but the root may have moved */
+		err = tree_put(&txn->state->ctx, &bucket->tree, key, value, txn->state->ctx.stamp);
+	}
+	return ops_done(txn, from, err);
+}
+
+enum bts_err bts_del(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key)
+{
+	struct bucket_state *bucket = (struct bucket_state *)handle;
+	size_t from = txn->log.size;
+	enum bts_err err = ops_check_write(txn);
+
+	if (err == BTS_OK)
+		err = ops_check_key(txn, handle, key);
+	if (err == BTS_OK)
+		err = ops_log(txn, OPLOG_DEL, bucket, key, (struct bts_slice){ 0 });
+	if (err == BTS_OK)
+		err = state_touch(txn->state, bucket);
+	if (err == BTS_OK) {
+		err = tree_del(&txn->state->ctx, &bucket->tree, key);
+		bucket->changed = bucket->changed || err != BTS_NOT_FOUND; /* as in bts_put */
+	}
+	return ops_done(txn, from, err);
+}
