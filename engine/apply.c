@@ -53,6 +53,9 @@ static void apply_free(struct bts_apply *apply)
 	env->ops->memory(env, apply->released, 0);
 	env->ops->memory(env, apply->needs, 0);
 	env->ops->memory(env, apply->sums, 0);
+	snapshot_list_fini(&apply->named_before);
+	snapshot_list_fini(&apply->named);
+	snapshot_list_fini(&apply->named_kept);
 	env->ops->memory(env, apply->home.bytes, 0);
 	env->ops->memory(env, apply->log.bytes, 0);
 	env->ops->memory(env, apply, 0);

@@ -8,6 +8,7 @@
 #include "db.h"
 #include "pending.h"
 #include "recover.h"
+#include "snapshot.h"
 #include "traverse.h"
 
 #define APPLY_UNITS_MAX (UINT64_C(1) << 26) /* of a frame */
@@ -44,6 +45,15 @@ struct apply_released {
 	bts_txid birth;
 };
 
+/* A state of the chain that a frame proves: the base's head, each named snapshot above it, the target's head. */
+struct apply_state {
+	bts_txid txid;
+	bts_pgno limit; /* its pages lie below */
+	struct tree catalog;
+};
+
+enum apply_releases { APPLY_RELEASE_ALL, APPLY_RELEASE_UNHELD, APPLY_RELEASE_NONE };
+
 /* A tree's counters, claimed less counted (apply_tally.c). */
 struct apply_sum {
 	uint32_t tree;
@@ -79,6 +89,10 @@ struct bts_apply {
 	size_t released_count, released_cap;
 	struct apply_sum *sums; /* hash by tree id, sum_cap a power of two */
 	size_t sum_count, sum_cap;
+	size_t reached;			  /* units */
+	struct snapshot_list named_before; /* named snapshots of the base */
+	struct snapshot_list named;	   /* of the target */
+	struct snapshot_list named_kept;   /* of both */
 	struct space space; /* of the new state */
 	bool space_there;
 	struct apply_need *needs;
@@ -98,10 +112,25 @@ enum bts_err apply_fault(struct bts_apply *, const char *point);
 
 /* Everything that must hold before the slot is written.  Reads only; on return space and needs are filled. */
 enum bts_err apply_prove(struct bts_apply *, struct bts_slice record);
+enum bts_err apply_refuse_page(struct bts_apply *, bts_pgno pgno, const char *what);
+/* The unit that begins at a page; NULL: none.  Its bytes where they are now; NULL: cannot be read. */
+struct apply_unit *apply_unit_find(const struct bts_apply *, bts_pgno pgno);
+const uint8_t *apply_unit_image(const struct bts_apply *, const struct apply_unit *);
+/* The target's pages, before they are home. */
+struct tree_ctx apply_new_ctx(struct bts_apply *);
+/* apply_graft.c: history, named snapshots' records and free log of the target against the base's. */
+enum bts_err apply_graft_aside(struct bts_apply *);
+/* One state of the chain against the one before; first: that is the base's head. */
+enum bts_err apply_graft_state(struct bts_apply *, const struct apply_state *before, const struct apply_state *now,
+	bool first);
+/* apply_states.c: the chain, and what named snapshots release or hold. */
+enum bts_err apply_states(struct bts_apply *);
 /* Count a node that the frame brought or that it released. */
 enum bts_err apply_tally_node(
 	struct bts_apply *, const struct traverse_edge *, const uint8_t *image, bool brought);
-/* All are counted: do they add up to what the record claims? */
+/* Claim a tree's counters: with all nodes counted every sum is zero. */
+enum bts_err apply_tally_claim(struct bts_apply *, const struct tree *now, const struct tree *before);
+/* All are counted and claimed: do they add up?  Begins anew. */
 enum bts_err apply_tally_close(struct bts_apply *);
 /* Flush, slot, homes, publication.  build held. */
 enum bts_err apply_install(struct bts_apply *);

@@ -93,7 +93,7 @@ enum bts_err apply_tally_node(
 	return tally_add(apply, edge->tree, count, bytes, 1, brought);
 }
 
-static enum bts_err tally_tree(struct bts_apply *apply, const struct tree *now, const struct tree *old)
+enum bts_err apply_tally_claim(struct bts_apply *apply, const struct tree *now, const struct tree *old)
 {
 	enum bts_err err = tally_add(apply, now->id, now->entries, now->bytes, now->pages, false);
 
@@ -102,13 +102,6 @@ static enum bts_err tally_tree(struct bts_apply *apply, const struct tree *now, 
 
 enum bts_err apply_tally_close(struct bts_apply *apply)
 {
-	const struct commit_record *now = &apply->record, *old = &apply->db->slot.record;
-	enum bts_err err = tally_tree(apply, &now->catalog, &old->catalog);
-
-	if (!err)
-		err = tally_tree(apply, &now->history, &old->history);
-	if (err)
-		return err;
 	for (size_t i = 0; i < apply->sum_cap; i++) {
 		const struct apply_sum *sum = &apply->sums[i];
 
@@ -119,9 +112,8 @@ enum bts_err apply_tally_close(struct bts_apply *apply)
 				sum->tree, -(int64_t)sum->entries, -(int64_t)sum->bytes,
 				-(int64_t)sum->pages);
 	}
-	if (now->buckets != now->catalog.entries)
-		return error_set(&apply->error, BTS_CORRUPT, 0,
-			"frame refused: %" PRIu64 " buckets, and %" PRIu64 " in the catalog", now->buckets,
-			now->catalog.entries);
+	if (apply->sum_cap)
+		memset(apply->sums, 0, apply->sum_cap * sizeof(*apply->sums));
+	apply->sum_count = 0;
 	return BTS_OK;
 }

@@ -77,6 +77,7 @@ enum bts_err state_init(struct state *state, struct bts *db, const struct commit
 	else
 		meta_record_copy_reader(&state->record, record);
 	state->base_catalog = record->catalog;
+	state->base_snapshots = record->snapshots;
 	state->ctx.pager = &db->pager;
 	state->ctx.limit = record->high_water;
 	state->ctx.newest = record->txid;
@@ -85,6 +86,7 @@ enum bts_err state_init(struct state *state, struct bts *db, const struct commit
 		return BTS_OK;
 	if (dirty_new(db->env, db->pager.page_size, &state->dirty))
 		return error_set(error, BTS_MEMORY, 0, "no memory for a transaction");
+	dirty_spill(state->dirty, db->path, db->txn_memory - db->txn_memory / TXN_LOG_SHARE);
 	state->ctx.dirty = state->dirty;
 	return BTS_OK;
 }
@@ -94,12 +96,16 @@ void state_fini(struct state *state)
 	for (size_t i = 0; i < state->bucket_count; i++)
 		bucket_memory(state, state->buckets[i], 0);
 	bucket_memory(state, state->buckets, 0);
+	bucket_memory(state, state->index, 0);
+	bucket_memory(state, state->marks, 0);
 	bucket_memory(state, state->undo, 0);
 	dirty_free(state->dirty);
 	state->buckets = NULL;
+	state->index = NULL;
+	state->marks = NULL;
 	state->undo = NULL;
 	state->dirty = NULL;
-	state->bucket_count = state->undo_count = 0;
+	state->bucket_count = state->undo_count = state->mark_count = 0;
 }
 
 static bool bucket_is(const struct bucket_state *bucket, struct bts_slice name)
@@ -107,24 +113,84 @@ static bool bucket_is(const struct bucket_state *bucket, struct bts_slice name)
 	return bucket->name_size == name.size && memcmp(bucket->name, name.data, name.size) == 0;
 }
 
+/* The slot of the index that has the name or, when none has, would take it. */
+static uint32_t *bucket_slot(struct state *state, struct bts_slice name)
+{
+	const uint8_t *p = name.data;
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	size_t at;
+
+	for (size_t i = 0; i < name.size; i++)
+		hash = (hash ^ p[i]) * UINT64_C(0x100000001b3);
+	for (at = (size_t)(hash ^ hash >> 32);; at++) {
+		uint32_t *slot = &state->index[at & (state->index_cap - 1)];
+
+		if (*slot == 0 || bucket_is(state->buckets[*slot - 1], name))
+			return slot;
+	}
+}
+
+/* A name may have been left by a bucket that was dropped, and stays with it only until another takes it. */
+static void bucket_enter(struct state *state, size_t place)
+{
+	const struct bucket_state *bucket = state->buckets[place];
+	uint32_t *slot = bucket_slot(state, (struct bts_slice){ bucket->name, bucket->name_size });
+
+	if (*slot == 0 || state->buckets[*slot - 1]->dropped)
+		*slot = (uint32_t)place + 1;
+}
+
+static void bucket_index(struct state *state)
+{
+	memset(state->index, 0, state->index_cap * sizeof(*state->index));
+	for (size_t i = 0; i < state->bucket_count; i++)
+		bucket_enter(state, i);
+	state->index_stale = false;
+}
+
+static struct bucket_state *bucket_find(struct state *state, struct bts_slice name)
+{
+	uint32_t *slot;
+
+	if (state->bucket_count == 0)
+		return NULL;
+	if (state->index_stale)
+		bucket_index(state);
+	slot = bucket_slot(state, name);
+	return *slot == 0 ? NULL : state->buckets[*slot - 1];
+}
+
+static bool bucket_grow(struct state *state)
+{
+	size_t cap = state->bucket_cap == 0 ? 8 : state->bucket_cap * 2;
+	void *fresh = bucket_memory(state, state->buckets, cap * sizeof(*state->buckets));
+
+	if (fresh == NULL)
+		return false;
+	state->buckets = fresh;
+	fresh = bucket_memory(state, NULL, 2 * cap * sizeof(*state->index));
+	if (fresh == NULL)
+		return false;
+	bucket_memory(state, state->index, 0);
+	state->index = fresh;
+	state->index_cap = 2 * cap;
+	state->bucket_cap = cap;
+	bucket_index(state);
+	return true;
+}
+
 static enum bts_err bucket_add(struct state *state, const struct bucket_state *value, struct bucket_state **out)
 {
 	struct bucket_state *bucket;
 
-	if (state->bucket_count == state->bucket_cap) {
-		size_t cap = state->bucket_cap == 0 ? 8 : state->bucket_cap * 2;
-		void *fresh = bucket_memory(state, state->buckets, cap * sizeof(*state->buckets));
-
-		if (fresh == NULL)
-			return error_set(state->ctx.error, BTS_MEMORY, 0, "no memory to open a bucket");
-		state->buckets = fresh;
-		state->bucket_cap = cap;
-	}
+	if (state->bucket_count == state->bucket_cap && !bucket_grow(state))
+		return error_set(state->ctx.error, BTS_MEMORY, 0, "no memory to open a bucket");
 	bucket = bucket_memory(state, NULL, sizeof(*bucket));
 	if (bucket == NULL)
 		return error_set(state->ctx.error, BTS_MEMORY, 0, "no memory to open a bucket");
 	*bucket = *value;
 	state->buckets[state->bucket_count++] = bucket;
+	bucket_enter(state, state->bucket_count - 1);
 	*out = bucket;
 	return BTS_OK;
 }
@@ -161,24 +227,28 @@ static void bucket_create(struct state *state, struct bts_slice name, struct buc
 	memcpy(value->name, name.data, name.size);
 	value->tree.id = state->record.next_tree++;
 	value->version = state->ctx.stamp;
-	value->changed = true;
 	value->created = true;
+	state_bucket_changed(state, value);
 	state->record.buckets++;
-	state->changed = true;
 	state->ctx.changes++;
+}
+
+static enum bts_err bucket_check_name(struct state *state, struct bts_slice name)
+{
+	if (name.size < 1 || name.size > BTS_BUCKET_NAME_MAX)
+		return error_set(state->ctx.error, BTS_INVALID, 0, "bucket name of %zu bytes (1 to %d are allowed)",
+			name.size, BTS_BUCKET_NAME_MAX);
+	return BTS_OK;
 }
 
 enum bts_err state_bucket(struct state *state, struct bts_slice name, bool create, struct bucket_state **out)
 {
-	struct bucket_state value, *bucket = NULL;
-	enum bts_err err;
+	struct bucket_state value, *bucket;
+	enum bts_err err = bucket_check_name(state, name);
 
-	if (name.size < 1 || name.size > BTS_BUCKET_NAME_MAX)
-		return error_set(state->ctx.error, BTS_INVALID, 0, "bucket name of %zu bytes (1 to %d are allowed)",
-			name.size, BTS_BUCKET_NAME_MAX);
-	for (size_t i = 0; i < state->bucket_count && bucket == NULL; i++)
-		if (bucket_is(state->buckets[i], name))
-			bucket = state->buckets[i];
+	if (err)
+		return err;
+	bucket = bucket_find(state, name);
 	if (bucket != NULL && !bucket->dropped) {
 		*out = bucket;
 		return BTS_OK;
@@ -188,6 +258,12 @@ enum bts_err state_bucket(struct state *state, struct bts_slice name, bool creat
 		return error_set(state->ctx.error, BTS_NOT_FOUND, 0, "no such bucket");
 	if (err && err != BTS_NOT_FOUND)
 		return err;
+	if (err == BTS_OK) {
+		value.base = value.tree;
+		return bucket_add(state, &value, out);
+	}
+	if (state->record.next_tree == UINT32_MAX)
+		return error_set(state->ctx.error, BTS_FULL, 0, "no bucket ids left");
 	if (bucket != NULL) { /* dropped here before: the name gets a new tree */
 		err = state_touch(state, bucket);
 		if (err)
@@ -198,33 +274,13 @@ enum bts_err state_bucket(struct state *state, struct bts_slice name, bool creat
 		*out = bucket;
 		return BTS_OK;
 	}
-	if (err == BTS_OK)
-		return bucket_add(state, &value, out);
-	if (state->record.next_tree == UINT32_MAX)
-		return error_set(state->ctx.error, BTS_FULL, 0, "no bucket ids left");
 	memset(&value, 0, sizeof(value));
+	value.name_size = (uint8_t)name.size;
+	memcpy(value.name, name.data, name.size);
 	err = bucket_add(state, &value, out);
 	if (err == BTS_OK)
 		bucket_create(state, name, *out);
 	return err;
-}
-
-enum bts_err state_touch(struct state *state, struct bucket_state *bucket)
-{
-	if (state->nested == 0 || bucket->saved_by == state->nested)
-		return BTS_OK;
-	if (state->undo_count == state->undo_cap) {
-		size_t cap = state->undo_cap == 0 ? 8 : state->undo_cap * 2;
-		void *fresh = bucket_memory(state, state->undo, cap * sizeof(*state->undo));
-
-		if (fresh == NULL)
-			return error_set(state->ctx.error, BTS_MEMORY, 0, "no memory for a transaction");
-		state->undo = fresh;
-		state->undo_cap = cap;
-	}
-	state->undo[state->undo_count++] = (struct bucket_undo){ bucket, *bucket };
-	bucket->saved_by = state->nested;
-	return BTS_OK;
 }
 
 enum bts_err state_bucket_drop(struct state *state, struct bts_slice name, struct bucket_state **dropped)
@@ -243,11 +299,11 @@ enum bts_err state_bucket_drop(struct state *state, struct bts_slice name, struc
 		return err;
 	err = tree_drop(&state->ctx, &bucket->tree);
 	if (err) {
-		bucket->changed = true; /* the next settling enters it in the catalog again */
+		state_bucket_changed(state, bucket); /* the next settling enters it in the catalog again */
 		return err;
 	}
 	bucket->dropped = true;
-	bucket->changed = false;
+	bucket->changed = bucket->unsettled = false;
 	state->record.buckets--;
 	state->changed = true;
 	state->ctx.changes++;
@@ -255,7 +311,35 @@ enum bts_err state_bucket_drop(struct state *state, struct bts_slice name, struc
 	return BTS_OK;
 }
 
-enum bts_err state_settle(struct state *state)
+enum bts_err state_bucket_rename(struct state *state, struct bucket_state *bucket, struct bts_slice to)
+{
+	struct bts_slice from = { bucket->name, bucket->name_size };
+	struct bucket_state *other;
+	enum bts_err err = state_bucket(state, to, false, &other);
+
+	if (err == BTS_OK)
+		return error_set(state->ctx.error, BTS_EXISTS, 0, "there is a bucket of the new name");
+	if (err != BTS_NOT_FOUND)
+		return err;
+	err = state_touch(state, bucket);
+	if (err == BTS_OK)
+		err = tree_del(&state->ctx, &state->record.catalog, from);
+	if (err && err != BTS_NOT_FOUND) /* it has no record yet */
+		return err;
+	if (!bucket->created && bucket->base_size == 0) {
+		bucket->base_size = bucket->name_size;
+		memcpy(bucket->base_name, bucket->name, bucket->name_size);
+	}
+	bucket->name_size = (uint8_t)to.size;
+	memmove(bucket->name, to.data, to.size);
+	bucket->version = state->ctx.stamp;
+	state_bucket_changed(state, bucket);
+	state->index_stale = true;
+	state->ctx.changes++;
+	return BTS_OK;
+}
+
+static enum bts_err bucket_settle(struct state *state, bool again)
 {
 	uint8_t bytes[BUCKET_RECORD_MAX];
 
@@ -264,15 +348,21 @@ enum bts_err state_settle(struct state *state)
 		struct bts_slice value = { bytes, 0 };
 		enum bts_err err;
 
-		if (!bucket->changed || bucket->dropped)
+		if (!(again ? bucket->changed : bucket->unsettled) || bucket->dropped)
 			continue;
 		value.size = bucket_record_encode(bucket, bytes);
 		err = tree_put(&state->ctx, &state->record.catalog,
 			(struct bts_slice){ bucket->name, bucket->name_size }, value, bucket->version);
 		if (err)
 			return err;
+		bucket->unsettled = false;
 	}
 	return BTS_OK;
+}
+
+enum bts_err state_settle(struct state *state)
+{
+	return bucket_settle(state, true);
 }
 
 enum bts_err state_bucket_after(struct state *state, struct bts_slice after, struct bucket_state *out)
@@ -284,7 +374,7 @@ enum bts_err state_bucket_after(struct state *state, struct bts_slice after, str
 	enum bts_err err;
 
 	if (state->dirty != NULL) {
-		err = state_settle(state);
+		err = bucket_settle(state, false);
 		if (err)
 			return err;
 	}
@@ -302,46 +392,4 @@ enum bts_err state_bucket_after(struct state *state, struct bts_slice after, str
 	if (wrong != NULL)
 		return error_set(state->ctx.error, BTS_CORRUPT, 0, "catalog: %s", wrong);
 	return BTS_OK;
-}
-
-enum bts_err state_begin_nested(struct state *state, bts_txid stamp)
-{
-	static const uint32_t first = 1;
-
-	ENSURE(state->mark.next_tree == 0);
-	state->nested = state->nested == 0 ? first : state->nested;
-	state->mark = (struct state_mark){ state->record.catalog, state->record.history, state->record.next_tree,
-		state->record.buckets, state->bucket_count, state->changed };
-	state->undo_count = 0;
-	state->ctx.stamp = stamp;
-	return dirty_begin(state->dirty);
-}
-
-static void state_end_nested(struct state *state)
-{
-	state->mark.next_tree = 0;
-	state->undo_count = 0;
-	state->nested++;
-}
-
-void state_keep_nested(struct state *state)
-{
-	dirty_keep(state->dirty);
-	state_end_nested(state);
-}
-
-void state_rollback_nested(struct state *state)
-{
-	dirty_rollback(state->dirty);
-	for (size_t i = state->undo_count; i-- > 0;)
-		*state->undo[i].bucket = state->undo[i].before;
-	while (state->bucket_count > state->mark.bucket_count)
-		bucket_memory(state, state->buckets[--state->bucket_count], 0);
-	state->record.catalog = state->mark.catalog;
-	state->record.history = state->mark.history;
-	state->record.next_tree = state->mark.next_tree;
-	state->record.buckets = state->mark.buckets;
-	state->changed = state->mark.changed;
-	state->ctx.changes++;
-	state_end_nested(state);
 }

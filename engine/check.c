@@ -4,11 +4,17 @@
  * The snapshot is pinned like a reader's, so writers go on.  The walk has a pager of its own: with no page
  * remembered as verified, every byte is summed again.  All pages met on the way from the roots, then all free
  * ones, are marked in a bitmap; G2 holds when each is marked once and none is left.
+ *
+ * Named snapshots come after the head, newest first.  A page of one that is marked already is one it shares with
+ * something newer, where all below it was verified: there its walk turns back.  What it has alone is marked when its
+ * walk is over, so that a page it has twice is not taken for a shared one.
  */
 #include "db.h"
 
 #include "base/ensure.h"
 #include "error.h"
+#include "snapshot.h"
+#include "traverse.h"
 #include "txn.h"
 
 #include <inttypes.h>
@@ -29,6 +35,8 @@ struct check {
 	uint64_t *used;	      /* a bit a page from record.first on */
 	uint64_t pages, done, told;
 	const char *where; /* which tree is being walked, or "" */
+	struct space_run *own; /* of the named snapshot being walked: what nothing newer has */
+	size_t own_count, own_cap;
 	uint64_t findings;
 	char first[200]; /* finding */
 	bool partial;	 /* some part could not be walked: what lies below it is unknown */
@@ -176,10 +184,10 @@ static enum bts_err check_tree(struct check *check, const struct tree *tree, con
 }
 
 /* Names are bytes; printed ones must be safe to show. */
-static void check_bucket_title(struct bts_slice name, char title[200])
+static void check_title(const char *what, struct bts_slice name, char title[200])
 {
 	const uint8_t *bytes = name.data;
-	size_t at = (size_t)snprintf(title, 200, "bucket \"");
+	size_t at = (size_t)snprintf(title, 200, "%s \"", what);
 
 	for (size_t i = 0; i < name.size && i < 40; i++)
 		at += (size_t)snprintf(title + at, 200 - at,
@@ -197,7 +205,7 @@ static enum bts_err check_bucket(struct check *check, const struct node_cell *ce
 	char title[200];
 	enum bts_err err;
 
-	check_bucket_title(cell->key, title);
+	check_title("bucket", cell->key, title);
 	err = tree_value(&check->ctx, cell, &bytes);
 	if (err)
 		return check_failed(check, err, leaf);
@@ -242,6 +250,114 @@ static enum bts_err check_catalog(struct check *check)
 			" buckets, the commit record says %" PRIu64,
 			check->record.catalog.root.pgno, buckets, check->record.buckets);
 	return BTS_OK;
+}
+
+static enum bts_err check_own(struct check *check, const struct traverse_edge *edge)
+{
+	struct bts_env *env = check->db->env;
+
+	if (check->own_count > check->pages) /* what bounds the walk */
+		return error_set(&check->why, BTS_CORRUPT, 0, "more pages than the file has");
+	if (check->own_count == check->own_cap) {
+		size_t cap = check->own_cap ? check->own_cap * 2 : 256;
+		void *fresh = env->ops->memory(env, check->own, cap * sizeof(*check->own));
+
+		if (fresh == NULL)
+			return error_set(&check->why, BTS_MEMORY, 0, "no memory to check a named snapshot");
+		check->own = fresh;
+		check->own_cap = cap;
+	}
+	check->own[check->own_count++] = (struct space_run){edge->ptr.pgno, edge->pages};
+	return BTS_OK;
+}
+
+static bool check_marked(const struct check *check, bts_pgno page)
+{
+	uint64_t bit = page - check->record.first;
+
+	return page >= check->record.first && page < check->record.high_water &&
+	       (check->used[bit / 64] >> bit % 64 & 1) != 0;
+}
+
+/* One edge of a named snapshot: verified, and gone below, unless it is shared. */
+static enum bts_err check_edge(struct check *check, struct tree_ctx *ctx, struct traverse *t)
+{
+	struct traverse_edge edge = t->edge;
+	const uint8_t *image;
+	struct bts_slice value;
+	enum bts_err err;
+
+	if (edge.kind == BTS_KIND_EXTENT)
+		err = pager_extent(ctx, &edge.ptr, edge.size, &value);
+	else
+		err = pager_node(ctx, &edge.ptr, edge.tree, edge.level, &image);
+	if (err == BTS_OK && edge.ptr.birth > edge.parent_birth)
+		err = error_set(&check->why, BTS_CORRUPT, 0, "page %" PRIu64 ": born after the page that points to it",
+			edge.ptr.pgno);
+	if (err)
+		return check_failed(check, err, edge.ptr.pgno);
+	if (check_marked(check, edge.ptr.pgno))
+		return BTS_OK;
+	err = check_own(check, &edge);
+	if (err == BTS_OK && edge.kind != BTS_KIND_EXTENT) {
+		err = traverse_descend(t, image);
+		if (err)
+			err = check_failed(check, err, edge.ptr.pgno);
+	} else if (err == BTS_OK) {
+		check_padding(check, &edge.ptr, edge.pages);
+	}
+	return err;
+}
+
+static enum bts_err check_named(struct check *check, struct traverse *t, const struct snapshot *snapshot)
+{
+	struct tree_ctx ctx = check->ctx;
+	const struct traverse_edge *edge;
+	char title[60];
+	enum bts_err err;
+
+	snprintf(title, sizeof(title), "snapshot of transaction %" PRIu64 ": ", snapshot->txid);
+	check->where = title;
+	check->own_count = 0;
+	ctx.newest = snapshot->txid;
+	if (ctx.limit > snapshot->high_water)
+		ctx.limit = snapshot->high_water;
+	traverse_init_catalog(t, &check->record, &snapshot->catalog, snapshot->txid, &check->why);
+	while ((err = traverse_next(t, &edge)) == BTS_OK) {
+		err = check_edge(check, &ctx, t);
+		if (err)
+			break;
+	}
+	err = err == BTS_NOT_FOUND ? BTS_OK : check_failed(check, err, snapshot->catalog.root.pgno);
+	for (size_t i = 0; i < check->own_count; i++) {
+		check_mark(check, check->own[i], "used twice");
+		check_progress(check, check->own[i].count);
+	}
+	check->where = "";
+	return err;
+}
+
+static enum bts_err check_snapshots(struct check *check)
+{
+	struct bts_env *env = check->db->env;
+	struct snapshot_list list = {.env = env};
+	struct traverse *t = env->ops->memory(env, NULL, sizeof(*t));
+	enum bts_err err;
+
+	if (t == NULL)
+		return error_set(&check->why, BTS_MEMORY, 0, "no memory to check named snapshots");
+	err = check_tree(check, &check->record.snapshots, "snapshots: ");
+	if (err == BTS_OK) {
+		err = snapshot_list_load(&check->ctx, &check->record, &check->record.snapshots, &list);
+		if (err)
+			err = check_failed(check, err, check->record.snapshots.root.pgno);
+	}
+	for (size_t i = list.count; i-- > 0 && err == BTS_OK;)
+		err = check_named(check, t, &list.items[i]);
+	snapshot_list_fini(&list);
+	env->ops->memory(env, check->own, 0);
+	env->ops->memory(env, t, 0);
+	return err;
 }
 
 static enum bts_err check_log_page(void *arg, const struct page_ptr *ptr)
@@ -389,7 +505,7 @@ static enum bts_err check_header(struct check *check)
 	return BTS_OK;
 }
 
-static enum bts_err check_snapshot(struct check *check)
+static enum bts_err check_all(struct check *check)
 {
 	enum bts_err err;
 
@@ -398,6 +514,8 @@ static enum bts_err check_snapshot(struct check *check)
 		err = check_catalog(check);
 	if (!err)
 		err = check_tree(check, &check->record.history, "history: ");
+	if (!err)
+		err = check_snapshots(check);
 	if (!err)
 		err = check_free(check);
 	if (!err)
@@ -424,7 +542,7 @@ static enum bts_err check_run(struct check *check)
 			&check->why, BTS_MEMORY, 0, "no memory to check %" PRIu64 " pages", check->pages);
 	} else {
 		memset(check->used, 0, bytes);
-		err = check_snapshot(check);
+		err = check_all(check);
 	}
 	env->ops->memory(env, check->used, 0);
 	pager_fini(&check->pager);

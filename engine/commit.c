@@ -1,18 +1,14 @@
 /*
- * Making a state durable (I2, I3, I7, I8): pages, then the meta slot that does not hold D, then one flush.
+ * Building a batch: a state is sealed, its pages are written to free places, and it becomes the tip.  Flushing it is flush.c's.
  *
- * Happy path: seal, write pages, write a one-flush slot whose manifest names those pages, flush, publish.  A commit too
- * large for a manifest flushes its pages first and writes a two-flush slot.
  * Failure modes: no memory, no space, or any refusal before a page is written: nothing happened.  A page write that fails
- * with no space: the pages written are free ones, nothing happened.  Any other failure from the first page write on, a
- * failed slot write and a failed flush poison the environment: what reached the disk is unknown (I7).
+ * with no space: the pages written are free ones, nothing happened.  Any other failed page write poisons the environment: what
+ * reached the disk is unknown (I7).
  */
 #include "base/crc32c.h"
-#include "base/ensure.h"
-#include "base/fault.h"
 #include "error.h"
-#include "recover.h"
-#include "seal.h"
+#include "flush.h"
+#include "ring.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -87,43 +83,44 @@ static uint32_t commit_content(const struct bts *db, const struct seal_segment *
 }
 
 /* I3: every page of this commit; false when they are too many or too scattered for a manifest. */
-static bool commit_manifest(const struct bts *db, const struct seal *seal, struct meta_slot *slot)
+static bool commit_manifest(const struct bts *db, const struct seal *seal, struct commit_built *built)
 {
 	struct meta_run *run = NULL;
 
-	slot->manifest_count = 0;
+	built->manifest_count = 0;
 	if (seal->pages << db->pager.page_shift > META_MANIFEST_BYTES)
 		return false;
 	for (size_t i = 0; i < seal->segment_count; i++) {
 		const struct seal_segment *segment = &seal->segments[i];
 
 		if (run == NULL || run->pgno + run->count != segment->pgno) {
-			if (slot->manifest_count == META_MANIFEST_MAX)
+			if (built->manifest_count == META_MANIFEST_MAX)
 				return false;
-			run = &slot->manifest[slot->manifest_count++];
+			run = &built->manifest[built->manifest_count++];
 			*run = (struct meta_run){ segment->pgno, 0, 0 };
 		}
 		run->count += (uint32_t)segment->pages;
 		run->crc = commit_content(db, segment, run->crc);
 	}
-	if (SABOTAGE(FAULT_I3_NO_MANIFEST))
-		slot->manifest_count = 0;
 	return true;
+}
+
+uint64_t commit_step(uint64_t need)
+{
+	if (need / 16 < COMMIT_GROW_MIN)
+		return COMMIT_GROW_MIN;
+	return need / 16 < COMMIT_GROW_MAX ? need / 16 : COMMIT_GROW_MAX;
 }
 
 /* Grow in steps: a flush that also moves the end of file costs more than one that does not. */
 static int commit_grow(struct bts *db)
 {
-	uint64_t need = db->space.high_water << db->pager.page_shift, step = need / 16;
+	uint64_t need = db->space.high_water << db->pager.page_shift, step = commit_step(need);
 	struct bts_file_identity id;
 	int os = db->env->ops->file_identity(db->file, &id);
 
 	if (os || need <= id.size)
 		return os;
-	if (step < COMMIT_GROW_MIN)
-		step = COMMIT_GROW_MIN;
-	if (step > COMMIT_GROW_MAX)
-		step = COMMIT_GROW_MAX;
 	if (need + step > db->pager.map_bytes)
 		step = db->pager.map_bytes - need;
 	os = db->env->ops->file_reserve(db->file, need + step);
@@ -136,17 +133,6 @@ static enum bts_err commit_fault(struct bts *db, const char *point, struct bts_e
 	int os = db->env->ops->fault(db->env, point);
 
 	return os == 0 ? BTS_OK : error_os(error, os, "%s", point);
-}
-
-static enum bts_err commit_sync(struct bts *db, struct bts_error *error, const char *what)
-{
-	int os;
-
-	atomic_fetch_add(&db->flushes, 1);
-	os = db->env->ops->file_sync(db->file);
-	if (os == 0 || SABOTAGE(FAULT_I7_IGNORE_FLUSH))
-		return BTS_OK;
-	return db_poison(db, error, os, what);
 }
 
 /* Pages are out: BTS_FULL means the commit did not happen, anything else poisons. */
@@ -167,104 +153,41 @@ static enum bts_err commit_pages(struct bts *db, const struct seal *seal, struct
 	return db_poison(db, error, os, "writing pages");
 }
 
-static enum bts_err commit_slot(struct bts *db, struct meta_slot *slot, unsigned index, struct bts_error *error)
+/* What the one who flushes it wants to know of this batch alone. */
+static void commit_describe(struct bts *db, const struct seal *seal, bts_txid base, struct commit_built *built)
 {
-	enum bts_err err;
-
-	if (slot->mode == META_TWO_FLUSH && !SABOTAGE(FAULT_I3_NO_PREFLUSH)) {
-		err = commit_sync(db, error, "flushing pages");
-		if (err)
-			return err;
-	}
-	err = commit_fault(db, "commit.slot", error);
-	if (err)
-		return db_poison(db, error, error ? error->os : EIO, "writing the meta page");
-	err = recover_write_slot(db->env, db->file, index, slot, error);
-	if (err)
-		return db_poison(db, error, error ? error->os : EIO, "writing the meta page");
-	if (SABOTAGE(FAULT_I8_PUBLISH_EARLY))
-		return BTS_OK;
-	return commit_sync(db, error, "flushing a commit");
+	built->txid = seal->txid;
+	built->base = base;
+	built->one_flush = commit_manifest(db, seal, built);
 }
 
-static void commit_envelope(struct bts *db, const struct seal *seal, struct meta_slot *slot)
+enum bts_err commit_build(struct bts *db, struct state *state, bts_txid txid, struct commit_built *built,
+	struct bts_error *error)
 {
-	*slot = db->slot;
-	slot->sequence = db->slot.sequence + 1;
-	slot->durable = db->slot.record.txid;
-	slot->durable_sequence = db->slot.sequence;
-	slot->record = seal->state->record;
-	slot->mode = commit_manifest(db, seal, slot) ? META_ONE_FLUSH : META_TWO_FLUSH;
-	if (slot->mode == META_TWO_FLUSH)
-		slot->manifest_count = 0;
-}
-
-/* Paranoid builds: the slot about to be written can be read, or two such commits would lose the database. */
-static void commit_paranoid(const struct meta_slot *slot)
-{
-#ifdef BTS_PARANOID
-	struct meta_slot again;
-	uint8_t bytes[LAYOUT_META_SIZE];
-	struct bts_error error = { 0 };
-
-	meta_slot_encode(slot, bytes);
-	if (meta_slot_decode(bytes, &again, &error))
-		fprintf(stderr, "slot of transaction %" PRIu64 ": %s\n", slot->record.txid, error.text);
-	ENSURE(error.code == BTS_OK);
-#else
-	(void)slot;
-#endif
-}
-
-/* Durable: the allocator, the handle and every process learn of it. */
-static void commit_publish(struct bts *db, const struct seal *seal, const struct meta_slot *slot, unsigned index,
-	uint64_t transactions)
-{
-	db->slot = *slot;
-	db->slot_index = index;
-	for (size_t i = 0; i < seal->retired_count; i++) {
-		enum bts_err err = SABOTAGE(FAULT_I1_FREE_EARLY) ?
-			space_give(&db->space, (struct space_run){ seal->retired[i].pgno, seal->retired[i].count }) :
-			space_retire(&db->space, seal->retired[i]);
-
-		ENSURE(err == BTS_OK); /* the seal made room */
-	}
-	shared_set_slot(db->shared, index, slot->sequence);
-	shared_publish(db->shared, &slot->record);
-	atomic_fetch_add(&db->commits, transactions);
-	atomic_fetch_add(&db->pages_written, seal->pages);
-}
-
-enum bts_err commit_state(struct bts *db, struct state *state, bts_txid txid, uint64_t transactions, struct bts_error *error)
-{
-	unsigned index = SABOTAGE(FAULT_I2_SLOT_OF_D) ? db->slot_index : 1 - db->slot_index;
-	struct meta_slot *slot;
+	bts_txid base = state->record.txid;
 	struct bts_error why = { 0 };
 	struct seal seal;
 	enum bts_err err;
 
 	if (txid >= LAYOUT_TXID_LIMIT)
 		return error_set(error, BTS_FULL, 0, "transaction numbers are used up at %" PRIu64, txid);
-	slot = db->env->ops->memory(db->env, NULL, sizeof(*slot));
-	if (slot == NULL)
-		return error_set(error, BTS_MEMORY, 0, "no memory to commit");
 	db_reclaim(db);
 	err = seal_state(&seal, db, state, txid, &why);
 	if (err)
 		goto done;
-	commit_envelope(db, &seal, slot);
-	commit_paranoid(slot);
 	shared_assign(db->shared, txid);
 	err = commit_pages(db, &seal, &why);
 	if (err == BTS_OK)
-		err = commit_slot(db, slot, index, &why);
-	if (err == BTS_OK)
-		commit_publish(db, &seal, slot, index, transactions);
-	else if (!shared_poisoned(db->shared))
+		err = commit_fault(db, "commit.built", &why);
+	if (err == BTS_OK) {
+		commit_describe(db, &seal, base, built);
+		ring_publish(db, &seal);
+		atomic_fetch_add(&db->pages_written, seal.pages);
+	} else if (!shared_poisoned(db->shared)) {
 		seal_undo(&seal);
+	}
 done:
 	seal_fini(&seal);
-	db->env->ops->memory(db->env, slot, 0);
 	if (err && error != NULL)
 		*error = why;
 	return err;

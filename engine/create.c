@@ -157,6 +157,7 @@ static enum bts_err create_slot(struct bts_env *env, struct bts_file *file,
 	record->next_tree = LAYOUT_TREE_FIRST_BUCKET;
 	record->catalog.id = LAYOUT_TREE_CATALOG;
 	record->history.id = LAYOUT_TREE_HISTORY;
+	record->snapshots.id = LAYOUT_TREE_SNAPSHOTS;
 	record->time_ms = env->ops->realtime_ms(env);
 	if (create->source)
 		return BTS_OK;
@@ -239,9 +240,11 @@ enum bts_err recover_create(
 	slot = env->ops->memory(env, NULL, sizeof(*slot));
 	if (!slot)
 		err = error_set(error, BTS_MEMORY, 0, "no memory to create %s", path);
-	if (!err)
+	if (!err && create->fill)
+		err = create->fill(create->fill_arg, file, tmp, error);
+	else if (!err)
 		err = create_slot(env, file, create, slot, error);
-	if (!err)
+	if (!err && !create->fill)
 		err = create_fill(env, file, slot, error);
 	if (!err)
 		err = create_link(env, path, tmp, &tmp_there, error);

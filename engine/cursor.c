@@ -66,10 +66,33 @@ static enum bts_err cursor_usable(struct bts_cursor *cursor)
 {
 	if (cursor->bucket->dropped)
 		return error_set(&cursor->txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
-	return BTS_OK;
+	return txn_live(cursor->txn);
 }
 
 typedef enum bts_err cursor_step(struct tree_cursor *, struct node_cell *);
+
+/* A step of a serializable transaction: it has read from where it stood, or the end, to where it comes. */
+static enum bts_err cursor_step_read(struct bts_cursor *cursor, cursor_step *step, struct node_cell *cell)
+{
+	bool relative = step == tree_cursor_next || step == tree_cursor_prev;
+	bool back = step == tree_cursor_last || step == tree_cursor_prev;
+	struct bts_slice start = { 0 }, end = { 0 };
+	uint8_t copy[BTS_KEY_MAX];
+	enum bts_err read, err;
+
+	if (relative && cursor->core.depth > 0) {
+		memcpy(copy, cursor->core.key, cursor->core.key_size);
+		start = (struct bts_slice){ copy, cursor->core.key_size };
+	}
+	err = step(&cursor->core, cell);
+	if (err && err != BTS_NOT_FOUND)
+		return err;
+	if (err == BTS_OK)
+		end = cell->key;
+	read = back ? reads_range(cursor->txn, cursor->bucket, end, start) :
+		      reads_range(cursor->txn, cursor->bucket, start, end);
+	return read ? read : err;
+}
 
 static enum bts_err cursor_move(struct bts_cursor *cursor, cursor_step *step, struct bts_slice *key,
 	struct bts_slice *value)
@@ -78,7 +101,7 @@ static enum bts_err cursor_move(struct bts_cursor *cursor, cursor_step *step, st
 	enum bts_err err = cursor_usable(cursor);
 
 	if (err == BTS_OK)
-		err = step(&cursor->core, &cell);
+		err = reads_wanted(cursor->txn) ? cursor_step_read(cursor, step, &cell) : step(&cursor->core, &cell);
 	return cursor_give(cursor, err, &cell, key, value);
 }
 
@@ -105,7 +128,7 @@ enum bts_err bts_cursor_prev(struct bts_cursor *cursor, struct bts_slice *key, s
 enum bts_err bts_cursor_seek(struct bts_cursor *cursor, struct bts_slice at, struct bts_slice *key, struct bts_slice *value)
 {
 	struct node_cell cell;
-	enum bts_err err = cursor_usable(cursor);
+	enum bts_err read = BTS_OK, err = cursor_usable(cursor);
 
 	if (err == BTS_OK && at.size > BTS_KEY_MAX)
 		err = error_set(&cursor->txn->error, BTS_INVALID, 0, "key of %zu bytes (at most %d)", at.size, BTS_KEY_MAX);
@@ -113,6 +136,9 @@ enum bts_err bts_cursor_seek(struct bts_cursor *cursor, struct bts_slice at, str
 		return bts_cursor_first(cursor, key, value);
 	if (err == BTS_OK)
 		err = tree_cursor_seek(&cursor->core, at, &cell);
+	if (err == BTS_OK || err == BTS_NOT_FOUND)
+		read = reads_range(cursor->txn, cursor->bucket, at, err ? (struct bts_slice){ 0 } : cell.key);
+	err = read ? read : err;
 	return cursor_give(cursor, err, &cell, key, value);
 }
 

@@ -1,24 +1,29 @@
 /*
  * Opening and closing a file (M1 to M3, I4, I6, I10, I11, G5).
  *
- * The first process to open recovers, alone: choose a slot, make it durable again unless the exit was clean, publish it.  A
- * process that joins finds the head published.  A writer that joins is the heir of the writer before it: what that one
- * may have written last is judged and made durable.  The last process to close seals.
+ * The first process to open recovers, alone: choose a slot, make it durable again, publish it.  A process that joins finds
+ * tip, head and D published; what writers that died may have left is settled under the locks they held.  A follower's file has
+ * one process that writes it, the heir of the one before.  The last process to close seals.
  */
 #include "db.h"
 
 #include "base/ensure.h"
+#include "async.h"
 #include "base/fault.h"
+#include "compact.h"
 #include "error.h"
+#include "flush.h"
 #include "pending.h"
 #include "recover.h"
-#include "txn.h"
+#include "ring.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 #define DB_MAP_BYTES (UINT64_C(4) << 40)
+#define DB_TXN_MEMORY (UINT64_C(64) << 20)
 #define DB_ROLE_TRIES 16 /* readings of a slot */
 #define DB_OPEN_FLAGS (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER)
 
@@ -48,6 +53,8 @@ static enum bts_err db_check_options(const struct bts_options *given, struct bts
 			BTS_PAGE_SIZE_MIN, BTS_PAGE_SIZE_MAX);
 	if (options->map_bytes == 0)
 		options->map_bytes = DB_MAP_BYTES;
+	if (options->txn_memory == 0)
+		options->txn_memory = DB_TXN_MEMORY;
 	if (options->env == NULL)
 		options->env = bts_env_posix();
 	return BTS_OK;
@@ -64,12 +71,19 @@ static struct bts *db_new(const struct bts_options *options, const char *path)
 	memset(db, 0, sizeof(*db));
 	db->env = env;
 	db->read_only = (options->flags & BTS_OPEN_READ_ONLY) != 0;
+	db->limits = *options;
+	db->txn_memory = options->txn_memory;
+	db->lock_timeout_ms = options->lock_timeout_ms;
 	pthread_mutex_init(&db->build, NULL);
+	pthread_mutex_init(&db->flush, NULL);
+	pthread_mutex_init(&db->publish, NULL);
+	db->envelope = env->ops->memory(env, NULL, sizeof(*db->envelope));
 	db->path = env->ops->memory(env, NULL, size);
 	db->snapshots = env->ops->memory(env, NULL, SHARED_READERS_MAX * sizeof(*db->snapshots));
 	if (db->path != NULL)
 		memcpy(db->path, path, size);
-	if (db->path == NULL || db->snapshots == NULL || queue_new(db)) {
+	if (db->path == NULL || db->snapshots == NULL || db->envelope == NULL || queue_new(db) ||
+		async_new(db, options->async_delay_ms)) {
 		db_free(db);
 		return NULL;
 	}
@@ -80,13 +94,18 @@ void db_free(struct bts *db)
 {
 	struct bts_env *env = db->env;
 
+	async_free(db);
 	queue_free(db);
+	compact_forget(db);
 	space_fini(&db->space);
 	pager_fini(&db->pager);
 	shared_close(db->shared);
 	if (db->file != NULL)
 		env->ops->file_close(db->file);
 	pthread_mutex_destroy(&db->build);
+	pthread_mutex_destroy(&db->flush);
+	pthread_mutex_destroy(&db->publish);
+	env->ops->memory(env, db->envelope, 0);
 	env->ops->memory(env, db->snapshots, 0);
 	env->ops->memory(env, db->path, 0);
 	env->ops->memory(env, db, 0);
@@ -120,10 +139,16 @@ enum bts_err db_poison(struct bts *db, struct bts_error *error, int os, const ch
 	return BTS_IO;
 }
 
+size_t db_snapshots(struct bts *db)
+{
+	return shared_readers(db->shared, db->snapshots, SHARED_READERS_MAX, NULL);
+}
+
 void db_reclaim(struct bts *db)
 {
-	bts_txid durable = db->slot.record.txid; /* before the readers are scanned (I1) */
-	size_t count = shared_readers(db->shared, db->snapshots, SHARED_READERS_MAX, NULL);
+	/* Before the readers are scanned (I1).  A follower's allocator belongs to the state that its slot holds. */
+	bts_txid durable = db->follower ? db->slot.record.txid : shared_durable_txid(db->shared);
+	size_t count = db_snapshots(db);
 
 	if (SABOTAGE(FAULT_I1_NO_READERS))
 		count = 0;
@@ -216,7 +241,7 @@ done:
 	return err;
 }
 
-/* M2: what the writer before us may have written after its last publication. */
+/* M2: what the writer of a follower before us may have written after its last publication. */
 static enum bts_err db_inherit(struct bts *db, struct bts_error *error)
 {
 	struct recover_state *state = db->env->ops->memory(db->env, NULL, sizeof(*state));
@@ -246,7 +271,6 @@ static enum bts_err db_check_role(struct bts *db, const struct bts_options *opti
 {
 	bool wants = (options->flags & BTS_OPEN_FOLLOWER) != 0;
 
-	db->follower = db->slot.role == META_FOLLOWER;
 	if (wants && !db->follower)
 		return error_set(error, BTS_INVALID, 0, "%s is a primary's file, not a follower's", db->path);
 	if (!wants && db->follower)
@@ -259,60 +283,84 @@ static enum bts_err db_open_pager(struct bts *db, const struct bts_options *opti
 	return pager_init(&db->pager, db->env, db->file, db->slot.record.page_size, options->map_bytes, error);
 }
 
-/* A process that joins to read only: the role stands in either slot, of which a writer at work may tear one while it is read. */
-static enum bts_err db_learn_role(struct bts *db, struct bts_error *error)
+/* A process that joins: role and identity stand in the slot that holds D, which may move on while it is read. */
+static enum bts_err db_learn_slot(struct bts *db, struct bts_error *error)
 {
 	static const uint64_t offsets[2] = { 0, LAYOUT_META_B_OFFSET };
-	struct meta_slot *slot = db->env->ops->memory(db->env, NULL, sizeof(*slot));
+	struct shared_durable durable;
 	uint8_t bytes[LAYOUT_META_SIZE];
 	enum bts_err err = BTS_CORRUPT;
 	size_t got;
 
-	if (slot == NULL)
-		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
 	for (unsigned i = 0; i < DB_ROLE_TRIES && err == BTS_CORRUPT; i++) {
-		int os = db->env->ops->file_pread(db->file, bytes, sizeof(bytes), offsets[i % 2], &got);
+		int os;
 
+		shared_durable(db->shared, NULL, &durable);
+		os = db->env->ops->file_pread(db->file, bytes, sizeof(bytes), offsets[durable.index], &got);
 		if (os)
 			err = error_os(error, os, "cannot read %s", db->path);
 		else if (got == sizeof(bytes))
-			err = meta_slot_decode(bytes, slot, error);
+			err = meta_slot_decode(bytes, &db->slot, error);
+		if (err == BTS_OK && db->slot.sequence < durable.sequence)
+			err = error_set(error, BTS_CORRUPT, 0, "%s: meta %c is not the one that processes agree on", db->path,
+				durable.index ? 'B' : 'A');
 	}
-	db->follower = err == BTS_OK && slot->role == META_FOLLOWER;
-	db->env->ops->memory(db->env, slot, 0);
+	if (err)
+		return err;
+	shared_head(db->shared, &db->slot.record);
+	return BTS_OK;
+}
+
+/* A follower's file: one process writes it, and knows by its own memory what is in it. */
+static enum bts_err db_join_follower(struct bts *db, bool alone, struct bts_error *error)
+{
+	enum bts_err err = shared_writer_enter(db->shared, error);
+
+	if (err == BTS_OK && !alone)
+		err = db_inherit(db, error);
 	return err;
 }
 
 static enum bts_err db_join(struct bts *db, bool alone, const struct bts_options *options, struct bts_error *error)
 {
-	enum bts_err err;
+	enum bts_err err = alone ? db_recover(db, error) : db_learn_slot(db, error);
 
-	if (alone)
-		err = db_recover(db, error);
-	else
-		err = BTS_OK;
 	if (err)
 		return err;
-	if (db->read_only) {
-		shared_head(db->shared, &db->slot.record);
-		err = db_learn_role(db, error);
-		return err ? err : db_open_pager(db, options, error);
-	}
+	db->follower = db->slot.role == META_FOLLOWER;
+	if (db->read_only)
+		return db_open_pager(db, options, error);
 	err = db_check_poison(db, error);
-	if (err == BTS_OK)
-		err = shared_writer_enter(db->shared, error);
-	if (err)
-		return err;
-	if (!alone)
-		err = db_inherit(db, error);
 	if (err == BTS_OK)
 		err = db_check_role(db, options, error);
 	if (err == BTS_OK)
+		err = shared_announce_writer(db->shared, error);
+	if (err == BTS_OK && db->follower)
+		err = db_join_follower(db, alone, error);
+	if (err == BTS_OK)
 		err = db_open_pager(db, options, error);
-	if (err == BTS_OK)
-		err = db_start_writing(db, error);
-	if (err == BTS_OK)
-		db->writer = true;
+	if (err)
+		return err;
+	db->writer = true;
+	err = db_start_writing(db, error);
+	if (err)
+		db->writer = false;
+	return err;
+}
+
+/* M3: who only reads, and may not write the lock file, or finds nobody to join who uses one, reads a file at rest. */
+static enum bts_err db_open_shared(struct bts *db, bool *alone, struct bts_error *error)
+{
+	struct bts_error why = { 0 };
+	enum bts_err err = shared_open(db->env, db->path, db->file, &db->shared, alone, &why);
+
+	if (err && db->read_only && (err == BTS_BUSY || err == BTS_NEEDS_RECOVERY || why.os == EACCES || why.os == EROFS ||
+			why.os == EPERM)) {
+		err = shared_open_private(db->env, db->path, db->file, &db->shared, &why);
+		db->unwritable = *alone = true;
+	}
+	if (err && error != NULL)
+		*error = why;
 	return err;
 }
 
@@ -331,7 +379,7 @@ enum bts_err bts_open(const char *path, const struct bts_options *given, struct 
 		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", path);
 	err = db_open_file(db, &options, error);
 	if (err == BTS_OK)
-		err = shared_open(db->env, db->path, db->file, &db->shared, &alone, error);
+		err = db_open_shared(db, &alone, error);
 	if (err == BTS_OK)
 		err = db_join(db, alone, &options, error);
 	if (err) {
@@ -342,14 +390,16 @@ enum bts_err bts_open(const char *path, const struct bts_options *given, struct 
 	return BTS_OK;
 }
 
-/* A jump of I4 is owed: numbers above the head were, or may have been, given to pages that are on the disk. */
+/* A jump of I4 is owed: numbers above the newest commit were, or may have been, given to pages that are on the disk. */
 static bool db_owes_jump(struct bts *db)
 {
 	bool unclean, fell_back;
 	bts_txid highest;
 
 	shared_unclean(db->shared, &unclean, &fell_back, &highest);
-	return unclean || (!db->writer && shared_assigned(db->shared) > shared_head_txid(db->shared));
+	if (unclean || shared_lost_numbers(db->shared) || shared_lock_orphaned(db->shared, SHARED_LOCK_BUILD))
+		return true;
+	return !db->writer && shared_assigned(db->shared) > shared_durable_txid(db->shared);
 }
 
 /*
@@ -362,6 +412,9 @@ static void db_seal(struct bts *db)
 	struct bts_error ignored;
 
 	if (db->unwritable || shared_poisoned(db->shared) || SABOTAGE(FAULT_I10_NO_SEAL) || !shared_last(db->shared))
+		return;
+	/* What writers that died had built, and nobody flushed. */
+	if (db->writer && !db->follower && flush_settle(db, &ignored))
 		return;
 	state = db_owes_jump(db) ? NULL : db->env->ops->memory(db->env, NULL, sizeof(*state));
 	if (state == NULL)
@@ -381,11 +434,81 @@ void bts_close(struct bts *db)
 	if (db == NULL)
 		return;
 	ENSURE(atomic_load(&db->transactions) == 0);
+	async_free(db);
 	db_seal(db);
 	db_free(db);
 }
 
 enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 {
-	return db_check_poison(db, error);
+	bts_txid head = shared_head_txid(db->shared);
+
+	if (!db->writer || db->follower || head <= shared_durable_txid(db->shared))
+		return db_check_poison(db, error);
+	return flush_to(db, head, NULL, NULL, NULL, error);
+}
+
+/* Among the threads of this handle. */
+static enum bts_err db_build_wait(struct bts *db, struct bts_error *error)
+{
+	struct timespec until;
+
+	if (db->lock_timeout_ms == 0) {
+		pthread_mutex_lock(&db->build);
+		return BTS_OK;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += db->lock_timeout_ms / 1000;
+	until.tv_nsec += (long)(db->lock_timeout_ms % 1000) * 1000000;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	if (pthread_mutex_clocklock(&db->build, CLOCK_MONOTONIC, &until) == 0)
+		return BTS_OK;
+	return error_set(error, BTS_BUSY, 0, "%s: a group or exclusive transaction of this handle has been open for %u ms", db->path,
+		db->lock_timeout_ms);
+}
+
+enum bts_err db_build_lock(struct bts *db, struct bts_error *error)
+{
+	bool orphaned;
+	enum bts_err err = db_build_wait(db, error);
+
+	if (err)
+		return err;
+	err = db_may_write(db, error);
+	if (err == BTS_OK)
+		err = shared_lock(db->shared, SHARED_LOCK_BUILD, db->lock_timeout_ms, &orphaned, error);
+	if (err) {
+		pthread_mutex_unlock(&db->build);
+		return err;
+	}
+	if (orphaned) {
+		/* It may have numbered pages and written them to free places: nobody reaches them, the numbers are gone. */
+		shared_lose_numbers(db->shared);
+		shared_lock_settled(db->shared, SHARED_LOCK_BUILD);
+	}
+	return BTS_OK;
+}
+
+enum bts_err db_build_enter(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err = db_build_lock(db, error);
+
+	if (err)
+		return err;
+	shared_tip(db->shared, &db->tip, &db->tip_ring);
+	err = db_may_write(db, error);
+	if (err == BTS_OK)
+		err = ring_follow(db, error);
+	if (err)
+		db_build_leave(db);
+	return err;
+}
+
+void db_build_leave(struct bts *db)
+{
+	shared_unlock(db->shared, SHARED_LOCK_BUILD);
+	pthread_mutex_unlock(&db->build);
 }

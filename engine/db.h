@@ -10,7 +10,9 @@
 #include <btree_store/env.h>
 #include <pthread.h>
 
-struct commit_queue; /* commit.c */
+struct commit_queue; /* queue.c */
+struct compact_memo;
+struct async;
 
 struct bts {
 	struct bts_env *env;
@@ -19,40 +21,74 @@ struct bts {
 	bool read_only;      /* BTS_OPEN_READ_ONLY */
 	bool unwritable;     /* this process has no permission to write the file */
 	bool follower;       /* role in the file */
+	uint64_t txn_memory; /* bytes of ordinary memory for the private pages and the log of a transaction */
 	struct pager pager;
 	struct shared *shared;
-	/*
-	 * Writing process only.  build: held by whoever forms a commit (a group, the leader of the queue, an apply); all
-	 * below it is touched only with build held.
-	 */
-	pthread_mutex_t build;
 	bool writer;
-	struct space space;
-	struct meta_slot slot;    /* the slot that holds D, as written */
+	unsigned lock_timeout_ms; /* 0: for ever */
+	/*
+	 * Threads of this handle, before they contend with other processes for the lock of the same name (shared.h).  build:
+	 * whoever forms a batch (a group, the leader of the queue, an apply); flush: whoever makes one durable.
+	 */
+	pthread_mutex_t build, flush, publish;
+	/* With build held: */
+	struct space space;       /* a primary's: its replica of the allocator (ring.h) */
+	struct commit_record tip; /* of a primary: the newest built commit */
+	uint64_t tip_ring;        /* the ring's end with it */
+	uint64_t ring;            /* how far space has followed the ring */
+	bool replica;             /* space is one that can follow */
+	/*
+	 * A follower: the slot that holds D, as written.  A primary: as it was at open, for what never changes in it (role,
+	 * node, identity of the file).
+	 */
+	struct meta_slot slot;
 	unsigned slot_index;
+	struct meta_slot *envelope; /* with the flush lock held: the slot being written */
+	struct async *async;      /* async.c */
 	bool applying;            /* follower: between bts_apply_begin and its end */
 	struct commit_queue *queue;
+	struct compact_memo *compact; /* compact.h */
 	bts_txid *snapshots;      /* scratch for shared_readers, SHARED_READERS_MAX */
 	/* counters, atomics */
-	_Atomic uint64_t commits, flushes, pages_written, conflicts, pinned;
+	_Atomic uint64_t commits, flushes, pages_written, conflicts;
 	_Atomic uint64_t apply_frames, apply_pages, apply_redirected;
 	_Atomic uint32_t transactions; /* open in this handle, for ENSURE at close */
+	struct bts_options limits;	  /* as given: those on readers (readers.c) */
+	_Atomic uint64_t readers_next_ms; /* when they are looked at again */
 };
 
 /* Is it allowed to go on: BTS_POISONED, BTS_READ_ONLY (with text) for writers. */
 enum bts_err db_may_write(struct bts *, struct bts_error *);
 /*
- * The writer's allocator from the newest record: free set loaded, what live readers of other processes still need held back (G5).
- * Called once, before the first page write; after an unclean exit it makes the opening commit first (I4; a follower: an
- * envelope write).
+ * Before the first page write, at open: after an unclean exit the opening commit (I4; a follower: an envelope write), for a
+ * copied file a new epoch (R3).  A follower's allocator is loaded here, a primary's with its first commit (ring.h).
  */
 enum bts_err db_start_writing(struct bts *, struct bts_error *);
+/* Take or leave the build lock; entered, tip and space are the newest. */
+enum bts_err db_build_lock(struct bts *, struct bts_error *);
+enum bts_err db_build_enter(struct bts *, struct bts_error *);
+void db_build_leave(struct bts *);
 /* The free set that a record describes, loaded into *space (owned: space_fini). */
 enum bts_err db_load_space(struct bts *, const struct commit_record *, struct space *space, struct bts_error *);
 void db_free(struct bts *); /* close without a seal */
 /* Poison every process on the file (I7) and say so in error. */
 enum bts_err db_poison(struct bts *, struct bts_error *, int os, const char *what);
+/* readers.c: after a commit, without locks: tell readers beyond the limits of this handle to end.  Cheap without limits. */
+void readers_enforce(struct bts *);
+/* Living readers of all processes: how many, the oldest snapshot (0: none), pages kept for any of them. */
+enum bts_err readers_pinned(struct bts *, uint32_t *live, bts_txid *oldest, uint64_t *pinned, struct bts_error *);
+/*
+ * build held, D is the tip: numbers have run as far ahead of it as an opening commit would jump, by batches that found no space;
+ * one is made, so that the jump after a crash stays above all of them (I4).
+ */
+enum bts_err db_jump(struct bts *, struct bts_error *);
+/* The snapshots of living readers into db->snapshots, ascending, each once; how many.  build held. */
+size_t db_snapshots(struct bts *);
 /* Reclaim against the live readers of all processes (G1).  build held. */
 void db_reclaim(struct bts *);
+/* G5: what then reaches and the newest commit (freed by `freed` at the latest) does not is held back in space. */
+enum bts_err db_hold_snapshot(struct bts *, const struct commit_record *then, bts_txid freed, struct bts_error *);
+/* The allocator from record and what living readers need of it. */
+enum bts_err db_load_allocator(struct bts *, const struct commit_record *record, struct bts_error *);
 
 #endif

@@ -2,6 +2,7 @@
 #include "db.h"
 
 #include "error.h"
+#include "flush.h"
 #include "recover.h"
 
 #include <inttypes.h>
@@ -40,8 +41,15 @@ static enum bts_err db_opening(struct bts *db, struct bts_error *error)
 	memset(state, 0, sizeof(*state));
 	state->slot = db->slot;
 	state->index = db->slot_index;
-	state->sequence = db->slot.sequence;
-	state->highest = highest > db->slot.record.txid ? highest : db->slot.record.txid;
+	if (!db->follower) { /* the flush lock is held, and the tip is D */
+		struct shared_durable durable;
+
+		shared_durable(db->shared, &state->slot.record, &durable);
+		state->slot.sequence = durable.sequence;
+		state->index = durable.index;
+	}
+	state->sequence = state->slot.sequence;
+	state->highest = highest > state->slot.record.txid ? highest : state->slot.record.txid;
 	if (db->follower) {
 		state->slot.inode = id.inode;
 		state->slot.birth_ns = id.birth_ns;
@@ -80,57 +88,98 @@ enum bts_err db_load_space(struct bts *db, const struct commit_record *record, s
 	return BTS_OK;
 }
 
-/*
- * G5: pages that a living reader's snapshot reaches but the newest commit does not: held back until readers as old as
- * the oldest of them have gone.
- */
-static enum bts_err db_hold_snapshot(struct bts *db, const struct commit_record *then, bts_txid oldest,
-	struct bts_error *error)
+enum bts_err db_hold_snapshot(struct bts *db, const struct commit_record *then, bts_txid freed, struct bts_error *error)
 {
 	struct space free_then;
 	struct space_run run;
-	bts_pgno at = 0, from = then->first;
+	bts_pgno at = 0, from = then->first, mark = db->space.high_water;
 	enum bts_err err = db_load_space(db, then, &free_then, error);
 	bool more = true;
 
 	if (err)
 		return err;
+	if (then->high_water < mark)
+		mark = then->high_water;
 	while (err == BTS_OK && more) { /* the gaps between its free runs are what it reaches */
-		more = space_next_free(&free_then, &at, &run);
+		more = space_next_free(&free_then, &at, &run) && run.pgno < mark;
 		if (!more)
-			run = (struct space_run){ then->high_water, 0 };
+			run = (struct space_run){ mark, 0 };
 		if (run.pgno > from)
-			err = space_hold(&db->space, (struct space_run){ from, run.pgno - from }, oldest,
-				db->slot.record.txid);
+			err = space_hold(&db->space, (struct space_run){ from, run.pgno - from }, then->txid, freed);
 		from = run.pgno + run.count;
 	}
 	space_fini(&free_then);
 	return err ? error_set(error, err, 0, "no memory for the free map") : BTS_OK;
 }
 
-enum bts_err db_start_writing(struct bts *db, struct bts_error *error)
+/*
+ * The oldest reader first: a page that several of them reach waits for the oldest, and then for whichever of the others still
+ * live, whether they reach it or not.
+ */
+enum bts_err db_load_allocator(struct bts *db, const struct commit_record *record, struct bts_error *error)
 {
 	struct commit_record *then;
 	size_t count;
-	enum bts_err err = db_opening(db, error);
+	enum bts_err err = db_load_space(db, record, &db->space, error);
 
-	if (err)
-		return err;
-	err = db_load_space(db, &db->slot.record, &db->space, error);
 	if (err)
 		return err;
 	then = db->env->ops->memory(db->env, NULL, sizeof(*then));
 	if (then == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
-	count = shared_readers(db->shared, db->snapshots, SHARED_READERS_MAX, NULL);
+	count = db_snapshots(db);
 	for (size_t i = 0; i < count && err == BTS_OK; i++) {
-		if (db->snapshots[i] >= db->slot.record.txid ||
+		if (db->snapshots[i] >= record->txid ||
 			shared_reader_record(db->shared, db->snapshots[i], then) != BTS_OK)
 			continue;
-		err = db_hold_snapshot(db, then, db->snapshots[0], error);
+		err = db_hold_snapshot(db, then, record->txid, error);
 	}
 	db->env->ops->memory(db->env, then, 0);
-	if (shared_assigned(db->shared) < db->slot.record.txid)
+	return err;
+}
+
+static enum bts_err db_start_follower(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err = db_opening(db, error);
+
+	if (err == BTS_OK)
+		err = db_load_allocator(db, &db->slot.record, error);
+	if (err == BTS_OK && shared_assigned(db->shared) < db->slot.record.txid)
 		shared_assign(db->shared, db->slot.record.txid);
 	return err;
+}
+
+/*
+ * A primary: settle what a writer that died left, then the opening commit, if one is owed, with both locks: nobody else builds or
+ * flushes, and everything built is durable.
+ */
+static enum bts_err db_start_primary(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err = db_build_lock(db, error);
+
+	if (err)
+		return err;
+	err = flush_settle(db, error);
+	if (err == BTS_OK)
+		err = flush_hold(db, db_opening, error);
+	if (err == BTS_OK && shared_assigned(db->shared) < shared_tip_txid(db->shared))
+		shared_assign(db->shared, shared_tip_txid(db->shared));
+	db_build_leave(db);
+	return err;
+}
+
+enum bts_err db_jump(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err;
+
+	shared_set_unclean(db->shared, true, false, shared_assigned(db->shared));
+	err = flush_hold(db, db_opening, error);
+	if (err == BTS_OK)
+		shared_tip(db->shared, &db->tip, &db->tip_ring);
+	return err;
+}
+
+enum bts_err db_start_writing(struct bts *db, struct bts_error *error)
+{
+	return db->follower ? db_start_follower(db, error) : db_start_primary(db, error);
 }

@@ -4,9 +4,14 @@
  * Every pointer carries the birth of its page, so the pages with birth > base are found by going down from
  * every root and turning back wherever birth <= base: below such a pointer nothing is newer (child birth <=
  * parent's).  The snapshot is held like a reader's, which keeps its pages where they are.
+ *
+ * Named snapshots above the base are roots too, oldest first, the head last.  What two of these states share is
+ * what the newer one has with births up to the older one's number (snapshot.h): there the newer one turns back.  So
+ * each page comes once, and nothing needs to be remembered.
  */
 #include "db.h"
 #include "error.h"
+#include "snapshot.h"
 #include "traverse.h"
 
 #include <inttypes.h>
@@ -21,9 +26,44 @@ struct bts_walk {
 	struct bts_error error;
 	struct tree_ctx ctx;
 	struct traverse traverse;
+	struct snapshot_list snapshots;
+	size_t next;	/* of them; count: the head is under way */
+	bts_txid floor; /* births up to this one came with an older state, or are known */
 	size_t record_size;
 	uint8_t record_bytes[BTS_RECORD_MAX];
 };
+
+/* The catalog of the next snapshot, or what is left of the head. */
+static void diff_begin_state(struct bts_walk *walk)
+{
+	const struct snapshot *snapshot;
+
+	if (walk->next == walk->snapshots.count) {
+		traverse_init(&walk->traverse, &walk->record, TRAVERSE_ALL, &walk->error);
+		return;
+	}
+	snapshot = &walk->snapshots.items[walk->next];
+	traverse_init_catalog(
+		&walk->traverse, &walk->record, &snapshot->catalog, snapshot->txid, &walk->error);
+}
+
+/* The next edge of all states; BTS_NOT_FOUND at the end. */
+static enum bts_err diff_next(struct bts_walk *walk, const struct traverse_edge **edge)
+{
+	enum bts_err err = traverse_next(&walk->traverse, edge);
+
+	while (err == BTS_NOT_FOUND && walk->next < walk->snapshots.count) {
+		walk->floor = walk->snapshots.items[walk->next++].txid;
+		diff_begin_state(walk);
+		err = traverse_next(&walk->traverse, edge);
+	}
+	return err;
+}
+
+static bool diff_turns_back(const struct bts_walk *walk, const struct traverse_edge *edge)
+{
+	return edge->ptr.birth <= (traverse_is_aside(edge) ? walk->base : walk->floor);
+}
 
 enum bts_err bts_walk_open(struct bts *db, bts_txid base, struct bts_walk **out, struct bts_error *error)
 {
@@ -35,7 +75,7 @@ enum bts_err bts_walk_open(struct bts *db, bts_txid base, struct bts_walk **out,
 	memset(walk, 0, sizeof(*walk));
 	walk->db = db;
 	walk->base = base;
-	err = shared_reader_enter(db->shared, &walk->reader, &walk->record, error);
+	err = shared_reader_enter_durable(db->shared, &walk->reader, &walk->record, error);
 	if (err) {
 		db->env->ops->memory(db->env, walk, 0);
 		return err;
@@ -48,7 +88,16 @@ enum bts_err bts_walk_open(struct bts *db, bts_txid base, struct bts_walk **out,
 		.newest = walk->record.txid,
 		.error = &walk->error,
 	};
-	traverse_init(&walk->traverse, &walk->record, &walk->error);
+	err = snapshot_list_load(&walk->ctx, &walk->record, &walk->record.snapshots, &walk->snapshots);
+	if (err) {
+		error_set(error, err, walk->error.os, "%s", walk->error.text);
+		bts_walk_close(walk);
+		return err;
+	}
+	walk->floor = base;
+	while (walk->next < walk->snapshots.count && walk->snapshots.items[walk->next].txid <= base)
+		walk->next++;
+	diff_begin_state(walk);
 	*out = walk;
 	return BTS_OK;
 }
@@ -96,10 +145,10 @@ enum bts_err bts_walk_next(
 	enum bts_err err;
 
 	do {
-		err = traverse_next(&walk->traverse, &edge);
+		err = diff_next(walk, &edge);
 		if (err == BTS_NOT_FOUND)
 			return BTS_NOT_FOUND;
-	} while (!err && edge->ptr.birth <= walk->base);
+	} while (!err && diff_turns_back(walk, edge));
 	if (!err)
 		err = diff_verify(walk, edge, &image);
 	if (err)
@@ -127,6 +176,7 @@ void bts_walk_close(struct bts_walk *walk)
 	if (!walk)
 		return;
 	env = walk->db->env;
+	snapshot_list_fini(&walk->snapshots);
 	shared_reader_leave(walk->db->shared, &walk->reader);
 	env->ops->memory(env, walk, 0);
 }

@@ -3,6 +3,7 @@
 
 #include "base/ensure.h"
 #include "error.h"
+#include "spill.h"
 
 #include <string.h>
 
@@ -11,8 +12,10 @@ enum dirty_kind { DIRTY_UNUSED, DIRTY_NODE, DIRTY_VALUE };
 struct dirty_entry {
 	uint8_t *data;
 	uint64_t size; /* bytes of a value */
-	uint32_t owner;
+	uint64_t serial; /* of the making, never 0; an index is used again, this is not */
+	uint32_t owner; /* level_count when it was made; 0: none of the levels in progress */
 	enum dirty_kind kind;
+	const uint8_t *sums; /* not NULL: a value whose bytes, data, are not ours */
 };
 
 struct dirty_list { /* of entry indices */
@@ -20,18 +23,25 @@ struct dirty_list { /* of entry indices */
 	size_t count, cap;
 };
 
+/* A transaction of a group, or a savepoint.  Lists are shared: a level has what lies behind its marks. */
+struct dirty_level {
+	size_t made, replaced, freed;
+};
+
 struct dirty {
 	struct bts_env *env;
 	uint32_t page_size;
+	struct spill spill; /* where pages and values are */
+	uint64_t serial;    /* of the newest entry */
 	struct dirty_entry *entries;
 	size_t count, cap;
 	struct dirty_list unused;   /* entries to take again */
-	struct dirty_list made;     /* by the transaction in progress */
-	struct dirty_list replaced; /* of earlier owners, no longer reached if it is kept */
+	struct dirty_list made;     /* by the levels in progress */
+	struct dirty_list replaced; /* of outer owners, no longer reached if the level is kept */
 	struct dirty_freed *freed;
-	size_t freed_count, freed_cap, freed_mark;
-	uint32_t owner;
-	bool nested;
+	size_t freed_count, freed_cap;
+	struct dirty_level *levels; /* outermost first */
+	size_t level_count, level_cap;
 	size_t bytes;
 };
 
@@ -68,8 +78,14 @@ enum bts_err dirty_new(struct bts_env *env, uint32_t page_size, struct dirty **o
 	memset(dirty, 0, sizeof(*dirty));
 	dirty->env = env;
 	dirty->page_size = page_size;
+	spill_init(&dirty->spill, env, page_size);
 	*out = dirty;
 	return BTS_OK;
+}
+
+void dirty_spill(struct dirty *dirty, const char *path, uint64_t limit)
+{
+	spill_near(&dirty->spill, path, limit);
 }
 
 void dirty_free(struct dirty *dirty)
@@ -79,13 +95,17 @@ void dirty_free(struct dirty *dirty)
 	if (dirty == NULL)
 		return;
 	env = dirty->env;
+	spill_ending(&dirty->spill);
 	for (size_t i = 0; i < dirty->count; i++)
-		env->ops->memory(env, dirty->entries[i].data, 0);
+		if (dirty->entries[i].sums == NULL)
+			spill_give(&dirty->spill, dirty->entries[i].data, dirty->entries[i].size);
+	spill_fini(&dirty->spill);
 	env->ops->memory(env, dirty->entries, 0);
 	env->ops->memory(env, dirty->unused.items, 0);
 	env->ops->memory(env, dirty->made.items, 0);
 	env->ops->memory(env, dirty->replaced.items, 0);
 	env->ops->memory(env, dirty->freed, 0);
+	env->ops->memory(env, dirty->levels, 0);
 	env->ops->memory(env, dirty, 0);
 }
 
@@ -105,42 +125,58 @@ static void dirty_give_back(struct dirty *dirty, uint32_t index)
 
 	if (entry->kind == DIRTY_UNUSED)
 		return;
-	dirty->bytes -= entry->kind == DIRTY_NODE ? dirty->page_size : entry->size;
-	dirty->env->ops->memory(dirty->env, entry->data, 0);
+	if (entry->sums == NULL) {
+		dirty->bytes -= entry->size;
+		spill_give(&dirty->spill, entry->data, entry->size);
+	}
 	entry->data = NULL;
 	entry->kind = DIRTY_UNUSED;
 	dirty->unused.items[dirty->unused.count++] = index;
+}
+
+/* Room for one more entry. */
+static bool dirty_room(struct dirty *dirty)
+{
+	struct bts_env *env = dirty->env;
+
+	if (!dirty_grow(env, (void **)&dirty->entries, &dirty->cap, dirty->count, sizeof(*dirty->entries)))
+		return false;
+	while (dirty->unused.cap < dirty->cap)
+		if (!dirty_grow(env, (void **)&dirty->unused.items, &dirty->unused.cap, dirty->unused.cap,
+			    sizeof(*dirty->unused.items)))
+			return false;
+	return dirty_grow(env, (void **)&dirty->made.items, &dirty->made.cap, dirty->made.count, sizeof(uint32_t));
+}
+
+static void dirty_enter(struct dirty *dirty, const struct dirty_entry *entry, struct page_ptr *ptr)
+{
+	uint32_t index = dirty->unused.count > 0 ? dirty->unused.items[--dirty->unused.count] : (uint32_t)dirty->count++;
+
+	dirty->entries[index] = *entry;
+	dirty->entries[index].serial = ++dirty->serial;
+	dirty->entries[index].owner = (uint32_t)dirty->level_count;
+	if (dirty->level_count > 0)
+		dirty->made.items[dirty->made.count++] = index;
+	*ptr = (struct page_ptr){ LAYOUT_DIRTY_BIT | index, 0, 0 };
 }
 
 static enum bts_err dirty_make(struct tree_ctx *ctx, enum dirty_kind kind, uint64_t size, struct page_ptr *ptr,
 	uint8_t **data)
 {
 	struct dirty *dirty = ctx->dirty;
-	struct bts_env *env = dirty->env;
-	uint32_t index;
-	uint8_t *memory;
+	struct dirty_entry entry = { .size = size, .kind = kind };
+	enum bts_err err = dirty_room(dirty) ? BTS_OK : BTS_MEMORY;
 
-	if (!dirty_grow(env, (void **)&dirty->entries, &dirty->cap, dirty->count, sizeof(*dirty->entries)))
-		goto fail;
-	while (dirty->unused.cap < dirty->cap)
-		if (!dirty_grow(env, (void **)&dirty->unused.items, &dirty->unused.cap, dirty->unused.cap,
-			    sizeof(*dirty->unused.items)))
-			goto fail;
-	if (!dirty_grow(env, (void **)&dirty->made.items, &dirty->made.cap, dirty->made.count, sizeof(uint32_t)))
-		goto fail;
-	memory = env->ops->memory(env, NULL, size == 0 ? 1 : size);
-	if (memory == NULL)
-		goto fail;
-	index = dirty->unused.count > 0 ? dirty->unused.items[--dirty->unused.count] : (uint32_t)dirty->count++;
-	dirty->entries[index] = (struct dirty_entry){ memory, size, dirty->owner, kind };
-	if (dirty->nested)
-		dirty->made.items[dirty->made.count++] = index;
+	if (err == BTS_OK)
+		err = spill_take(&dirty->spill, size, &entry.data, ctx->error);
+	if (err == BTS_MEMORY) /* anything else was explained where it happened */
+		error_set(ctx->error, BTS_MEMORY, 0, "no memory for a private page (%zu bytes held)", dirty->bytes);
+	if (err)
+		return err;
+	dirty_enter(dirty, &entry, ptr);
 	dirty->bytes += size;
-	*ptr = (struct page_ptr){ LAYOUT_DIRTY_BIT | index, 0, 0 };
-	*data = memory;
+	*data = entry.data;
 	return BTS_OK;
-fail:
-	return error_set(ctx->error, BTS_MEMORY, 0, "no memory for a private page (%zu bytes held)", dirty->bytes);
 }
 
 enum bts_err dirty_node(struct tree_ctx *ctx, struct page_ptr *ptr, uint8_t **page)
@@ -159,7 +195,7 @@ enum bts_err dirty_cow(struct tree_ctx *ctx, struct page_ptr *ptr, const uint8_t
 		struct dirty_entry *entry = dirty_find(dirty, ptr, DIRTY_NODE);
 
 		ENSURE(entry != NULL);
-		if (entry->owner == dirty->owner) {
+		if (entry->owner == dirty->level_count) {
 			*page = entry->data;
 			return BTS_OK;
 		}
@@ -186,7 +222,7 @@ enum bts_err dirty_release(struct tree_ctx *ctx, const struct page_ptr *ptr, uin
 		uint32_t index = (uint32_t)(ptr->pgno & ~LAYOUT_DIRTY_BIT);
 
 		ENSURE(index < dirty->count && dirty->entries[index].kind != DIRTY_UNUSED);
-		if (dirty->entries[index].owner == dirty->owner) {
+		if (dirty->entries[index].owner == dirty->level_count) {
 			dirty_give_back(dirty, index);
 			return BTS_OK;
 		}
@@ -197,7 +233,7 @@ enum bts_err dirty_release(struct tree_ctx *ctx, const struct page_ptr *ptr, uin
 	if (!dirty_grow(dirty->env, (void **)&dirty->freed, &dirty->freed_cap, dirty->freed_count, sizeof(*dirty->freed)))
 		return error_set(ctx->error, BTS_MEMORY, 0, "no memory to release page %llu",
 			(unsigned long long)ptr->pgno);
-	dirty->freed[dirty->freed_count++] = (struct dirty_freed){ *ptr, pages };
+	dirty->freed[dirty->freed_count++] = (struct dirty_freed){ *ptr, pages, ctx->aside };
 	return BTS_OK;
 }
 
@@ -226,8 +262,57 @@ enum bts_err dirty_extent(struct tree_ctx *ctx, struct bts_slice value, struct p
 
 	if (err)
 		return err;
-	memcpy(data, value.data, value.size);
+	if (value.size > 0)
+		memcpy(data, value.data, value.size);
 	return BTS_OK;
+}
+
+enum bts_err dirty_extent_open(struct tree_ctx *ctx, uint64_t size, struct page_ptr *ptr, uint8_t **data)
+{
+	return dirty_make(ctx, DIRTY_VALUE, size, ptr, data);
+}
+
+enum bts_err dirty_extent_resize(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t size, uint8_t **data)
+{
+	struct dirty *dirty = ctx->dirty;
+	struct dirty_entry *entry = dirty_find(dirty, ptr, DIRTY_VALUE);
+	enum bts_err err;
+
+	ENSURE(entry != NULL);
+	err = spill_resize(&dirty->spill, &entry->data, entry->size, size, ctx->error);
+	if (err == BTS_MEMORY)
+		return error_set(ctx->error, BTS_MEMORY, 0, "no memory for a value of %llu bytes", (unsigned long long)size);
+	if (err)
+		return err;
+	dirty->bytes += size - entry->size;
+	entry->size = size;
+	*data = entry->data;
+	return BTS_OK;
+}
+
+uint64_t dirty_serial(const struct dirty *dirty, const struct page_ptr *ptr)
+{
+	struct dirty_entry *entry = dirty_find(dirty, ptr, DIRTY_VALUE);
+
+	return entry == NULL ? 0 : entry->serial;
+}
+
+enum bts_err dirty_borrow(struct tree_ctx *ctx, struct bts_slice value, const uint8_t *sums, struct page_ptr *ptr)
+{
+	struct dirty_entry entry = { .size = value.size, .kind = DIRTY_VALUE, .sums = sums };
+
+	entry.data = (uint8_t *)(uintptr_t)value.data; /* only read */
+	if (!dirty_room(ctx->dirty))
+		return error_set(ctx->error, BTS_MEMORY, 0, "no memory to move a large value");
+	dirty_enter(ctx->dirty, &entry, ptr);
+	return BTS_OK;
+}
+
+const uint8_t *dirty_sums(const struct dirty *dirty, const struct page_ptr *ptr)
+{
+	struct dirty_entry *entry = dirty_find(dirty, ptr, DIRTY_VALUE);
+
+	return entry == NULL ? NULL : entry->sums;
 }
 
 const uint8_t *dirty_image(const struct dirty *dirty, const struct page_ptr *ptr)
@@ -249,36 +334,59 @@ bool dirty_value(const struct dirty *dirty, const struct page_ptr *ptr, struct b
 
 enum bts_err dirty_begin(struct dirty *dirty)
 {
-	ENSURE(!dirty->nested);
-	dirty->nested = true;
-	dirty->owner++;
-	dirty->made.count = 0;
-	dirty->replaced.count = 0;
-	dirty->freed_mark = dirty->freed_count;
+	if (!dirty_grow(dirty->env, (void **)&dirty->levels, &dirty->level_cap, dirty->level_count, sizeof(*dirty->levels)))
+		return BTS_MEMORY;
+	dirty->levels[dirty->level_count++] = (struct dirty_level){
+		.made = dirty->made.count,
+		.replaced = dirty->replaced.count,
+		.freed = dirty->freed_count,
+	};
 	return BTS_OK;
 }
 
 void dirty_keep(struct dirty *dirty)
 {
-	ENSURE(dirty->nested);
-	for (size_t i = 0; i < dirty->replaced.count; i++)
-		dirty_give_back(dirty, dirty->replaced.items[i]);
-	dirty->nested = false;
-	dirty->owner++; /* what is kept is no longer anybody's to change in place */
+	size_t owner = dirty->level_count, left;
+	struct dirty_level level;
+
+	ENSURE(owner > 0);
+	level = dirty->levels[--dirty->level_count];
+	left = level.replaced;
+	for (size_t i = level.made; i < dirty->made.count; i++) {
+		struct dirty_entry *entry = &dirty->entries[dirty->made.items[i]];
+
+		if (entry->kind != DIRTY_UNUSED && entry->owner == owner)
+			entry->owner = (uint32_t)dirty->level_count;
+	}
+	for (size_t i = level.replaced; i < dirty->replaced.count; i++) {
+		uint32_t index = dirty->replaced.items[i];
+
+		if (dirty->entries[index].owner == dirty->level_count)
+			dirty_give_back(dirty, index);
+		else
+			dirty->replaced.items[left++] = index;
+	}
+	dirty->replaced.count = left;
+	if (dirty->level_count == 0)
+		dirty->made.count = 0;
 }
 
 void dirty_rollback(struct dirty *dirty)
 {
-	ENSURE(dirty->nested);
-	for (size_t i = 0; i < dirty->made.count; i++) {
+	size_t owner = dirty->level_count;
+	struct dirty_level level;
+
+	ENSURE(owner > 0);
+	level = dirty->levels[--dirty->level_count];
+	for (size_t i = level.made; i < dirty->made.count; i++) {
 		uint32_t index = dirty->made.items[i];
 
-		if (dirty->entries[index].kind != DIRTY_UNUSED && dirty->entries[index].owner == dirty->owner)
+		if (dirty->entries[index].kind != DIRTY_UNUSED && dirty->entries[index].owner == owner)
 			dirty_give_back(dirty, index);
 	}
-	dirty->freed_count = dirty->freed_mark;
-	dirty->nested = false;
-	dirty->owner++;
+	dirty->made.count = level.made;
+	dirty->replaced.count = level.replaced;
+	dirty->freed_count = level.freed;
 }
 
 const struct dirty_freed *dirty_freed(const struct dirty *dirty, size_t *count)

@@ -1,10 +1,12 @@
 /*
- * Private pages of a write context: nodes and large values that exist only in memory until the commit seals them.
+ * Private pages of a write context: nodes and large values that exist only in memory, or in a temporary file that stands
+ * in for it (spill.h), until the commit seals them.
  *
  * A dirty page has no page number yet: pointers to it carry LAYOUT_DIRTY_BIT and an index into this table, so a
  * commit can place all of its pages in one contiguous run, and an abort just forgets them.  Each entry has an
- * owner: the transaction of a group that made it.  A transaction changes its own pages in place and copies the pages
- * of earlier transactions of the group, so that it can be rolled back alone (dirty_begin, _keep, _rollback).
+ * owner: the level that made it, a transaction of a group or a savepoint.  A level changes its own pages in place and
+ * copies those of the levels around it and of earlier transactions, so that it can be rolled back alone (dirty_begin,
+ * _keep, _rollback).
  */
 #ifndef DIRTY_H
 #define DIRTY_H
@@ -17,9 +19,12 @@ struct dirty;
 struct dirty_freed {
 	struct page_ptr ptr;
 	uint64_t pages;
+	bool aside; /* named snapshots never reached it */
 };
 
 enum bts_err dirty_new(struct bts_env *, uint32_t page_size, struct dirty **dirty);
+/* Pages and values beyond limit bytes go to a temporary file beside path (borrowed until dirty_free). */
+void dirty_spill(struct dirty *, const char *path, uint64_t limit);
 void dirty_free(struct dirty *); /* NULL is fine */
 
 /* A new node, header initialised by the caller (node_init); *page borrowed until it is released. */
@@ -35,14 +40,32 @@ enum bts_err dirty_release(struct tree_ctx *, const struct page_ptr *ptr, uint64
 enum bts_err dirty_reserve(struct tree_ctx *, uint64_t releases);
 /* A large value, copied. */
 enum bts_err dirty_extent(struct tree_ctx *, struct bts_slice value, struct page_ptr *ptr);
+/* The same, to be filled by the caller: *data borrowed until it is released or resized. */
+enum bts_err dirty_extent_open(struct tree_ctx *, uint64_t size, struct page_ptr *ptr, uint8_t **data);
+/* Content kept; *data may move. */
+enum bts_err dirty_extent_resize(struct tree_ctx *, const struct page_ptr *ptr, uint64_t size, uint8_t **data);
+/* Tells a private value from any other that had or gets its pointer; 0: there is none now. */
+uint64_t dirty_serial(const struct dirty *, const struct page_ptr *ptr);
+
+/*
+ * A large value that stays where it is, with the chunk sums of its extent's header (LAYOUT_EXTENT_TABLE_AT): both borrowed
+ * until the commit or the end of the context.
+ */
+enum bts_err dirty_borrow(struct tree_ctx *, struct bts_slice value, const uint8_t *sums, struct page_ptr *ptr);
+/* The chunk sums of a borrowed value; NULL: it is not a borrowed one. */
+const uint8_t *dirty_sums(const struct dirty *, const struct page_ptr *ptr);
 
 /* Reading: the image of a dirty node, the value of a dirty extent; NULL / false when ptr names no live entry. */
 const uint8_t *dirty_image(const struct dirty *, const struct page_ptr *ptr);
 bool dirty_value(const struct dirty *, const struct page_ptr *ptr, struct bts_slice *value);
 
-/* Transactions within a group. */
+/*
+ * Levels: transactions within a group, savepoints within a transaction, one change that needs many steps; nested to
+ * any depth.  _keep and _rollback end the innermost.  A failing _begin has changed nothing; after a _rollback the next
+ * one does not fail for memory.
+ */
 enum bts_err dirty_begin(struct dirty *);
-void dirty_keep(struct dirty *);     /* what the transaction replaced is given back for good */
+void dirty_keep(struct dirty *);     /* what it made is the outer level's; what it replaced of that is given back */
 void dirty_rollback(struct dirty *); /* what it made is given back, what it released is live again */
 
 const struct dirty_freed *dirty_freed(const struct dirty *, size_t *count);

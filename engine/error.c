@@ -24,6 +24,7 @@ static const char *const error_names[] = {
 	[BTS_DIVERGED] = "diverged",
 	[BTS_LIMIT] = "limit",
 	[BTS_NEEDS_RECOVERY] = "needs-recovery",
+	[BTS_EXPIRED] = "snapshot-expired",
 };
 
 const char *bts_err_name(enum bts_err code)

@@ -364,9 +364,13 @@ static const char *freelog_apply(struct space *space, struct space_run run, bool
 {
 	if (run.count == 0)
 		return "names no page";
-	if (run.pgno < space->first || run.pgno >= space->high_water ||
-		run.count > space->high_water - run.pgno)
+	if (run.pgno < space->first || run.pgno > LAYOUT_PGNO_LIMIT)
 		return "outside the file";
+	/* The mark was higher when this was written. */
+	if (run.pgno >= space->high_water)
+		return NULL;
+	if (run.count > space->high_water - run.pgno)
+		run.count = space->high_water - run.pgno;
 	if (!freed)
 		return space_take(space, run) ? NULL : "allocated, but not free";
 	if (!space_is_live(space, run))

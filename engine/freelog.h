@@ -2,7 +2,8 @@
  * The persisted free set (G2): a log of deltas.  The newest entries stand inline in the commit record; when they do not
  * fit they are moved to a page of the chain; when the chain is long against the set, it is condensed: written anew
  * as the whole set.  An entry is 8 bytes: page number 48 | 16 bits: bit 15 freed (else allocated), low 15 bits
- * count (1 .. 32767).  Entries apply in order to an empty set over [first, high water).
+ * count (1 .. 32767).  Entries apply in order to an empty set over [first, high water).  A commit that lowers the mark
+ * (compaction) logs the pages behind it as allocated: what entries say of pages behind the mark means nothing.
  *
  * A log page: header (type LAYOUT_FREE_LOG, tree LAYOUT_TREE_FREE_LOG, count = 0), at 48 the pointer to the
  * previous page (none: zero), at 64 u64 sequence of its first entry within the generation, at 72 u32 generation, at 76

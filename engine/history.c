@@ -22,7 +22,7 @@ ENSURE_STATIC(HISTORY_RECENT_SPARE < META_RECENT_MAX && HISTORY_SEGMENT_SPARE < 
 
 void history_chain(struct commit_record *record, const struct history_page *pages, size_t count)
 {
-	uint8_t head[16 + 4 + 8 + 8 + 3 * LAYOUT_POINTER_SIZE];
+	uint8_t head[16 + 4 + 8 + 8 + 4 * LAYOUT_POINTER_SIZE];
 	struct siphash hash;
 
 	memcpy(head, record->chain, 16);
@@ -31,7 +31,8 @@ void history_chain(struct commit_record *record, const struct history_page *page
 	bytes_put_u64(head + 28, record->txid);
 	layout_put_ptr(head + 36, &record->catalog.root);
 	layout_put_ptr(head + 52, &record->history.root);
-	layout_put_ptr(head + 68, &record->free.head);
+	layout_put_ptr(head + 68, &record->snapshots.root);
+	layout_put_ptr(head + 84, &record->free.head);
 	siphash_init(&hash, record->database);
 	siphash_update(&hash, head, sizeof(head));
 	for (size_t i = 0; i < count; i++) {

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,6 +29,24 @@ struct io_posix_file {
 static int io_posix_fd(const struct bts_file *file)
 {
 	return ((const struct io_posix_file *)file)->fd;
+}
+
+/* The directory that holds path. */
+static int io_posix_directory(const char *path, char dir[PATH_MAX])
+{
+	const char *slash = strrchr(path, '/');
+	size_t length = slash ? (size_t)(slash - path) : 0;
+
+	if (length >= PATH_MAX)
+		return ENAMETOOLONG;
+	if (!slash) {
+		strcpy(dir, ".");
+	} else {
+		length += length == 0; /* the root keeps its slash */
+		memcpy(dir, path, length);
+		dir[length] = '\0';
+	}
+	return 0;
 }
 
 static int io_posix_file_open(struct bts_env *env, const char *path, unsigned flags, struct bts_file **file)
@@ -56,6 +75,53 @@ static int io_posix_file_open(struct bts_env *env, const char *path, unsigned fl
 	}
 	*file = &f->file;
 	return 0;
+}
+
+/* A file of a random name, whose name is taken away at once; a process that dies in between leaves an empty file. */
+static int io_posix_temp_named(const char *path)
+{
+	char name[PATH_MAX];
+	uint64_t random;
+	int fd;
+
+	do {
+		if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+			return -1;
+		if (snprintf(name, sizeof(name), "%s.spill-%016llx", path, (unsigned long long)random) >= PATH_MAX) {
+			errno = ENAMETOOLONG;
+			return -1;
+		}
+		fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	} while (fd < 0 && (errno == EINTR || errno == EEXIST));
+	if (fd >= 0)
+		unlink(name);
+	return fd;
+}
+
+static int io_posix_file_temp(struct bts_env *env, const char *path, struct bts_file **file)
+{
+	struct io_posix_file *f = malloc(sizeof(*f));
+	char dir[PATH_MAX];
+	int err;
+
+	if (!f)
+		return ENOMEM;
+	f->file.env = env;
+	err = io_posix_directory(path, dir);
+	if (err)
+		goto fail;
+	f->fd = open(dir, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+	if (f->fd < 0) /* not every file system has these */
+		f->fd = io_posix_temp_named(path);
+	if (f->fd < 0) {
+		err = errno;
+		goto fail;
+	}
+	*file = &f->file;
+	return 0;
+fail:
+	free(f);
+	return err;
 }
 
 static void io_posix_file_close(struct bts_file *file)
@@ -117,6 +183,60 @@ static int io_posix_file_pwritev(struct bts_file *file, struct iovec *iov, int c
 			iov->iov_base = (char *)iov->iov_base + n;
 			iov->iov_len -= (size_t)n;
 		}
+	}
+	return 0;
+}
+
+static int io_posix_fd_write(struct bts_env *env, int fd, const void *data, size_t size)
+{
+	const char *at = data;
+
+	(void)env;
+	while (size > 0) {
+		ssize_t n = write(fd, at, size);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		at += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Only behind the end of a regular file is there surely nothing; and who appends cannot skip. */
+static int io_posix_fd_skip(struct bts_env *env, int fd, uint64_t size)
+{
+	struct stat stat;
+	int flags = fcntl(fd, F_GETFL);
+	off_t at;
+
+	(void)env;
+	if (flags == -1 || (flags & O_APPEND) || fstat(fd, &stat) || !S_ISREG(stat.st_mode))
+		return ESPIPE;
+	at = lseek(fd, 0, SEEK_CUR);
+	if (at == -1 || at < stat.st_size || lseek(fd, (off_t)size, SEEK_CUR) == -1)
+		return ESPIPE;
+	return 0;
+}
+
+static int io_posix_fd_read(struct bts_env *env, int fd, void *data, size_t size, size_t *got)
+{
+	char *at = data;
+
+	(void)env;
+	*got = 0;
+	while (*got < size) {
+		ssize_t n = read(fd, at + *got, size - *got);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		if (n == 0)
+			break;
+		*got += (size_t)n;
 	}
 	return 0;
 }
@@ -240,21 +360,13 @@ static int io_posix_path_unlink(struct bts_env *env, const char *path)
 
 static int io_posix_path_sync_dir(struct bts_env *env, const char *path)
 {
-	const char *slash = strrchr(path, '/');
-	size_t length = slash ? (size_t)(slash - path) : 0;
 	char dir[PATH_MAX];
 	int fd, err;
 
 	(void)env;
-	if (length >= sizeof(dir))
-		return ENAMETOOLONG;
-	if (!slash) {
-		strcpy(dir, ".");
-	} else {
-		length += length == 0; /* the root keeps its slash */
-		memcpy(dir, path, length);
-		dir[length] = '\0';
-	}
+	err = io_posix_directory(path, dir);
+	if (err)
+		return err;
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return errno;
@@ -295,6 +407,13 @@ static uint64_t io_posix_clock_ms(struct bts_env *env)
 	return io_posix_now_ms(CLOCK_BOOTTIME);
 }
 
+static uint64_t io_posix_tick_ms(struct bts_env *env)
+{
+	(void)env;
+	/* A seventh of the price of an exact clock, which shows in a transaction of one get. */
+	return io_posix_now_ms(CLOCK_MONOTONIC_COARSE);
+}
+
 static uint64_t io_posix_realtime_ms(struct bts_env *env)
 {
 	(void)env;
@@ -318,6 +437,12 @@ static int io_posix_random(struct bts_env *env, void *data, size_t size)
 	return 0;
 }
 
+static uint32_t io_posix_process_id(struct bts_env *env)
+{
+	(void)env;
+	return (uint32_t)getpid();
+}
+
 static void *io_posix_memory(struct bts_env *env, void *old, size_t size)
 {
 	(void)env;
@@ -338,6 +463,7 @@ static int io_posix_fault(struct bts_env *env, const char *point)
 static const struct bts_env_ops io_posix_ops = {
 	.file_open = io_posix_file_open,
 	.file_close = io_posix_file_close,
+	.file_temp = io_posix_file_temp,
 	.file_abandon = io_posix_file_abandon,
 	.file_pread = io_posix_file_pread,
 	.file_pwritev = io_posix_file_pwritev,
@@ -350,14 +476,19 @@ static const struct bts_env_ops io_posix_ops = {
 	.file_unmap = io_posix_file_unmap,
 	.file_lock = io_posix_file_lock,
 	.file_lock_test = io_posix_file_lock_test,
+	.fd_write = io_posix_fd_write,
+	.fd_skip = io_posix_fd_skip,
+	.fd_read = io_posix_fd_read,
 	.path_link = io_posix_path_link,
 	.path_unlink = io_posix_path_unlink,
 	.path_sync_dir = io_posix_path_sync_dir,
 	.wait = io_posix_wait,
 	.wake = io_posix_wake,
 	.clock_ms = io_posix_clock_ms,
+	.tick_ms = io_posix_tick_ms,
 	.realtime_ms = io_posix_realtime_ms,
 	.random = io_posix_random,
+	.process_id = io_posix_process_id,
 	.memory = io_posix_memory,
 	.fault = io_posix_fault,
 };

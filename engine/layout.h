@@ -36,6 +36,7 @@ enum layout_type { LAYOUT_LEAF = 1, LAYOUT_BRANCH = 2, LAYOUT_EXTENT = 3, LAYOUT
 #define LAYOUT_TREE_CATALOG 1u
 #define LAYOUT_TREE_HISTORY 2u
 #define LAYOUT_TREE_FREE_LOG 3u /* tree id in the headers of free-log pages */
+#define LAYOUT_TREE_SNAPSHOTS 4u
 #define LAYOUT_TREE_FIRST_BUCKET 16u
 
 /* A decoded child pointer.  pgno 0: none.  The dirty bit marks a page of this transaction's memory (dirty.h). */

@@ -6,11 +6,13 @@
  *	  8  u64 must-understand bits                     16  database 16
  *	 32  u32 epoch             36  u32 next tree id   40  u64 epoch random
  *	 48  u48 txid              54  u8 log2 page size  55  zero
- *	 56  chain 16              72  u64 time, ms       80  u48 first page      86  u48 high water     92
- *u32 zero 96  u64 buckets          104  catalog tree 48   152  history tree 48 200  free log: pointer 16, u32
- *generation, u32 pages, u64 sequence 232  u16 inline free entries, u16 recent positions, u16 segments, u16
- *option bytes 240  the entries (8 each), the positions (22), the segments (40), the options Tree: pointer 16,
- *u32 id, u32 depth, u64 entries, u64 bytes, u64 pages.
+ *	 56  chain 16              72  u64 time, ms       80  u48 first page      86  u48 high water
+ *	 92  u32 zero              96  u64 buckets       104  catalog tree 48    152  history tree 48
+ *	200  snapshots tree 48
+ *	248  free log: pointer 16, u32 generation, u32 pages, u64 sequence
+ *	280  u16 inline free entries, u16 recent positions, u16 segments, u16 option bytes
+ *	288  the entries (8 each), the positions (22), the segments (40), the options
+ * Tree: pointer 16, u32 id, u32 depth, u64 entries, u64 bytes, u64 pages.
  *
  * Slot:
  *	  0  magic 8                8  u32 0x01020304     12  u16 format          14  u16 zero
@@ -32,8 +34,7 @@
 #include "error.h"
 
 #define META_RECORD_MAGIC 0x30525442u /* "BTR0" */
-#define META_RECORD_FIXED 240u
-#define META_TREE_SIZE 48u
+#define META_RECORD_FIXED 288u
 #define META_POSITION_SIZE 22u
 #define META_SEGMENT_SIZE 40u
 #define META_BYTE_ORDER 0x01020304u
@@ -86,7 +87,7 @@ static enum bts_err meta_check_options(
 	return BTS_OK;
 }
 
-static void meta_put_tree(uint8_t *at, const struct tree *tree)
+void meta_put_tree(uint8_t at[META_TREE_SIZE], const struct tree *tree)
 {
 	layout_put_ptr(at, &tree->root);
 	bytes_put_u32(at + 16, tree->id);
@@ -96,7 +97,7 @@ static void meta_put_tree(uint8_t *at, const struct tree *tree)
 	bytes_put_u64(at + 40, tree->pages);
 }
 
-static void meta_get_tree(const uint8_t *at, struct tree *tree)
+void meta_get_tree(const uint8_t at[META_TREE_SIZE], struct tree *tree)
 {
 	tree->root = layout_get_ptr(at);
 	tree->id = bytes_get_u32(at + 16);
@@ -169,13 +170,14 @@ size_t meta_record_encode(const struct commit_record *record, uint8_t bytes[BTS_
 	bytes_put_u64(bytes + 96, record->buckets);
 	meta_put_tree(bytes + 104, &record->catalog);
 	meta_put_tree(bytes + 152, &record->history);
-	layout_put_ptr(bytes + 200, &record->free.head);
-	bytes_put_u32(bytes + 216, record->free.generation);
-	bytes_put_u32(bytes + 220, record->free.pages);
-	bytes_put_u64(bytes + 224, record->free.sequence);
-	bytes_put_u16(bytes + 232, (uint16_t)record->free.inline_count);
-	bytes_put_u16(bytes + 234, (uint16_t)record->recent_count);
-	bytes_put_u16(bytes + 236, (uint16_t)record->segment_count);
+	meta_put_tree(bytes + 200, &record->snapshots);
+	layout_put_ptr(bytes + 248, &record->free.head);
+	bytes_put_u32(bytes + 264, record->free.generation);
+	bytes_put_u32(bytes + 268, record->free.pages);
+	bytes_put_u64(bytes + 272, record->free.sequence);
+	bytes_put_u16(bytes + 280, (uint16_t)record->free.inline_count);
+	bytes_put_u16(bytes + 282, (uint16_t)record->recent_count);
+	bytes_put_u16(bytes + 284, (uint16_t)record->segment_count);
 	for (uint32_t i = 0; i < record->free.inline_count; i++, at += 8)
 		bytes_put_u64(at, record->free.inline_entries[i]);
 	at = meta_put_history(record, at);
@@ -227,8 +229,8 @@ static const char *meta_check_free(const struct commit_record *record)
 	for (uint32_t i = 0; i < log->inline_count; i++) {
 		uint64_t pgno = log->inline_entries[i] >> 16, count = log->inline_entries[i] & 0x7fff;
 
-		if (!count || pgno < record->first || pgno >= record->high_water ||
-			count > record->high_water - pgno)
+		/* Behind the mark too: it was higher when the entry was made (freelog.h). */
+		if (!count || pgno < record->first || pgno > LAYOUT_PGNO_LIMIT)
 			return "a free entry is out of bounds";
 	}
 	return NULL;
@@ -282,6 +284,8 @@ static const char *meta_check_record(const struct commit_record *record)
 	if (!what)
 		what = meta_check_tree(record, &record->history, LAYOUT_TREE_HISTORY);
 	if (!what)
+		what = meta_check_tree(record, &record->snapshots, LAYOUT_TREE_SNAPSHOTS);
+	if (!what)
 		what = meta_check_free(record);
 	if (!what)
 		what = meta_check_history(record);
@@ -305,10 +309,10 @@ static enum bts_err meta_check_frame(const uint8_t *bytes, size_t size, struct b
 	if (bytes_get_u64(bytes + 8))
 		return error_set(error, BTS_VERSION, 0, "%s: needs features 0x%llx, which this library lacks",
 			where, (unsigned long long)bytes_get_u64(bytes + 8));
-	inlined = bytes_get_u16(bytes + 232);
-	recent = bytes_get_u16(bytes + 234);
-	segments = bytes_get_u16(bytes + 236);
-	options = bytes_get_u16(bytes + 238);
+	inlined = bytes_get_u16(bytes + 280);
+	recent = bytes_get_u16(bytes + 282);
+	segments = bytes_get_u16(bytes + 284);
+	options = bytes_get_u16(bytes + 286);
 	if (inlined > FREELOG_INLINE_MAX || recent > META_RECENT_MAX || segments > META_SEGMENTS_INLINE)
 		return meta_bad(error, where, "a table is longer than its limit");
 	if (bytes_get_u16(bytes + 6) != size || META_RECORD_FIXED + 8 * inlined +
@@ -349,13 +353,14 @@ enum bts_err meta_record_decode(
 	record.buckets = bytes_get_u64(bytes + 96);
 	meta_get_tree(bytes + 104, &record.catalog);
 	meta_get_tree(bytes + 152, &record.history);
-	record.free.head = layout_get_ptr(bytes + 200);
-	record.free.generation = bytes_get_u32(bytes + 216);
-	record.free.pages = bytes_get_u32(bytes + 220);
-	record.free.sequence = bytes_get_u64(bytes + 224);
-	record.free.inline_count = bytes_get_u16(bytes + 232);
-	record.recent_count = bytes_get_u16(bytes + 234);
-	record.segment_count = bytes_get_u16(bytes + 236);
+	meta_get_tree(bytes + 200, &record.snapshots);
+	record.free.head = layout_get_ptr(bytes + 248);
+	record.free.generation = bytes_get_u32(bytes + 264);
+	record.free.pages = bytes_get_u32(bytes + 268);
+	record.free.sequence = bytes_get_u64(bytes + 272);
+	record.free.inline_count = bytes_get_u16(bytes + 280);
+	record.recent_count = bytes_get_u16(bytes + 282);
+	record.segment_count = bytes_get_u16(bytes + 284);
 	for (uint32_t i = 0; i < record.free.inline_count; i++, at += 8)
 		record.free.inline_entries[i] = bytes_get_u64(at);
 	meta_get_history(at, &record);
@@ -536,11 +541,12 @@ void meta_record_copy_reader(struct commit_record *to, const struct commit_recor
 
 void meta_root_digest(const struct commit_record *record, uint8_t digest[16])
 {
-	uint8_t roots[3 * LAYOUT_POINTER_SIZE];
+	uint8_t roots[4 * LAYOUT_POINTER_SIZE];
 
 	layout_put_ptr(roots, &record->catalog.root);
 	layout_put_ptr(roots + LAYOUT_POINTER_SIZE, &record->history.root);
-	layout_put_ptr(roots + 2 * LAYOUT_POINTER_SIZE, &record->free.head);
+	layout_put_ptr(roots + 2 * LAYOUT_POINTER_SIZE, &record->snapshots.root);
+	layout_put_ptr(roots + 3 * LAYOUT_POINTER_SIZE, &record->free.head);
 	siphash128(record->database, roots, sizeof(roots), digest);
 }
 

@@ -50,6 +50,7 @@ struct commit_record {
 	uint64_t features;    /* must-understand bits; 0 in version 0 */
 	struct tree catalog;  /* id LAYOUT_TREE_CATALOG */
 	struct tree history;  /* id LAYOUT_TREE_HISTORY */
+	struct tree snapshots; /* id LAYOUT_TREE_SNAPSHOTS */
 	uint64_t buckets;
 	uint32_t recent_count;
 	uint32_t segment_count;
@@ -100,6 +101,11 @@ enum bts_err meta_slot_decode(const uint8_t bytes[LAYOUT_META_SIZE], struct meta
 
 /* Magic and crc are right: somebody wrote all of it, whether or not decoding it works. */
 bool meta_slot_intact(const uint8_t bytes[LAYOUT_META_SIZE]);
+
+/* A tree as it stands in the record and wherever else one is written down. */
+#define META_TREE_SIZE 48u
+void meta_put_tree(uint8_t bytes[META_TREE_SIZE], const struct tree *);
+void meta_get_tree(const uint8_t bytes[META_TREE_SIZE], struct tree *);
 
 /* Digest of the root pointers and identity: equal digests, equal databases. */
 void meta_root_digest(const struct commit_record *, uint8_t digest[16]);

@@ -1,14 +1,17 @@
 /* What can be done with keys and buckets in a transaction: checked, logged for a replay, done. */
-#include "txn.h"
+#include "ops.h"
 
 #include "error.h"
 
 #include <string.h>
 
-static enum bts_err ops_check_key(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key)
+enum bts_err ops_check_key(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key)
 {
 	struct bucket_state *bucket = (struct bucket_state *)handle;
+	enum bts_err err = txn_live(txn);
 
+	if (err)
+		return err;
 	if (key.size < 1 || key.size > BTS_KEY_MAX)
 		return error_set(&txn->error, BTS_INVALID, 0, "key of %zu bytes (1 to %d are allowed)", key.size, BTS_KEY_MAX);
 	if (bucket->dropped)
@@ -16,11 +19,15 @@ static enum bts_err ops_check_key(struct bts_txn *txn, struct bts_bucket *handle
 	return BTS_OK;
 }
 
-static enum bts_err ops_check_write(struct bts_txn *txn)
+enum bts_err ops_check_write(struct bts_txn *txn)
 {
 	if (!txn->writing)
 		return error_set(&txn->error, BTS_INVALID, 0, "a write in a read transaction");
-	return BTS_OK;
+	if (txn->load != NULL)
+		return error_set(&txn->error, BTS_INVALID, 0, "a load is open: nothing else may be written until it ends");
+	if (shared_foreign(txn->db->shared)) /* its private pages may be the parent's, too (spill.h) */
+		return error_set(&txn->error, BTS_INVALID, 0, "a write in a transaction that was begun before a fork");
+	return txn_live(txn);
 }
 
 /* The tree id a replay must find under the name: 0 when this transaction makes the bucket. */
@@ -29,11 +36,13 @@ static uint32_t ops_tree_seen(const struct bucket_state *bucket)
 	return bucket->created ? 0 : bucket->tree.id;
 }
 
-static enum bts_err ops_log_op(struct bts_txn *txn, const struct oplog_op *op)
+enum bts_err ops_log_op(struct bts_txn *txn, const struct oplog_op *op)
 {
-	if (txn->group != NULL || oplog_add(&txn->log, op) == BTS_OK)
-		return BTS_OK;
-	return error_set(&txn->error, BTS_MEMORY, 0, "no memory for the transaction's log");
+	enum bts_err err = txn->group != NULL ? BTS_OK : oplog_add(&txn->log, op, &txn->error);
+
+	if (err == BTS_MEMORY)
+		return error_set(&txn->error, BTS_MEMORY, 0, "no memory for the transaction's log");
+	return err;
 }
 
 /*
@@ -43,8 +52,23 @@ static enum bts_err ops_log_op(struct bts_txn *txn, const struct oplog_op *op)
 static enum bts_err ops_log(struct bts_txn *txn, enum oplog_kind kind, const struct bucket_state *bucket,
 	struct bts_slice key, struct bts_slice value)
 {
-	struct oplog_op op = { kind, ops_tree_seen(bucket), { bucket->name, bucket->name_size }, key, value };
+	struct oplog_op op = { .kind = kind, .tree = ops_tree_seen(bucket), .bucket = { bucket->name, bucket->name_size },
+		.key = key, .value = value, .base = bucket_base_name(bucket) };
 
+	return ops_log_op(txn, &op);
+}
+
+enum bts_err ops_log_put(struct bts_txn *txn, const struct bucket_state *bucket, struct bts_slice key,
+	struct bts_slice value, const struct page_ptr *made)
+{
+	struct oplog_op op = { .kind = OPLOG_PUT, .tree = ops_tree_seen(bucket),
+		.bucket = { bucket->name, bucket->name_size }, .key = key, .value = value,
+		.base = bucket_base_name(bucket) };
+
+	if (made != NULL && txn->group == NULL) {
+		op.made = *made;
+		op.serial = dirty_serial(txn->state->dirty, made);
+	}
 	return ops_log_op(txn, &op);
 }
 
@@ -66,10 +90,9 @@ enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned fla
 	uint32_t next = txn->state->record.next_tree;
 	struct oplog_op op = { .kind = OPLOG_CREATE, .bucket = name };
 	size_t from = txn->log.size;
-	enum bts_err err = BTS_OK;
+	enum bts_err read;
+	enum bts_err err = create ? ops_check_write(txn) : txn_live(txn);
 
-	if (create)
-		err = ops_check_write(txn);
 	if (err == BTS_OK && create && name.size <= BTS_BUCKET_NAME_MAX)
 		err = ops_log_op(txn, &op);
 	if (err == BTS_OK)
@@ -78,6 +101,10 @@ enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned fla
 		err = ops_done(txn, from, BTS_OK);
 	else
 		txn->log.size = from;
+	if (err == BTS_OK || err == BTS_NOT_FOUND) {
+		read = reads_open(txn, name, err ? NULL : bucket);
+		err = read ? read : err;
+	}
 	if (err) {
 		if (error != NULL)
 			*error = txn->error;
@@ -110,9 +137,31 @@ enum bts_err bts_bucket_set_meta(struct bts_txn *txn, struct bts_bucket *handle,
 		if (meta.size > 0)
 			memcpy(bucket->meta, meta.data, meta.size);
 		bucket->version = txn->state->ctx.stamp;
-		bucket->changed = true;
+		state_bucket_changed(txn->state, bucket);
 	}
 	return ops_done(txn, from, err);
+}
+
+enum bts_err bts_bucket_rename(struct bts_txn *txn, struct bts_slice from, struct bts_slice to, struct bts_error *error)
+{
+	struct bucket_state *bucket = NULL;
+	size_t log = txn->log.size;
+	enum bts_err err = ops_check_write(txn);
+
+	if (err == BTS_OK)
+		err = state_bucket(txn->state, from, false, &bucket);
+	if (err == BTS_OK && to.size > BTS_BUCKET_NAME_MAX)
+		err = error_set(&txn->error, BTS_INVALID, 0, "bucket name of %zu bytes", to.size);
+	if (err == BTS_OK)
+		err = reads_open(txn, to, NULL);
+	if (err == BTS_OK)
+		err = ops_log(txn, OPLOG_RENAME, bucket, (struct bts_slice){ 0 }, to);
+	if (err == BTS_OK)
+		err = state_bucket_rename(txn->state, bucket, to);
+	err = ops_done(txn, log, err);
+	if (err && error != NULL)
+		*error = txn->error;
+	return err;
 }
 
 enum bts_err bts_bucket_drop(struct bts_txn *txn, struct bts_slice name, struct bts_error *error)
@@ -149,9 +198,13 @@ static void ops_fill_info(const struct bucket_state *bucket, struct bts_bucket_i
 enum bts_err bts_bucket_info(struct bts_txn *txn, struct bts_bucket *handle, struct bts_bucket_info *info)
 {
 	struct bucket_state *bucket = (struct bucket_state *)handle;
+	enum bts_err err;
 
 	if (bucket->dropped)
 		return error_set(&txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+	err = reads_whole(txn, bucket);
+	if (err)
+		return err;
 	ops_fill_info(bucket, info);
 	return BTS_OK;
 }
@@ -159,15 +212,27 @@ enum bts_err bts_bucket_info(struct bts_txn *txn, struct bts_bucket *handle, str
 enum bts_err bts_bucket_next(struct bts_txn *txn, struct bts_slice after, struct bts_bucket_info *info)
 {
 	struct bucket_state found, *bucket;
-	enum bts_err err;
+	struct bts_slice name = { 0 };
+	enum bts_err read, err = txn_live(txn);
 
+	if (err)
+		return err;
 	if (after.size > BTS_BUCKET_NAME_MAX)
 		return error_set(&txn->error, BTS_INVALID, 0, "bucket name of %zu bytes", after.size);
 	err = state_bucket_after(txn->state, after, &found);
-	if (err == BTS_OK) /* opened: so that what info borrows lives as long as the transaction */
-		err = state_bucket(txn->state, (struct bts_slice){ found.name, found.name_size }, false, &bucket);
-	if (err)
+	if (err == BTS_OK) { /* opened: so that what info borrows lives as long as the transaction */
+		name = (struct bts_slice){ found.name, found.name_size };
+		err = state_bucket(txn->state, name, false, &bucket);
+	}
+	if (err && err != BTS_NOT_FOUND)
 		return err;
+	read = reads_list(txn, after, name);
+	if (read == BTS_OK && err == BTS_OK)
+		read = reads_open(txn, name, bucket);
+	if (read == BTS_OK && err == BTS_OK)
+		read = reads_whole(txn, bucket);
+	if (read || err)
+		return read ? read : err;
 	ops_fill_info(bucket, info);
 	return BTS_OK;
 }
@@ -179,6 +244,8 @@ enum bts_err bts_get_version(struct bts_txn *txn, struct bts_bucket *handle, str
 	struct tree_hit hit;
 	enum bts_err err = ops_check_key(txn, handle, key);
 
+	if (err == BTS_OK && reads_wanted(txn))
+		err = reads_key(txn, bucket, key);
 	if (err)
 		return err;
 	err = tree_get(&txn->state->ctx, &bucket->tree, key, &hit);
@@ -195,8 +262,7 @@ enum bts_err bts_get(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_
 	return bts_get_version(txn, bucket, key, value, NULL);
 }
 
-static enum bts_err ops_check_presence(struct bts_txn *txn, struct bucket_state *bucket, struct bts_slice key,
-	unsigned flags)
+enum bts_err ops_check_presence(struct bts_txn *txn, struct bucket_state *bucket, struct bts_slice key, unsigned flags)
 {
 	struct tree_hit hit;
 	enum bts_err err;
@@ -205,6 +271,9 @@ static enum bts_err ops_check_presence(struct bts_txn *txn, struct bucket_state 
 		return error_set(&txn->error, BTS_INVALID, 0, "bts_put: impossible flags %#x", flags);
 	if (flags == 0)
 		return BTS_OK;
+	err = reads_key(txn, bucket, key);
+	if (err)
+		return err;
 	err = tree_get(&txn->state->ctx, &bucket->tree, key, &hit);
 	if (err == BTS_OK && flags == BTS_PUT_NEW)
 		return error_set(&txn->error, BTS_EXISTS, 0, "the key is already there");
@@ -213,11 +282,31 @@ static enum bts_err ops_check_presence(struct bts_txn *txn, struct bucket_state 
 	return err;
 }
 
+enum bts_err ops_put(struct bts_txn *txn, struct bucket_state *bucket, struct bts_slice key, struct bts_slice value,
+	const struct page_ptr *made)
+{
+	struct tree_ctx *ctx = &txn->state->ctx;
+	size_t from = txn->log.size;
+	enum bts_err err = ops_log_put(txn, bucket, key, value, made);
+
+	if (err == BTS_OK)
+		err = state_touch(txn->state, bucket);
+	if (err == BTS_OK) {
+		/* Even if it fails: no content has changed then, but the root may have moved. */
+		bucket->changed = bucket->unsettled = true;
+		err = made != NULL ? tree_put_made(ctx, &bucket->tree, key, made, value.size, ctx->stamp) :
+				     tree_put(ctx, &bucket->tree, key, value, ctx->stamp);
+	}
+	if (err && made != NULL)
+		(void)dirty_release(ctx, made, 1); /* else it goes with the transaction */
+	return ops_done(txn, from, err);
+}
+
 enum bts_err bts_put(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key, struct bts_slice value,
 	unsigned flags)
 {
 	struct bucket_state *bucket = (struct bucket_state *)handle;
-	size_t from = txn->log.size;
+	struct page_ptr made;
 	enum bts_err err = ops_check_write(txn);
 
 	if (err == BTS_OK)
@@ -227,15 +316,12 @@ enum bts_err bts_put(struct bts_txn *txn, struct bts_bucket *handle, struct bts_
 	if (value.size > BTS_VALUE_MAX)
 		return error_set(&txn->error, BTS_INVALID, 0, "value of %zu bytes (at most 2^40 - 1)", value.size);
 	err = ops_check_presence(txn, bucket, key, flags);
-	if (err == BTS_OK)
-		err = ops_log(txn, OPLOG_PUT, bucket, key, value);
-	if (err == BTS_OK)
-		err = state_touch(txn->state, bucket);
-	if (err == BTS_OK) {
-		bucket->changed = true; /* even if it fails: no content has changed then, but the root may have moved */
-		err = tree_put(&txn->state->ctx, &bucket->tree, key, value, txn->state->ctx.stamp);
-	}
-	return ops_done(txn, from, err);
+	if (err)
+		return err;
+	if (node_fits_inline(txn->db->pager.page_size, key.size, value.size))
+		return ops_put(txn, bucket, key, value, NULL);
+	err = dirty_extent(&txn->state->ctx, value, &made); /* first, for the log refers to it */
+	return err ? err : ops_put(txn, bucket, key, value, &made);
 }
 
 enum bts_err bts_del(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key)
@@ -247,12 +333,53 @@ enum bts_err bts_del(struct bts_txn *txn, struct bts_bucket *handle, struct bts_
 	if (err == BTS_OK)
 		err = ops_check_key(txn, handle, key);
 	if (err == BTS_OK)
+		err = reads_key(txn, bucket, key);
+	if (err == BTS_OK)
 		err = ops_log(txn, OPLOG_DEL, bucket, key, (struct bts_slice){ 0 });
 	if (err == BTS_OK)
 		err = state_touch(txn->state, bucket);
 	if (err == BTS_OK) {
 		err = tree_del(&txn->state->ctx, &bucket->tree, key);
-		bucket->changed = bucket->changed || err != BTS_NOT_FOUND; /* as in bts_put */
+		if (err != BTS_NOT_FOUND)
+			bucket->changed = bucket->unsettled = true; /* as in bts_put */
 	}
 	return ops_done(txn, from, err);
+}
+
+enum bts_err bts_del_range(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice from, struct bts_slice to,
+	uint64_t *deleted)
+{
+	struct bucket_state *bucket = (struct bucket_state *)handle;
+	struct tree_range range = { from, to };
+	size_t log = txn->log.size;
+	uint64_t count = 0;
+	enum bts_err err = ops_check_write(txn);
+
+	if (err == BTS_OK && (from.size > BTS_KEY_MAX || to.size > BTS_KEY_MAX))
+		err = error_set(&txn->error, BTS_INVALID, 0, "a range of keys of over %d bytes", BTS_KEY_MAX);
+	if (err == BTS_OK && bucket->dropped)
+		err = error_set(&txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+	if (err == BTS_OK)
+		err = reads_range(txn, bucket, from, to);
+	if (err == BTS_OK)
+		err = ops_log(txn, OPLOG_DEL_RANGE, bucket, from, to);
+	if (err == BTS_OK)
+		err = state_touch(txn->state, bucket);
+	if (err == BTS_OK)
+		err = tree_cut(&txn->state->ctx, &bucket->tree, &range, &count);
+	if (err == BTS_OK && count == 0) {
+		txn->log.size = log;
+	} else {
+		if (err == BTS_OK)
+			state_bucket_changed(txn->state, bucket);
+		err = ops_done(txn, log, err);
+	}
+	if (err == BTS_OK && deleted != NULL)
+		*deleted = count;
+	return err;
+}
+
+bts_txid bts_conflict_winner(const struct bts_txn *txn)
+{
+	return txn->winner;
 }

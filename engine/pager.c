@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define PAGER_TAG_BLOCK 16384u /* tags in a block */
 
 enum bts_err pager_init(struct pager *pager, struct bts_env *env, struct bts_file *file, uint32_t page_size,
 	uint64_t map_bytes, struct bts_error *error)

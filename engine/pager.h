@@ -14,6 +14,8 @@
 
 struct dirty;
 
+#define PAGER_TAG_BLOCK 16384u /* tags in a block */
+
 struct pager {
 	struct bts_env *env;
 	struct bts_file *file;
@@ -36,6 +38,7 @@ struct tree_ctx {
 	bts_txid stamp;          /* version and last-delete given to what is written; 0 while private */
 	struct bts_error *error; /* where failing calls explain themselves; never NULL */
 	uint64_t changes;        /* +1 at every change, for cursors to notice */
+	bool aside;              /* what is released now is of a tree that named snapshots do not reach (snapshot.h) */
 	/* NULL, or where the bytes of a page are that is not home yet (apply.c); NULL from it: nowhere */
 	const uint8_t *(*redirect)(void *arg, const struct page_ptr *ptr, uint64_t count);
 	void *redirect_arg;

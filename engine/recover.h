@@ -62,6 +62,9 @@ struct recover_create {
 	uint32_t page_size;
 	enum meta_role role;
 	const struct bts_position *source; /* follower: whose database; NULL: a new database id and epoch 1 */
+	/* NULL, or who fills path.tmp, verifies and flushes it instead (restore.c). */
+	enum bts_err (*fill)(void *arg, struct bts_file *file, const char *tmp, struct bts_error *error);
+	void *fill_arg;
 };
 enum bts_err recover_create(struct bts_env *, const char *path, const struct recover_create *, struct bts_error *);
 

@@ -5,6 +5,7 @@
 #include "base/ensure.h"
 #include "error.h"
 #include "seal_internal.h"
+#include "snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -94,13 +95,21 @@ static enum bts_err seal_collect(struct seal *seal, const struct page_ptr *ptr)
 	return seal_add(seal, &(struct seal_item){ .dirty = *ptr, .pages = 1 });
 }
 
-/* Order of placement: bucket trees, then the catalog that names them, then the history. */
+/*
+ * Order of placement: bucket trees, then the catalog that names them, then the history, then the named snapshots, whose
+ * records of this batch hold the catalog's final root (B2).
+ */
 static enum bts_err seal_gather(struct seal *seal)
 {
 	struct state *state = seal->state;
+	struct snapshot built = { .high_water = state->record.first, .catalog = { .id = LAYOUT_TREE_CATALOG } };
 	enum bts_err err;
 
+	state->ctx.aside = true;
 	err = history_make_room(&state->ctx, &state->record);
+	state->ctx.aside = false;
+	if (err == BTS_OK)
+		err = snapshot_settle(state, &built);
 	if (err == BTS_OK)
 		err = state_settle(state);
 	for (size_t i = 0; err == BTS_OK && i < state->bucket_count; i++)
@@ -109,15 +118,19 @@ static enum bts_err seal_gather(struct seal *seal)
 	seal->catalog_from = seal->count;
 	if (err == BTS_OK)
 		err = seal_collect(seal, &state->record.catalog.root);
-	seal->history_from = seal->count;
 	if (err == BTS_OK)
 		err = seal_collect(seal, &state->record.history.root);
+	seal->snapshots_from = seal->count;
+	if (err == BTS_OK)
+		err = seal_collect(seal, &state->record.snapshots.root);
+	if (err == BTS_OK)
+		err = seal_release(seal);
 	return err;
 }
 
 static enum bts_err seal_take(struct seal *seal, uint64_t pages, bool join, size_t cap, size_t *first)
 {
-	struct space_request request = { pages, join, LAYOUT_PGNO_LIMIT };
+	struct space_request request = { pages, join, LAYOUT_PGNO_LIMIT, seal->state->below };
 	uint64_t limit = seal->db->pager.map_bytes >> seal->db->pager.page_shift;
 	size_t count = 0;
 	enum bts_err err;
@@ -142,7 +155,8 @@ static enum bts_err seal_take(struct seal *seal, uint64_t pages, bool join, size
 enum bts_err seal_take_pages(struct seal *seal, bts_pgno *numbers, size_t pages)
 {
 	size_t first;
-	enum bts_err err = seal_take(seal, pages, false, SEAL_RUNS, &first);
+	size_t cap = seal->state->below == 0 || pages < SEAL_RUNS ? SEAL_RUNS : pages;
+	enum bts_err err = seal_take(seal, pages, false, cap, &first);
 
 	for (size_t i = first, n = 0; err == BTS_OK && i < seal->run_count; i++)
 		for (uint64_t k = 0; k < seal->runs[i].count; k++)
@@ -150,32 +164,50 @@ enum bts_err seal_take_pages(struct seal *seal, bts_pgno *numbers, size_t pages)
 	return err;
 }
 
-/* Page numbers for all items: the nodes together, each extent contiguous. */
-static enum bts_err seal_place(struct seal *seal)
+static enum bts_err seal_place_extents(struct seal *seal)
 {
-	size_t run, first;
+	enum bts_err err = BTS_OK;
+	size_t first;
+
+	for (size_t i = 0; i < seal->count && err == BTS_OK; i++) {
+		struct seal_item *item = &seal->items[i];
+
+		if (item->extent_size == 0)
+			continue;
+		err = seal_take(seal, item->pages, true, 1, &first);
+		if (err == BTS_OK)
+			item->final.pgno = seal->runs[first].pgno;
+	}
+	return err;
+}
+
+static enum bts_err seal_place_nodes(struct seal *seal)
+{
+	size_t run;
 	uint64_t used = 0;
 	enum bts_err err = seal_take(seal, seal->nodes, false, seal->nodes < SEAL_RUNS ? SEAL_RUNS : seal->nodes, &run);
 
-	if (err)
-		return err;
-	for (size_t i = 0; i < seal->count; i++) {
-		struct seal_item *item = &seal->items[i];
-
-		if (item->extent_size > 0) {
-			err = seal_take(seal, item->pages, true, 1, &first);
-			if (err)
-				return err;
-			item->final.pgno = seal->runs[first].pgno;
+	for (size_t i = 0; i < seal->count && err == BTS_OK; i++) {
+		if (seal->items[i].extent_size > 0)
 			continue;
-		}
 		if (used == seal->runs[run].count) {
 			run++;
 			used = 0;
 		}
-		item->final.pgno = seal->runs[run].pgno + used++;
+		seal->items[i].final.pgno = seal->runs[run].pgno + used++;
 	}
-	return BTS_OK;
+	return err;
+}
+
+/* Page numbers for all items: the nodes together, each extent contiguous.  Where space is tight, extents choose first. */
+static enum bts_err seal_place(struct seal *seal)
+{
+	bool tight = seal->state->below != 0;
+	enum bts_err err = tight ? seal_place_extents(seal) : seal_place_nodes(seal);
+
+	if (err)
+		return err;
+	return tight ? seal_place_nodes(seal) : seal_place_extents(seal);
 }
 
 static enum bts_err seal_extent(struct seal *seal, struct seal_item *item)
@@ -183,6 +215,7 @@ static enum bts_err seal_extent(struct seal *seal, struct seal_item *item)
 	uint32_t page_size = seal->db->pager.page_size;
 	uint64_t headers = layout_extent_header_pages(item->extent_size, page_size);
 	size_t bytes = (size_t)headers * page_size;
+	const uint8_t *sums = dirty_sums(seal->state->dirty, &item->dirty);
 	struct bts_slice value;
 	uint8_t *image;
 
@@ -198,7 +231,10 @@ static enum bts_err seal_extent(struct seal *seal, struct seal_item *item)
 	layout_set_pages(image, (uint32_t)item->pages);
 	bytes_put_u64(image + LAYOUT_EXTENT_SIZE_AT, value.size);
 	bytes_put_u32(image + LAYOUT_EXTENT_HEADERS_AT, (uint32_t)headers);
-	for (uint64_t i = 0, at = 0; at < value.size; i++, at += LAYOUT_CHUNK) {
+	/* A value that moves keeps its sums, so that damage since it was verified stays visible. */
+	if (sums != NULL)
+		memcpy(image + LAYOUT_EXTENT_TABLE_AT, sums, 4 * layout_extent_chunks(value.size));
+	for (uint64_t i = 0, at = 0; sums == NULL && at < value.size; i++, at += LAYOUT_CHUNK) {
 		uint64_t part = value.size - at < LAYOUT_CHUNK ? value.size - at : LAYOUT_CHUNK;
 
 		bytes_put_u32(image + LAYOUT_EXTENT_TABLE_AT + 4 * i,
@@ -272,6 +308,21 @@ static void seal_root(struct seal *seal, struct tree *tree)
 		tree->root = seal_final(seal, &tree->root);
 }
 
+/* The records of the named snapshots that this batch creates. */
+static enum bts_err seal_snapshots(struct seal *seal)
+{
+	struct commit_record *record = &seal->state->record;
+	struct snapshot built = {
+		.txid = seal->txid,
+		.time_ms = record->time_ms,
+		.high_water = seal->db->space.high_water,
+		.buckets = record->buckets,
+		.catalog = record->catalog,
+	};
+
+	return snapshot_settle(seal->state, &built);
+}
+
 /*
  * The catalog was settled with private roots to know its pages; settled again with final ones it only replaces records
  * by others of the same size in its own pages.
@@ -290,12 +341,17 @@ static enum bts_err seal_checksums(struct seal *seal)
 	if (err)
 		return err;
 	ENSURE(layout_ptr_equal(&before, &state->record.catalog.root));
-	err = seal_finalise(seal, seal->catalog_from, seal->count);
+	err = seal_finalise(seal, seal->catalog_from, seal->snapshots_from);
 	if (err)
 		return err;
 	seal_root(seal, &state->record.catalog);
 	seal_root(seal, &state->record.history);
-	return BTS_OK;
+	err = seal_snapshots(seal);
+	if (err == BTS_OK)
+		err = seal_finalise(seal, seal->snapshots_from, seal->count);
+	if (err == BTS_OK)
+		seal_root(seal, &state->record.snapshots);
+	return err;
 }
 
 static int seal_segment_order(const void *a, const void *b)
@@ -350,7 +406,6 @@ static enum bts_err seal_record(struct seal *seal)
 		pages[i] = (struct history_page){ seal->segments[i].pgno, layout_crc(seal->segments[i].head) };
 	record->txid = seal->txid;
 	record->high_water = seal->db->space.high_water;
-	record->time_ms = env->ops->realtime_ms(env);
 	history_chain(record, pages, seal->segment_count);
 	history_append(record);
 	env->ops->memory(env, pages, 0);
@@ -365,7 +420,11 @@ enum bts_err seal_state(struct seal *seal, struct bts *db, struct state *state, 
 	seal->db = db;
 	seal->state = state;
 	seal->txid = txid;
+	if (state->lower)
+		seal->lowered = space_tail(&db->space, UINT64_MAX);
+	space_lower(&db->space, db->space.high_water - seal->lowered);
 	seal->old_high_water = db->space.high_water;
+	state->record.time_ms = db->env->ops->realtime_ms(db->env);
 	state->ctx.stamp = txid; /* a rolled back transaction of a group leaves a later one */
 	freelog_delta_init(&seal->delta, db->env);
 	err = seal_gather(seal);
@@ -397,6 +456,14 @@ void seal_undo(struct seal *seal)
 		ENSURE(err == BTS_OK);
 	}
 	space_lower(&seal->db->space, seal->old_high_water);
+	if (seal->lowered > 0) {
+		struct space_run tail = { seal->old_high_water, seal->lowered };
+		enum bts_err err = space_raise(&seal->db->space, tail.pgno + tail.count);
+
+		ENSURE(err == BTS_OK); /* the map has room from before */
+		err = space_give(&seal->db->space, tail);
+		ENSURE(err == BTS_OK);
+	}
 }
 
 void seal_fini(struct seal *seal)

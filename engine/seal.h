@@ -29,11 +29,12 @@ struct seal {
 	size_t count, cap;
 	uint32_t *by_index;      /* dirty index -> item + 1 */
 	size_t by_index_cap;
-	size_t catalog_from, history_from;
+	size_t catalog_from, snapshots_from;
 	uint64_t nodes;
 	struct space_run *runs;  /* given by space */
 	size_t run_count, run_cap;
-	bts_pgno old_high_water;
+	bts_pgno old_high_water; /* less what was given up */
+	uint64_t lowered;        /* pages given up at the end */
 	struct space_pending *retired;
 	size_t retired_count, retired_cap;
 	struct freelog_delta delta;

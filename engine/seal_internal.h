@@ -16,6 +16,8 @@ struct seal_item {
 bool seal_grow(struct seal *, void **items, size_t *cap, size_t count, size_t size);
 /* Single pages, taken from space. */
 enum bts_err seal_take_pages(struct seal *, bts_pgno *numbers, size_t pages);
+/* What the batch no longer needs, gathered to be freed: before its trees get their final pointers. */
+enum bts_err seal_release(struct seal *);
 /* What the commit frees and takes, written into the record's free log (and new pages of it). */
 enum bts_err seal_log(struct seal *);
 

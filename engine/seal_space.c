@@ -1,7 +1,17 @@
-/* The free log of a commit being sealed: which pages it takes and frees, and where that is written down. */
+/*
+ * The free log of a commit being sealed: which pages it takes and frees, and where that is written down.
+ *
+ * What the batch released is freed, except what a named snapshot that stays reaches: of catalog, buckets and values the
+ * pages with birth <= the number of the newest of those (snapshot.h).  Which of them count, when the batch also creates and
+ * deletes some?  One created now does not: it names the state of this very batch, which reaches nothing that the batch
+ * released.  One deleted now does not either; what it alone held of pages released *earlier* is found by walking it
+ * (snapshot_orphans) against the head *before* the batch, so that what the batch itself released, which that head still
+ * reaches, is left to the rule above and nothing is freed twice.
+ */
 #include "base/ensure.h"
 #include "error.h"
 #include "seal_internal.h"
+#include "snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,14 +38,43 @@ static int seal_retired_order(const void *a, const void *b)
 	return x->pgno < y->pgno ? -1 : x->pgno > y->pgno;
 }
 
-static enum bts_err seal_retire_freed(struct seal *seal)
+static enum bts_err seal_retire_orphan(void *arg, const struct page_ptr *ptr, uint64_t pages)
+{
+	return seal_retire(arg, ptr, pages);
+}
+
+/* What the batch released and no named snapshot up to number `held` reaches. */
+static enum bts_err seal_retire_freed(struct seal *seal, bts_txid held)
 {
 	size_t count;
 	const struct dirty_freed *freed = dirty_freed(seal->state->dirty, &count);
 	enum bts_err err = BTS_OK;
 
 	for (size_t i = 0; i < count && err == BTS_OK; i++)
-		err = seal_retire(seal, &freed[i].ptr, freed[i].pages);
+		if (freed[i].aside || freed[i].ptr.birth > held)
+			err = seal_retire(seal, &freed[i].ptr, freed[i].pages);
+	return err;
+}
+
+enum bts_err seal_release(struct seal *seal)
+{
+	struct state *state = seal->state;
+	struct snapshot_list before = { 0 }, after = { 0 };
+	struct snapshot_orphans orphans = { &state->record, &state->base_catalog, &before, &after,
+		seal_retire_orphan, seal };
+	enum bts_err err;
+
+	if (state->base_snapshots.entries == 0)
+		return seal_retire_freed(seal, 0);
+	err = snapshot_list_load(&state->ctx, &state->record, &state->base_snapshots, &before);
+	if (err == BTS_OK)
+		err = snapshot_list_load(&state->ctx, &state->record, &state->record.snapshots, &after);
+	if (err == BTS_OK)
+		err = seal_retire_freed(seal, snapshot_newest(&after));
+	if (err == BTS_OK)
+		err = snapshot_orphans(&state->ctx, &orphans);
+	snapshot_list_fini(&before);
+	snapshot_list_fini(&after);
 	return err;
 }
 
@@ -53,6 +92,8 @@ static enum bts_err seal_delta(struct seal *seal)
 			run.count = seal->old_high_water - run.pgno;
 		err = freelog_delta_add(&seal->delta, run, false);
 	}
+	if (seal->lowered > 0 && err == BTS_OK)
+		err = freelog_delta_add(&seal->delta, (struct space_run){ seal->old_high_water, seal->lowered }, false);
 	if (seal->retired_count > 1)
 		qsort(seal->retired, seal->retired_count, sizeof(*seal->retired), seal_retired_order);
 	run.count = 0;
@@ -137,15 +178,12 @@ enum bts_err seal_log(struct seal *seal)
 	struct freelog *log = &seal->state->record.free;
 	uint32_t page_size = seal->db->pager.page_size;
 	uint64_t runs = freelog_set_entries(&seal->db->space);
-	bool condense = false;
+	bool condense = seal->state->condense;
 	size_t bound, pages;
 	enum bts_err err;
 
-	err = seal_retire_freed(seal);
-	if (err)
-		return err;
 	/* Each run taken or freed is one entry and one more for every 32767 pages of it. */
-	bound = seal->run_count + seal->retired_count;
+	bound = seal->run_count + seal->retired_count + 1 + seal->lowered / 32767;
 	for (size_t i = 0; i < seal->retired_count; i++)
 		bound += seal->retired[i].count / 32767;
 	for (size_t i = 0; i < seal->run_count; i++)

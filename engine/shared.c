@@ -1,5 +1,5 @@
 /*
- * Joining and leaving the lock file, the writer's byte, the head and the flags.
+ * Joining and leaving the lock file, the byte of a follower's writer, and the flags.
  *
  * Who may believe the contents: whoever holds the data file exclusively starts them anew and never reads
  * them.  Others hold the data file shared, so that nobody can start them anew, and believe them when they
@@ -16,7 +16,6 @@
 #include "base/ensure.h"
 #include "error.h"
 
-#define SHARED_DATA_BYTE 0u /* of the data file: shared = there, exclusive = alone */
 #define SHARED_JOIN_ATTEMPTS 200u
 #define SHARED_JOIN_PAUSE_MS 10u
 
@@ -117,7 +116,9 @@ static enum bts_err shared_alloc(struct bts_env *env, const char *path, struct b
 
 static void shared_detach(struct shared *s)
 {
-	if (s->map)
+	if (s->alone)
+		s->env->ops->memory(s->env, s->map, 0);
+	else if (s->map)
 		s->env->ops->file_unmap(s->lock, s->map, sizeof(*s->map));
 	if (s->lock)
 		s->env->ops->file_close(s->lock);
@@ -166,7 +167,9 @@ int shared_back(struct shared *s, uint32_t slots)
 		slots = SHARED_READERS_MAX;
 	if (slots <= now)
 		return 0;
-	bytes = offsetof(struct shared_map, records) + slots * sizeof(s->map->records[0]);
+	if (s->alone)
+		return EMFILE;
+	bytes = offsetof(struct shared_map, chunks) + slots / SHARED_SLOTS_STEP * sizeof(s->map->chunks[0]);
 	os = s->env->ops->file_reserve(s->lock, bytes);
 	if (os && os != ENOTSUP && os != EOPNOTSUPP)
 		return os;
@@ -204,7 +207,7 @@ static enum bts_err shared_initialise(
 		os = ops->file_truncate(s->lock, sizeof(*s->map));
 	if (os)
 		return shared_failed(s, error, os, "cannot size");
-	os = ops->file_reserve(s->lock, offsetof(struct shared_map, records));
+	os = ops->file_reserve(s->lock, offsetof(struct shared_map, chunks));
 	if (os && os != ENOTSUP && os != EOPNOTSUPP)
 		return shared_failed(s, error, os, "cannot size");
 	err = shared_map_in(s, error);
@@ -273,6 +276,7 @@ static enum bts_err shared_enlist(struct shared *s, struct bts_error *error)
 	s->index = i;
 	s->owner = (atomic_fetch_add(&s->map->instances, 1) + 1) << 16 | (i + 1);
 	shared_forget(s, i);
+	atomic_store(&s->map->pids[i], s->env->ops->process_id(s->env));
 	return BTS_OK;
 }
 
@@ -373,11 +377,68 @@ fail:
 	return err;
 }
 
+/* Byte `mine` of the data file shared, unless somebody has `theirs`. */
+static enum bts_err shared_exclude(struct shared *s, uint64_t mine, uint64_t theirs, const char *who, struct bts_error *error)
+{
+	int held = 0, os = s->env->ops->file_lock(s->data, mine, 1, BTS_LOCK_SHARED, 1);
+
+	if (!os)
+		os = s->env->ops->file_lock_test(s->data, theirs, 1, &held);
+	if (os)
+		return error_os(error, os, "cannot lock the data file of %s", s->path);
+	if (held)
+		return error_set(error, BTS_BUSY, 0, "%s: %s", s->path, who);
+	return BTS_OK;
+}
+
+enum bts_err shared_open_private(struct bts_env *env, const char *path, struct bts_file *data, struct shared **shared,
+	struct bts_error *error)
+{
+	size_t bytes = offsetof(struct shared_map, chunks) +
+		SHARED_PRIVATE_SLOTS / SHARED_SLOTS_STEP * sizeof(((struct shared_map *)0)->chunks[0]);
+	struct shared *s = NULL;
+	enum bts_err err = shared_alloc(env, path, data, &s, error);
+	int os;
+
+	if (err)
+		return err;
+	s->alone = true;
+	s->map = env->ops->memory(env, NULL, bytes);
+	if (!s->map) {
+		err = error_set(error, BTS_MEMORY, ENOMEM, "no memory to open %s", path);
+		goto fail;
+	}
+	memset(s->map, 0, bytes);
+	os = env->ops->file_lock(data, SHARED_DATA_BYTE, 1, BTS_LOCK_SHARED, 1);
+	if (os)
+		err = error_os(error, os, "cannot lock the data file of %s", s->path);
+	else
+		err = shared_exclude(s, SHARED_DATA_PRIVATE, SHARED_DATA_WRITER,
+			"in use by a process that writes, and this one may not register as a reader", error);
+	if (err)
+		goto fail;
+	atomic_store(&s->map->slots_backed, SHARED_PRIVATE_SLOTS);
+	s->owner = 1u << 16 | 1;
+	*shared = s;
+	return BTS_OK;
+fail:
+	shared_close(s);
+	return err;
+}
+
+enum bts_err shared_announce_writer(struct shared *s, struct bts_error *error)
+{
+	return shared_exclude(s, SHARED_DATA_WRITER, SHARED_DATA_PRIVATE,
+		"a process reads the file without permission to register here, so nobody may write it", error);
+}
+
 enum bts_err shared_settle(struct shared *s, struct bts_error *error)
 {
 	int os;
 
-	ENSURE(s->exclusive && atomic_load(&s->map->head_sequence) != 0);
+	if (s->alone)
+		return BTS_OK;
+	ENSURE(s->exclusive && atomic_load(&s->map->head.sequence) != 0);
 	atomic_store(&s->map->state, SHARED_READY);
 	os = s->env->ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_SHARED, 1);
 	if (os)
@@ -391,7 +452,7 @@ bool shared_last(struct shared *s)
 	const struct bts_env_ops *ops = s->env->ops;
 	int os;
 
-	if (s->exclusive || s->foreign)
+	if (s->exclusive || s->foreign || s->alone)
 		return s->exclusive && !s->foreign;
 	/* One at a time: two that leave together would each find the other still there. */
 	os = ops->file_lock(s->lock, SHARED_BYTE_CLOSE, 1, BTS_LOCK_EXCLUSIVE, 1);
@@ -412,7 +473,7 @@ void shared_close(struct shared *s)
 		return;
 	env = s->env;
 	shared_delist_handle(s);
-	if (s->map && s->owner && !s->foreign) {
+	if (s->map && s->owner && !s->foreign && !s->alone) {
 		shared_forget(s, s->index);
 		if (s->exclusive)
 			atomic_store(&s->map->state, SHARED_EMPTY);
@@ -423,7 +484,7 @@ void shared_close(struct shared *s)
 	}
 	shared_detach(s);
 	if (!s->foreign)
-		env->ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_NONE, 0);
+		env->ops->file_lock(s->data, SHARED_DATA_BYTE, SHARED_DATA_WRITER + 1, BTS_LOCK_NONE, 0);
 	pthread_mutex_destroy(&s->acks);
 	env->ops->memory(env, s->path, 0);
 	env->ops->memory(env, s, 0);
@@ -463,126 +524,6 @@ void shared_writer_leave(struct shared *s)
 	s->writer = false;
 }
 
-static void shared_words_store(struct shared_record *to, const void *from, size_t at, size_t bytes)
-{
-	const uint64_t *words = from;
-
-	/* Release: who reads a new word also sees that the sequence had moved on before it. */
-	for (size_t i = at / 8; i < (bytes + 7) / 8; i++)
-		atomic_store_explicit(&to->words[i], words[i], memory_order_release);
-}
-
-static void shared_words_load(const struct shared_record *from, void *to, size_t at, size_t bytes)
-{
-	uint64_t *words = to;
-
-	for (size_t i = at / 8; i < (bytes + 7) / 8; i++)
-		words[i] = atomic_load_explicit(&from->words[i], memory_order_acquire);
-}
-
-/* The struct is made of whole words, aligned as words are. */
-ENSURE_STATIC(sizeof(struct commit_record) % 8 == 0 && _Alignof(struct commit_record) == 8);
-#define SHARED_READER_HEAD offsetof(struct commit_record, free.inline_entries)
-ENSURE_STATIC(SHARED_READER_HEAD % 8 == 0);
-
-void shared_record_store(struct shared_record *to, const struct commit_record *record)
-{
-	shared_words_store(to, record, 0, sizeof(*record));
-}
-
-void shared_record_load(const struct shared_record *from, struct commit_record *record)
-{
-	shared_words_load(from, record, 0, sizeof(*record));
-}
-
-void shared_record_store_reader(struct shared_record *to, const struct commit_record *record)
-{
-	shared_words_store(to, record, 0, META_READER_BYTES(record));
-}
-
-/* Torn when the publisher is at it, which the caller sees by the sequence; the count is bounded all the same. */
-void shared_record_load_reader(const struct shared_record *from, struct commit_record *record)
-{
-	shared_words_load(from, record, 0, SHARED_READER_HEAD);
-	if (record->free.inline_count > FREELOG_INLINE_MAX)
-		record->free.inline_count = FREELOG_INLINE_MAX;
-	shared_words_load(from, record, SHARED_READER_HEAD, META_READER_BYTES(record));
-	record->recent_count = 0;
-	record->segment_count = 0;
-}
-
-static void shared_wake_word(struct shared *s, _Atomic uint32_t *word, const _Atomic uint32_t *waiters)
-{
-	atomic_fetch_add(word, 1);
-	if (atomic_load(waiters))
-		s->env->ops->wake(s->env, (const uint32_t *)word);
-}
-
-/* One store of the sequence makes record, txid and slot the head together (M2). */
-void shared_publish(struct shared *s, const struct commit_record *record)
-{
-	struct shared_map *map = s->map;
-	uint64_t sequence = atomic_load(&map->head_sequence);
-	unsigned now = (unsigned)(sequence & 1), next = !now;
-
-	shared_record_store(&map->heads[next], record);
-	atomic_store(&map->head_txid[next], record->txid);
-	atomic_store(&map->slot[next], s->slot ? s->slot : atomic_load(&map->slot[now]));
-	atomic_store(&map->head_sequence, sequence + 1);
-	s->slot = 0;
-	shared_wake_word(s, &map->head_word, &map->head_waiters);
-}
-
-void shared_head(struct shared *s, struct commit_record *record)
-{
-	uint64_t sequence;
-
-	do {
-		sequence = atomic_load(&s->map->head_sequence);
-		shared_record_load(&s->map->heads[sequence & 1], record);
-	} while (atomic_load(&s->map->head_sequence) != sequence);
-}
-
-/* A word of the head: the other copy is being written when the sequence moved meanwhile. */
-static uint64_t shared_head_word(const struct shared *s, const _Atomic uint64_t words[2])
-{
-	uint64_t sequence, word;
-
-	do {
-		sequence = atomic_load(&s->map->head_sequence);
-		word = atomic_load(&words[sequence & 1]);
-	} while (atomic_load(&s->map->head_sequence) != sequence);
-	return word;
-}
-
-bts_txid shared_head_txid(const struct shared *s)
-{
-	return shared_head_word(s, s->map->head_txid);
-}
-
-void shared_set_slot(struct shared *s, unsigned index, uint64_t sequence)
-{
-	s->slot = sequence << 1 | (index & 1);
-}
-
-void shared_slot(const struct shared *s, unsigned *index, uint64_t *sequence)
-{
-	uint64_t slot = shared_head_word(s, s->map->slot);
-
-	*index = (unsigned)(slot & 1);
-	*sequence = slot >> 1;
-}
-
-void shared_assign(struct shared *s, bts_txid txid)
-{
-	atomic_store(&s->map->assigned, txid);
-}
-
-bts_txid shared_assigned(const struct shared *s)
-{
-	return atomic_load(&s->map->assigned);
-}
-
 void shared_set_unclean(struct shared *s, bool unclean, bool fell_back, bts_txid highest)
 {
 	uint32_t flags =
@@ -619,45 +560,4 @@ void shared_poison(struct shared *s)
 bool shared_poisoned(const struct shared *s)
 {
 	return (atomic_load(&s->map->flags) & SHARED_POISONED) != 0;
-}
-
-enum bts_err shared_wait_head(struct shared *s, bts_txid after, unsigned timeout_ms, bts_txid *head)
-{
-	struct shared_map *map = s->map;
-	struct bts_env *env = s->env;
-	uint64_t deadline = env->ops->clock_ms(env) + timeout_ms;
-	uint32_t wakes = atomic_load(&map->wakes);
-	enum bts_err err = BTS_OK;
-
-	/* A waiter that dies leaves the count too high, which costs the publisher a call and nothing else. */
-	atomic_fetch_add(&map->head_waiters, 1);
-	for (;;) {
-		uint32_t word = atomic_load(&map->head_word);
-		bts_txid txid = shared_head_txid(s);
-		uint64_t now;
-
-		if (txid > after) {
-			*head = txid;
-			break;
-		}
-		now = env->ops->clock_ms(env);
-		if (now >= deadline || atomic_load(&map->wakes) != wakes) {
-			err = BTS_TIMEOUT;
-			break;
-		}
-		env->ops->wait(env, (const uint32_t *)&map->head_word, word, (unsigned)(deadline - now));
-	}
-	atomic_fetch_sub(&map->head_waiters, 1);
-	return err;
-}
-
-void shared_wake(struct shared *s)
-{
-	atomic_fetch_add(&s->map->wakes, 1);
-	shared_wake_word(s, &s->map->head_word, &s->map->head_waiters);
-}
-
-uint32_t shared_wakes(const struct shared *s)
-{
-	return atomic_load(&s->map->wakes);
 }

@@ -10,8 +10,9 @@
 #define SHARED_H
 
 #include "meta.h"
+#include <stdatomic.h>
 
-#define SHARED_READERS_MAX 4096u
+#define SHARED_READERS_MAX 16384u /* a multiple of SHARED_SLOTS_STEP */
 
 struct shared; /* owned by one struct bts */
 
@@ -19,6 +20,8 @@ struct shared; /* owned by one struct bts */
 struct shared_reader {
 	uint32_t slot;
 	bts_txid txid;
+	uint64_t use;			  /* of the slot */
+	const _Atomic uint64_t *expired; /* the slot's, in shared memory */
 };
 
 /*
@@ -28,6 +31,14 @@ struct shared_reader {
  */
 enum bts_err shared_open(struct bts_env *, const char *path, struct bts_file *data, struct shared **shared, bool *alone,
 	struct bts_error *);
+/*
+ * For reading where the lock file can not be written (M3): nothing is shared but the presence on the data file, and no writer may be
+ * there or come (BTS_BUSY).  As after *alone.
+ */
+enum bts_err shared_open_private(struct bts_env *, const char *path, struct bts_file *data, struct shared **shared,
+	struct bts_error *);
+/* This handle may write: not beside readers of that kind (BTS_BUSY). */
+enum bts_err shared_announce_writer(struct shared *, struct bts_error *);
 enum bts_err shared_settle(struct shared *, struct bts_error *); /* downgrade to shared */
 /*
  * On the way out: true when no other process is there (the exclusive lock is then held until shared_close); else this one is
@@ -42,11 +53,73 @@ bool shared_foreign(const struct shared *);
 enum bts_err shared_writer_enter(struct shared *, struct bts_error *);
 void shared_writer_leave(struct shared *);
 
-/* The newest durable commit.  Readers of it never block the publisher: a sequence lock over the record. */
+/*
+ * The newest commits (shared_tip.c): head, what readers see; D, what is durable; tip, what is built.  Reading never blocks the
+ * publisher.  shared_publish makes one record all three (a follower; an opener that is alone).
+ */
+struct shared_durable {
+	unsigned index;    /* of the slot that holds D: 0 A, 1 B */
+	uint64_t sequence; /* of that slot */
+	uint64_t ring;     /* the ring's end when D was built */
+};
 void shared_publish(struct shared *, const struct commit_record *);
+void shared_publish_head(struct shared *, const struct commit_record *); /* publish lock held */
+/* And the head, when that is older.  Publish lock held. */
+void shared_publish_durable(struct shared *, const struct commit_record *, const struct shared_durable *);
+void shared_publish_tip(struct shared *, const struct commit_record *, uint64_t ring); /* build lock held */
+void shared_tip(struct shared *, struct commit_record *, uint64_t *ring);
+void shared_durable(struct shared *, struct commit_record *, struct shared_durable *); /* record may be NULL */
+bts_txid shared_tip_txid(const struct shared *);
+bts_txid shared_durable_txid(const struct shared *);
+
+/*
+ * The ring: what each built batch took from the free space and retired, for the allocators of the other processes.  Positions
+ * only grow; an entry is valid when it lies at most SHARED_RING_REACH before the tip's end, since a builder that dies may have
+ * written that far beyond it.  Build lock held, or positions between D's and the tip's.
+ */
+#define SHARED_RING_ENTRIES 16384u
+#define SHARED_RING_REACH (SHARED_RING_ENTRIES / 2)
+#define SHARED_RING_UNKNOWN UINT64_MAX /* of D, when an heir found it in a slot */
+enum shared_change_kind {
+	SHARED_TAKE = 1,
+	SHARED_RETIRE,
+	SHARED_LOWER /* the mark falls to pgno, before the batch takes anything */
+};
+struct shared_change {
+	enum shared_change_kind kind;
+	bts_pgno pgno;
+	uint64_t count;
+	bts_txid birth, freed; /* of SHARED_RETIRE */
+};
+void shared_ring_put(struct shared *, uint64_t at, const struct shared_change *);
+void shared_ring_get(const struct shared *, uint64_t at, struct shared_change *);
+
+/*
+ * Locks between processes: byte locks, which the kernel drops when their holder dies.  In this order.  Threads of one handle
+ * exclude each other before (struct bts has a mutex for each).
+ */
+enum shared_lock {
+	SHARED_LOCK_BUILD,   /* forming the next batch: allocator, tip, ring */
+	SHARED_LOCK_FLUSH,   /* writing a slot, flushing, D */
+	SHARED_LOCK_PUBLISH, /* head and D: a moment */
+	SHARED_LOCKS
+};
+/*
+ * Waits timeout_ms (0: for ever) for a holder that lives, however long it is stopped: then BTS_BUSY, naming it.  *orphaned: the
+ * last holder died holding it; shared_lock_settled says that what it may have left is in order.
+ */
+enum bts_err shared_lock(struct shared *, enum shared_lock, unsigned timeout_ms, bool *orphaned, struct bts_error *);
+void shared_lock_settled(struct shared *, enum shared_lock);
+void shared_unlock(struct shared *, enum shared_lock);
+/* Who holds it and since when by clock_ms; false: nobody. */
+bool shared_lock_owner(struct shared *, enum shared_lock, uint32_t *pid, uint64_t *since_ms);
+bool shared_lock_orphaned(struct shared *, enum shared_lock);
+/* Numbers above the tip were given to pages by a builder that died: the exit is not clean whoever closes last (I4). */
+void shared_lose_numbers(struct shared *);
+bool shared_lost_numbers(const struct shared *);
 void shared_head(struct shared *, struct commit_record *);
 bts_txid shared_head_txid(const struct shared *);
-/* The slot that holds D, for an heir (M2): index 0 or 1 and its sequence.  Takes effect with the next shared_publish, at once. */
+/* The slot that holds D: index 0 or 1 and its sequence.  Takes effect with the next shared_publish, at once. */
 void shared_set_slot(struct shared *, unsigned index, uint64_t sequence);
 void shared_slot(const struct shared *, unsigned *index, uint64_t *sequence);
 /* The last assigned txid: stored before that txid's first page write (M2). */
@@ -70,9 +143,34 @@ enum bts_err shared_reader_enter(struct shared *, struct shared_reader *, struct
 /* The same; record gets no positions and segments, which only who ships or commits needs. */
 enum bts_err shared_reader_enter_light(struct shared *, struct shared_reader *, struct commit_record *record,
 	struct bts_error *);
+/* At D instead of the head: what is shipped (I8). */
+enum bts_err shared_reader_enter_durable(struct shared *, struct shared_reader *, struct commit_record *record,
+	struct bts_error *);
 void shared_reader_leave(struct shared *, struct shared_reader *);
+/* One relaxed load: was this reader told to end? */
+static inline bool shared_reader_expired(const struct shared_reader *reader)
+{
+	return reader->expired != NULL && atomic_load_explicit(reader->expired, memory_order_relaxed) == reader->use;
+}
+/* A live reader of some process, as seen by a scan. */
+struct shared_reader_seen {
+	uint32_t slot, pid;
+	bool own;     /* of this handle */
+	bool expired; /* told to end */
+	uint64_t use;
+	bts_txid txid;
+	uint64_t age_ms;
+};
+/* As shared_readers, each reader by itself, in no order.  At most cap are written (shared_reader_slots is enough). */
+size_t shared_readers_seen(struct shared *, struct shared_reader_seen *seen, size_t cap);
+/* Slots ever used in this environment: more readers than that are not there at this moment. */
+uint32_t shared_reader_slots(const struct shared *);
+/* Tell this reader to end, if it still is the one seen. */
+void shared_reader_expire(struct shared *, const struct shared_reader_seen *);
+/* May something be said of this reader now?  True for one caller of all processes in every interval. */
+bool shared_reader_tell(struct shared *, const struct shared_reader_seen *, unsigned interval_ms);
 /* Snapshots of live readers of all processes, ascending, each once; slots of dead processes are cleared.  At most cap are
- * written (cap >= SHARED_READERS_MAX gets all); returns how many. */
+ * written (cap >= shared_reader_slots gets all); returns how many. */
 size_t shared_readers(struct shared *, bts_txid *snapshots, size_t cap, uint32_t *live);
 /* The commit record held by reader slots with this snapshot (for an heir): BTS_NOT_FOUND when none is left. */
 enum bts_err shared_reader_record(struct shared *, bts_txid snapshot, struct commit_record *);
@@ -90,7 +188,7 @@ uint32_t shared_wakes(const struct shared *);
 /* Wait until a reader left or timeout (for the installer). */
 void shared_wait_reader(struct shared *, unsigned timeout_ms);
 
-/* Wait for head > after; BTS_TIMEOUT.  Across processes. */
+/* Wait for D > after; BTS_TIMEOUT.  Across processes. */
 enum bts_err shared_wait_head(struct shared *, bts_txid after, unsigned timeout_ms, bts_txid *head);
 void shared_wake(struct shared *);
 

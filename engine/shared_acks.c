@@ -15,6 +15,8 @@ static enum bts_err shared_acks_enter(struct shared *s, struct bts_error *error)
 {
 	int os;
 
+	if (s->alone)
+		return error_set(error, BTS_READ_ONLY, 0, "%s: this process may not write it", s->path);
 	pthread_mutex_lock(&s->acks);
 	os = s->env->ops->file_lock(s->lock, SHARED_BYTE_ACKS, 1, BTS_LOCK_EXCLUSIVE, 1);
 	if (!os)

@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 
 #define SHARED_MAGIC UINT64_C(0x6b636f6c2d737462) /* "bts-lock" */
-#define SHARED_LAYOUT 1u
+#define SHARED_LAYOUT 2u
 #define SHARED_PROCESSES_MAX 1024u /* handles that have the file open at a time */
 #define SHARED_ACKS_MAX 64u
 
@@ -22,11 +22,13 @@
 #define SHARED_BYTE_WRITER 0u
 #define SHARED_BYTE_ACKS 1u
 #define SHARED_BYTE_CLOSE 2u /* who finds out whether it is the last */
+#define SHARED_BYTE_LOCK 3u  /* + enum shared_lock */
 #define SHARED_BYTE_PROCESS 16u /* + process index */
 
 #define SHARED_GATE_HELD (UINT64_C(1) << 63) /* stays closed when its owner dies */
 
 #define SHARED_RECORD_WORDS ((sizeof(struct commit_record) + 7) / 8)
+#define SHARED_READER_WORDS (offsetof(struct commit_record, recent) / 8)
 
 enum shared_state { SHARED_EMPTY, SHARED_RECOVERING, SHARED_READY };
 
@@ -34,9 +36,59 @@ enum shared_state { SHARED_EMPTY, SHARED_RECOVERING, SHARED_READY };
 #define SHARED_FELL_BACK 2u
 #define SHARED_COMMIT_OWED 4u /* the opening commit (I4) is not made yet */
 #define SHARED_POISONED 8u
+#define SHARED_NUMBERS_LOST 16u /* a builder died: numbers above the tip were given to pages */
 
 struct shared_record {
 	_Atomic uint64_t words[SHARED_RECORD_WORDS];
+};
+
+/* A commit record that is published by one store: shared_tip.c. */
+struct shared_cell {
+	_Alignas(64) _Atomic uint64_t sequence; /* + 1 at each publication; records[sequence & 1] is complete */
+	_Atomic uint64_t txid[2];
+	_Atomic uint64_t slot[2]; /* of D: the meta slot that holds it, sequence << 1 | index */
+	_Atomic uint64_t ring[2]; /* of D and the tip: how far the ring goes */
+	struct shared_record records[2];
+};
+
+/* Beside the byte lock: who holds it.  owner stays behind when the holder dies, and so tells the next one. */
+struct shared_lock_word {
+	_Alignas(64) _Atomic uint64_t owner;
+	_Atomic uint64_t since_ms; /* clock_ms at which it was taken */
+	_Atomic uint32_t pid;
+	_Atomic uint32_t word; /* futex, +1 when it is released and somebody waits */
+	_Atomic uint32_t waiters;
+};
+
+struct shared_ring_entry {
+	_Atomic uint64_t words[4];
+};
+
+/* One reader's slot, on a cache line of its own: threads that begin and end all the time do not share one. */
+struct shared_slot {
+	_Alignas(64) _Atomic uint64_t owner; /* instance << 16 | process index + 1, 0 = free */
+	_Atomic uint64_t txid;	    /* snapshot + 1; 0: registering, or free */
+	_Atomic uint64_t use;	    /* +1 at every registration: tells one reader from the next */
+	_Atomic uint64_t since_ms;  /* when the snapshot was taken */
+	_Atomic uint64_t expired;   /* the use that shall end: its owner looks at every operation */
+	_Atomic uint64_t told_ms;   /* when a process last said that this reader holds too much */
+};
+
+/*
+ * Bytes of the data file: shared on the first = there, exclusive = alone.  Who only reads and has no lock file to register in
+ * holds the second shared; who may write holds the third shared; each takes its own before it looks for the other.
+ */
+#define SHARED_DATA_BYTE 0u
+#define SHARED_DATA_PRIVATE 1u
+#define SHARED_DATA_WRITER 2u
+
+#define SHARED_PRIVATE_SLOTS 1024u
+#define SHARED_SLOTS_STEP 64u /* slots that get their blocks at a time */
+
+/* Slots that get their blocks together, and what each reader needs of its record (META_READER_BYTES at most). */
+struct shared_chunk {
+	struct shared_slot slots[SHARED_SLOTS_STEP];
+	_Atomic uint64_t records[SHARED_SLOTS_STEP][SHARED_READER_WORDS];
 };
 
 struct shared_map {
@@ -50,17 +102,12 @@ struct shared_map {
 	_Atomic uint64_t assigned;
 	_Atomic uint64_t instances; /* handles that ever joined; numbers are not reused */
 
-	/*
-	 * The head: heads[head_sequence & 1] is complete, the other one belongs to the publisher.  A
-	 * publisher that dies half-way has touched only the one that nobody reads.
-	 */
-	_Alignas(64) _Atomic uint64_t head_sequence;
-	_Atomic uint64_t head_txid[2];
-	_Atomic uint64_t slot[2];   /* of meta that holds it: sequence << 1 | index */
-	_Atomic uint32_t head_word; /* futex, +1 at every publication and wake */
+	struct shared_cell head, durable, tip;
+	_Alignas(64) _Atomic uint32_t head_word; /* futex, +1 at every publication and wake */
 	_Atomic uint32_t head_waiters;
 	_Atomic uint32_t wakes;
-	struct shared_record heads[2];
+	struct shared_lock_word locks[SHARED_LOCKS];
+	struct shared_ring_entry ring[SHARED_RING_ENTRIES];
 
 	/* 0: open, else the owner word of who closed it, with SHARED_GATE_HELD. */
 	_Alignas(64) _Atomic uint64_t gate;
@@ -70,12 +117,9 @@ struct shared_map {
 	_Atomic uint32_t slots_used; /* slots from here on were never taken */
 	_Atomic uint32_t slots_backed; /* slots that have blocks on the disk */
 
-	/* Reader slots.  owner: instance << 16 | process index + 1, 0 = free.  txid 0: registering. */
-	_Alignas(64) _Atomic uint64_t owner[SHARED_READERS_MAX];
-	_Atomic uint64_t txid[SHARED_READERS_MAX];
-
+	_Atomic uint32_t pids[SHARED_PROCESSES_MAX]; /* by process index, as each process sees itself */
 	struct bts_ack acks[SHARED_ACKS_MAX]; /* under SHARED_BYTE_ACKS */
-	struct shared_record records[SHARED_READERS_MAX];
+	struct shared_chunk chunks[SHARED_READERS_MAX / SHARED_SLOTS_STEP]; /* last: backed as readers come */
 };
 
 struct shared {
@@ -89,13 +133,13 @@ struct shared {
 	bool writer;
 	uint64_t slot;	       /* for the next publication; 0: as it is */
 	bool exclusive;	       /* on the data file */
+	bool alone;            /* map is this handle's memory, shared with nobody (shared_open_private) */
 	bool foreign;	       /* inherited through fork: the parent's, to be let alone (M4) */
 	struct shared *next, **link; /* all handles of this process, for the child of a fork */
-	_Atomic uint32_t hint; /* slot that was left last */
+	_Atomic uint32_t hint; /* slot to try first */
 	pthread_mutex_t acks;  /* among threads, who share one open file description */
 };
 
-#define SHARED_SLOTS_STEP 64u /* slots that get their blocks at a time */
 /* Blocks for the slots up to `slots`, and for all that lies before them; an errno. */
 int shared_back(struct shared *, uint32_t slots);
 
@@ -104,10 +148,13 @@ bool shared_alive(struct shared *, uint64_t owner);
 /* Forget what a dead process left in the slots and at the gate under this process index. */
 void shared_forget(struct shared *, uint32_t index);
 
+/* NULL: not wanted. */
+void shared_cell_load(const struct shared_cell *, struct commit_record *, uint64_t *slot, uint64_t *ring);
+
 void shared_record_store(struct shared_record *, const struct commit_record *);
 void shared_record_load(const struct shared_record *, struct commit_record *);
-/* What a reader needs of it alone (META_READER_BYTES): a third of the words. */
-void shared_record_store_reader(struct shared_record *, const struct commit_record *);
-void shared_record_load_reader(const struct shared_record *, struct commit_record *);
+/* What a reader needs of it alone (META_READER_BYTES, SHARED_READER_WORDS at most): a third of the words. */
+void shared_record_store_reader(_Atomic uint64_t *words, const struct commit_record *);
+void shared_record_load_reader(const _Atomic uint64_t *words, struct commit_record *);
 
 #endif

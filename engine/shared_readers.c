@@ -5,9 +5,13 @@
  * writer first moves the head (or closes the gate), then reads the slots.  Both sides in sequentially
  * consistent order: either the writer sees the reader, or the reader sees that it came too late and starts
  * over.
+ *
+ * A reader that holds too much is told to end by the number of its registration, written into its slot: whoever has the slot by
+ * then is another registration, and not meant.  Nothing is taken away from it: what it reaches stays until it leaves.
  */
 #include "shared_map.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/ensure.h"
@@ -15,16 +19,30 @@
 
 #define SHARED_GATE_PATIENCE_MS 100u /* then see whether who closed it still lives */
 
+ENSURE_STATIC(SHARED_READERS_MAX % SHARED_SLOTS_STEP == 0);
+
+static struct shared_slot *shared_slot_at(struct shared *s, uint32_t slot)
+{
+	return &s->map->chunks[slot / SHARED_SLOTS_STEP].slots[slot % SHARED_SLOTS_STEP];
+}
+
+static _Atomic uint64_t *shared_slot_record(struct shared *s, uint32_t slot)
+{
+	return s->map->chunks[slot / SHARED_SLOTS_STEP].records[slot % SHARED_SLOTS_STEP];
+}
+
 /*
  * Make the slot of a process that died free, unless somebody else did meanwhile.  The owner word becomes ours
  * first, so that the snapshot is zeroed before the slot can belong to somebody new.
  */
-static void shared_reap(struct shared *s, uint32_t slot, uint64_t owner)
+static void shared_reap(struct shared *s, uint32_t index, uint64_t owner)
 {
-	if (!atomic_compare_exchange_strong(&s->map->owner[slot], &owner, s->owner))
+	struct shared_slot *slot = shared_slot_at(s, index);
+
+	if (!atomic_compare_exchange_strong(&slot->owner, &owner, s->owner))
 		return;
-	atomic_store(&s->map->txid[slot], 0);
-	atomic_store(&s->map->owner[slot], 0);
+	atomic_store(&slot->txid, 0);
+	atomic_store(&slot->owner, 0);
 }
 
 void shared_forget(struct shared *s, uint32_t index)
@@ -34,7 +52,7 @@ void shared_forget(struct shared *s, uint32_t index)
 	uint64_t gate = atomic_load(&map->gate);
 
 	for (i = 0; i < used; i++) {
-		uint64_t owner = atomic_load(&map->owner[i]);
+		uint64_t owner = atomic_load(&shared_slot_at(s, i)->owner);
 
 		if ((owner & 0xffff) == index + 1)
 			shared_reap(s, i, owner);
@@ -81,25 +99,32 @@ static size_t shared_insert(bts_txid *list, size_t count, size_t cap, bts_txid t
 	return count + 1;
 }
 
+/* The owner word of a living reader in the slot and txid, its snapshot + 1; 0: there is none. */
+static uint64_t shared_slot_look(
+	struct shared *s, struct shared_census *census, uint32_t index, bts_txid *txid)
+{
+	struct shared_slot *slot = shared_slot_at(s, index);
+	uint64_t owner = atomic_load(&slot->owner);
+
+	if (!owner)
+		return 0;
+	if (!shared_census_alive(s, census, owner)) {
+		shared_reap(s, index, owner);
+		return 0;
+	}
+	*txid = atomic_load(&slot->txid);
+	return *txid ? owner : 0;
+}
+
 size_t shared_readers(struct shared *s, bts_txid *snapshots, size_t cap, uint32_t *live)
 {
-	struct shared_map *map = s->map;
-	uint32_t used = atomic_load(&map->slots_used), i, readers = 0;
+	uint32_t used = atomic_load(&s->map->slots_used), i, readers = 0;
 	struct shared_census census = {{0}};
 	size_t count = 0;
+	bts_txid txid;
 
 	for (i = 0; i < used; i++) {
-		uint64_t owner = atomic_load(&map->owner[i]);
-		bts_txid txid;
-
-		if (!owner)
-			continue;
-		if (!shared_census_alive(s, &census, owner)) {
-			shared_reap(s, i, owner);
-			continue;
-		}
-		txid = atomic_load(&map->txid[i]);
-		if (!txid)
+		if (!shared_slot_look(s, &census, i, &txid))
 			continue;
 		readers++;
 		count = shared_insert(snapshots, count, cap, txid - 1);
@@ -109,20 +134,70 @@ size_t shared_readers(struct shared *s, bts_txid *snapshots, size_t cap, uint32_
 	return count;
 }
 
+uint32_t shared_reader_slots(const struct shared *s)
+{
+	return atomic_load(&s->map->slots_used);
+}
+
+size_t shared_readers_seen(struct shared *s, struct shared_reader_seen *seen, size_t cap)
+{
+	uint32_t used = atomic_load(&s->map->slots_used), i;
+	uint64_t now = s->env->ops->tick_ms(s->env);
+	struct shared_census census = {{0}};
+	size_t count = 0;
+
+	for (i = 0; i < used && count < cap; i++) {
+		struct shared_slot *slot = shared_slot_at(s, i);
+		uint64_t use = atomic_load(&slot->use), since, owner;
+		bts_txid txid;
+
+		owner = shared_slot_look(s, &census, i, &txid);
+		if (!owner)
+			continue;
+		since = atomic_load(&slot->since_ms);
+		seen[count] = (struct shared_reader_seen){.slot = i,
+			.pid = atomic_load(&s->map->pids[(uint32_t)(owner & 0xffff) - 1]),
+			.own = owner == s->owner,
+			.expired = atomic_load(&slot->expired) == use,
+			.use = use,
+			.txid = txid - 1,
+			.age_ms = now > since ? now - since : 0};
+		if (atomic_load(&slot->owner) == owner && atomic_load(&slot->use) == use)
+			count++; /* else it left meanwhile, and this is a mixture */
+	}
+	return count;
+}
+
+void shared_reader_expire(struct shared *s, const struct shared_reader_seen *seen)
+{
+	atomic_store(&shared_slot_at(s, seen->slot)->expired, seen->use);
+}
+
+bool shared_reader_tell(struct shared *s, const struct shared_reader_seen *seen, unsigned interval_ms)
+{
+	struct shared_slot *slot = shared_slot_at(s, seen->slot);
+	uint64_t now = s->env->ops->tick_ms(s->env) + 1, told = atomic_load(&slot->told_ms);
+
+	/* 0 is never: so the registration leaves it, and so it is before any time. */
+	if (told && now < told + interval_ms)
+		return false;
+	return atomic_compare_exchange_strong(&slot->told_ms, &told, now);
+}
+
 enum bts_err shared_reader_record(struct shared *s, bts_txid snapshot, struct commit_record *record)
 {
-	struct shared_map *map = s->map;
-	uint32_t used = atomic_load(&map->slots_used), i;
+	uint32_t used = atomic_load(&s->map->slots_used), i;
 
 	for (i = 0; i < used; i++) {
-		uint64_t owner = atomic_load(&map->owner[i]);
+		struct shared_slot *slot = shared_slot_at(s, i);
+		uint64_t owner = atomic_load(&slot->owner);
 		struct commit_record copy;
 
-		if (!owner || atomic_load(&map->txid[i]) != snapshot + 1)
+		if (!owner || atomic_load(&slot->txid) != snapshot + 1)
 			continue;
-		shared_record_load_reader(&map->records[i], &copy);
+		shared_record_load_reader(shared_slot_record(s, i), &copy);
 		/* Snapshots only grow: the same number again means that the record did not move meanwhile. */
-		if (atomic_load(&map->owner[i]) != owner || atomic_load(&map->txid[i]) != snapshot + 1)
+		if (atomic_load(&slot->owner) != owner || atomic_load(&slot->txid) != snapshot + 1)
 			continue;
 		*record = copy;
 		return BTS_OK;
@@ -130,33 +205,47 @@ enum bts_err shared_reader_record(struct shared *s, bts_txid snapshot, struct co
 	return BTS_NOT_FOUND;
 }
 
-static bool shared_claim_at(struct shared *s, uint32_t slot)
+/* An errno; EAGAIN: taken. */
+static int shared_claim_at(struct shared *s, uint32_t index)
 {
+	struct shared_slot *slot = shared_slot_at(s, index);
 	uint32_t used = atomic_load(&s->map->slots_used);
 	uint64_t none = 0;
+	int os;
 
-	if (atomic_load(&s->map->owner[slot]) ||
-		!atomic_compare_exchange_strong(&s->map->owner[slot], &none, s->owner))
-		return false;
-	while (used <= slot && !atomic_compare_exchange_weak(&s->map->slots_used, &used, slot + 1))
+	if (index >= atomic_load(&s->map->slots_backed)) {
+		os = shared_back(s, index + 1);
+		if (os)
+			return os;
+	}
+	if (atomic_load(&slot->owner) || !atomic_compare_exchange_strong(&slot->owner, &none, s->owner))
+		return EAGAIN;
+	while (used <= index && !atomic_compare_exchange_weak(&s->map->slots_used, &used, index + 1))
 		;
-	return true;
+	return 0;
 }
 
-static bool shared_claim(struct shared *s, uint32_t *slot)
+/* The slot left last, then the next ones, from the first again, and at last one that was never used.  An errno; EAGAIN: all
+ * are taken. */
+static int shared_claim(struct shared *s, uint32_t *index)
 {
-	uint32_t hint = atomic_load(&s->hint), i;
+	uint32_t used = atomic_load(&s->map->slots_used), hint = atomic_load(&s->hint), i, at;
+	int os = EAGAIN;
 
-	if (shared_claim_at(s, hint)) {
-		*slot = hint;
-		return true;
+	for (i = 0; i < used && os == EAGAIN; i++) {
+		at = hint + i < used ? hint + i : (hint + i) % used;
+		os = shared_claim_at(s, at);
 	}
-	for (i = 0; i < SHARED_READERS_MAX; i++)
-		if (shared_claim_at(s, i)) {
-			*slot = i;
-			return true;
-		}
-	return false;
+	for (; used < SHARED_READERS_MAX && os == EAGAIN; used++) {
+		at = used;
+		os = shared_claim_at(s, at);
+	}
+	if (os)
+		return os;
+	if (i > 1)
+		atomic_store(&s->hint, at + 1);
+	*index = at;
+	return 0;
 }
 
 /* Wait until the gate is open; one that was closed by a process that died is opened here, unless it is held.
@@ -187,85 +276,107 @@ static enum bts_err shared_gate_wait(struct shared *s, struct bts_error *error)
 	}
 }
 
-static void shared_slot_clear(struct shared *s, uint32_t slot)
+static void shared_slot_clear(struct shared *s, struct shared_slot *slot)
 {
-	atomic_store(&s->map->txid[slot], 0);
+	atomic_store(&slot->txid, 0);
 	atomic_fetch_add(&s->map->leave_word, 1);
 	if (atomic_load(&s->map->leave_waiters))
 		s->env->ops->wake(s->env, (const uint32_t *)&s->map->leave_word);
 }
 
-static enum bts_err shared_reader_register(struct shared *s, struct shared_reader *reader, bool light,
-	struct commit_record *record, struct bts_error *error)
+/* A free slot becomes ours: a new use of it begins. */
+static enum bts_err shared_slot_take(struct shared *s, uint32_t *index, struct bts_error *error)
 {
-	struct shared_map *map = s->map;
-	uint32_t slot;
+	struct shared_slot *slot;
+	int os;
 
 	if (s->foreign)
-		return error_set(error, BTS_INVALID, 0, "%s was opened by another process, before a fork: open the file again",
-			s->path);
-	if (!shared_claim(s, &slot)) {
+		return error_set(error, BTS_INVALID, 0,
+			"%s was opened by another process, before a fork: open the file again", s->path);
+	os = shared_claim(s, index);
+	if (os == EAGAIN) {
 		bts_txid first;
 
 		shared_readers(s, &first, 1, NULL); /* for the places of the dead */
-		if (!shared_claim(s, &slot))
-			return error_set(error, BTS_LIMIT, 0,
-				"%s: %u read snapshots are open, no more are possible", s->path,
-				SHARED_READERS_MAX);
+		os = shared_claim(s, index);
 	}
-	if (slot >= atomic_load(&map->slots_backed)) {
-		int os = shared_back(s, slot + 1);
+	if (os == EAGAIN)
+		return error_set(error, BTS_LIMIT, 0, "%s: %u read snapshots are open, no more are possible",
+			s->path, SHARED_READERS_MAX);
+	if (os)
+		return error_os(error, os, "%s: no room for another reader", s->path);
+	slot = shared_slot_at(s, *index);
+	atomic_store_explicit(&slot->use, atomic_load(&slot->use) + 1, memory_order_relaxed);
+	atomic_store_explicit(&slot->told_ms, 0, memory_order_relaxed);
+	atomic_store_explicit(&slot->since_ms, s->env->ops->tick_ms(s->env), memory_order_relaxed);
+	return BTS_OK;
+}
 
-		if (os) {
-			atomic_store(&map->owner[slot], 0);
-			return error_os(error, os, "%s: no room for another reader", s->path);
-		}
-	}
+static enum bts_err shared_reader_register(struct shared *s, struct shared_reader *reader,
+	const struct shared_cell *cell, bool light, struct commit_record *record, struct bts_error *error)
+{
+	struct shared_map *map = s->map;
+	struct shared_slot *slot;
+	uint32_t index;
+	enum bts_err err = shared_slot_take(s, &index, error);
+
+	if (err)
+		return err;
+	slot = shared_slot_at(s, index);
 	for (;;) {
-		enum bts_err err = shared_gate_wait(s, error);
 		uint64_t sequence;
 
+		err = shared_gate_wait(s, error);
 		if (err) {
-			atomic_store(&map->owner[slot], 0);
+			atomic_store(&slot->owner, 0);
 			return err;
 		}
-		sequence = atomic_load(&map->head_sequence);
+		sequence = atomic_load(&cell->sequence);
 		if (light)
-			shared_record_load_reader(&map->heads[sequence & 1], record);
+			shared_record_load_reader(cell->records[sequence & 1].words, record);
 		else
-			shared_record_load(&map->heads[sequence & 1], record);
-		if (atomic_load(&map->head_sequence) != sequence)
+			shared_record_load(&cell->records[sequence & 1], record);
+		if (atomic_load(&cell->sequence) != sequence)
 			continue;
-		shared_record_store_reader(&map->records[slot], record);
-		atomic_store(&map->txid[slot], record->txid + 1);
-		if (!atomic_load(&map->gate) && atomic_load(&map->head_sequence) == sequence)
+		shared_record_store_reader(shared_slot_record(s, index), record);
+		atomic_store(&slot->txid, record->txid + 1);
+		if (!atomic_load(&map->gate) && atomic_load(&cell->sequence) == sequence)
 			break;
 		shared_slot_clear(s, slot);
 	}
-	reader->slot = slot;
-	reader->txid = record->txid;
+	*reader = (struct shared_reader){index, record->txid, atomic_load(&slot->use), &slot->expired};
 	return BTS_OK;
 }
 
 enum bts_err shared_reader_enter(
 	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
 {
-	return shared_reader_register(s, reader, false, record, error);
+	return shared_reader_register(s, reader, &s->map->head, false, record, error);
+}
+
+enum bts_err shared_reader_enter_durable(
+	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
+{
+	return shared_reader_register(s, reader, &s->map->durable, false, record, error);
 }
 
 enum bts_err shared_reader_enter_light(
 	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
 {
-	return shared_reader_register(s, reader, true, record, error);
+	return shared_reader_register(s, reader, &s->map->head, true, record, error);
 }
 
 void shared_reader_leave(struct shared *s, struct shared_reader *reader)
 {
+	struct shared_slot *slot;
+
 	if (s->foreign) /* the parent's registration */
 		return;
-	ENSURE(reader->slot < SHARED_READERS_MAX && atomic_load(&s->map->owner[reader->slot]) == s->owner);
-	shared_slot_clear(s, reader->slot);
-	atomic_store(&s->map->owner[reader->slot], 0);
+	ENSURE(reader->slot < SHARED_READERS_MAX);
+	slot = shared_slot_at(s, reader->slot);
+	ENSURE(atomic_load(&slot->owner) == s->owner);
+	shared_slot_clear(s, slot);
+	atomic_store(&slot->owner, 0);
 	atomic_store(&s->hint, reader->slot);
 }
 

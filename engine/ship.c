@@ -8,9 +8,10 @@
 enum bts_err bts_ship_position(struct bts *db, struct bts_position *position, struct bts_error *error)
 {
 	struct commit_record record;
+	struct shared_durable durable;
 
 	(void)error;
-	shared_head(db->shared, &record);
+	shared_durable(db->shared, &record, &durable);
 	meta_position(&record, position);
 	return BTS_OK;
 }
@@ -25,7 +26,7 @@ struct ship_look {
 
 static enum bts_err ship_look_begin(struct bts *db, struct ship_look *look, struct bts_error *error)
 {
-	enum bts_err err = shared_reader_enter(db->shared, &look->reader, &look->record, error);
+	enum bts_err err = shared_reader_enter_durable(db->shared, &look->reader, &look->record, error);
 
 	if (err)
 		return err;

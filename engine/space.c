@@ -515,3 +515,91 @@ uint64_t space_free_pages(const struct space *space)
 {
 	return space->ready + space->pending_pages;
 }
+
+/* Cut run out of a list of waiting entries. */
+static enum bts_err space_cut(struct space *space, struct space_pending **entries, size_t *count, size_t *cap,
+	struct space_run run)
+{
+	bts_pgno end = run.pgno + run.count;
+	size_t kept = 0, old = *count;
+	/* An entry that is cut in the middle leaves two; the run can lie within one entry only once. */
+	enum bts_err err = space_reserve(space->env, (void **)entries, *count, 1, cap, sizeof(**entries));
+	struct space_pending rest = {0};
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < old; i++) {
+		struct space_pending entry = (*entries)[i];
+		bts_pgno stop = entry.pgno + entry.count;
+
+		if (stop <= run.pgno || entry.pgno >= end) {
+			(*entries)[kept++] = entry;
+			continue;
+		}
+		if (stop > end) {
+			rest = entry;
+			rest.pgno = end;
+			rest.count = stop - end;
+		}
+		if (entry.pgno < run.pgno) {
+			entry.count = run.pgno - entry.pgno;
+			(*entries)[kept++] = entry;
+		} else if (rest.count > 0) {
+			(*entries)[kept++] = rest;
+			rest.count = 0;
+		}
+	}
+	if (rest.count > 0)
+		(*entries)[kept++] = rest;
+	*count = kept;
+	return BTS_OK;
+}
+
+bool space_claim(struct space *space, struct space_run run)
+{
+	uint64_t at, end;
+
+	if (!space_holds(space, run))
+		return false;
+	at = run.pgno - space->first;
+	end = at + run.count;
+	if (space_find_live(space, at, end, true) != end ||
+		space_cut(space, &space->pending, &space->pending_count, &space->pending_cap, run))
+		return false;
+	for (size_t i = 0; i < space->shelf_count; i++)
+		if (space_cut(space, &space->shelves[i]->entries, &space->shelves[i]->count,
+			    &space->shelves[i]->cap, run))
+			return false;
+	for (; at < end; at++) {
+		struct space_run page = {space->first + at, 1};
+
+		space_move(space, page, space_all(space, at, 1, SPACE_READY) ? SPACE_READY : SPACE_WAITING, SPACE_LIVE);
+	}
+	return true;
+}
+
+enum bts_err space_set_mark(struct space *space, bts_pgno mark)
+{
+	if (mark >= space->high_water)
+		return space_raise(space, mark);
+	ENSURE(mark >= space->first);
+	if (!space_claim(space, (struct space_run){mark, space->high_water - mark}))
+		return BTS_MEMORY;
+	space->high_water = mark;
+	if (space->hint > mark)
+		space->hint = space->first;
+	return BTS_OK;
+}
+
+bts_txid space_holder(const struct space *space, bts_pgno pgno)
+{
+	for (size_t s = 0; s < space->shelf_count; s++) {
+		const struct space_shelf *shelf = space->shelves[s];
+
+		for (size_t i = 0; i < shelf->count; i++)
+			if (pgno == 0 || (pgno >= shelf->entries[i].pgno &&
+						 pgno - shelf->entries[i].pgno < shelf->entries[i].count))
+				return shelf->snapshot;
+	}
+	return 0;
+}

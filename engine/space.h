@@ -68,6 +68,7 @@ struct space_request {
 	uint64_t pages;
 	bool must_join;
 	bts_pgno max_pages; /* high-water limit */
+	bts_pgno below;	    /* 0; else the lowest pages there are below this one, or BTS_FULL: the mark is not raised */
 };
 enum bts_err space_alloc(struct space *, const struct space_request *, struct space_run *runs, size_t cap, size_t *count);
 /* Make ready at once (undoing an allocation, loading the persisted set).  Every page of it must be live. */
@@ -76,8 +77,18 @@ enum bts_err space_give(struct space *, struct space_run run);
 void space_lower(struct space *, bts_pgno mark);
 /* Raise the mark (a follower's frame); the raised pages are live. */
 enum bts_err space_raise(struct space *, bts_pgno mark);
+/*
+ * Follow another process's commit to its mark.  Up: space_raise.  Down: the pages from mark on were ready when that
+ * commit was made; this replica may still have them pending, and forgets them.  BTS_MEMORY: as for space_claim.
+ */
+enum bts_err space_set_mark(struct space *, bts_pgno mark);
 /* Take exactly these pages out of ready (a follower installs into them, a log replay): false when one is not ready. */
 bool space_take(struct space *, struct space_run run);
+/*
+ * The same, of pages that are ready or pending: another process found them ready.  O(pending entries).  False: a page is live, or
+ * no memory; then the space is to be thrown away.
+ */
+bool space_claim(struct space *, struct space_run run);
 /* Free later: live now, pending until no snapshot s has birth <= s < freed and freed <= durable. */
 enum bts_err space_retire(struct space *, struct space_pending entry);
 /* Make room: that many calls of space_retire then cannot fail. */
@@ -95,6 +106,10 @@ bool space_is_free(const struct space *, struct space_run run);
 /* The persisted set: ready and pending together as ascending runs.  *state 0 to begin; false at the end. */
 bool space_next_free(const struct space *, bts_pgno *state, struct space_run *run);
 uint64_t space_free_pages(const struct space *); /* ready + pending */
+/* The snapshot that holds a pending page (0: the oldest that holds any), 0 when none does.  Slow: for a report. */
+bts_txid space_holder(const struct space *, bts_pgno);
+/* Would a request that must join find its pages below this one? */
+bool space_fits(const struct space *, uint64_t pages, bts_pgno below);
 
 /* For space_alloc.c: the first page index in [from, end) whose ready bit is `ready`; end when there is none. */
 uint64_t space_find(const struct space *, uint64_t from, uint64_t end, bool ready);

@@ -10,6 +10,7 @@
  *  3. the tail of the file, raising the mark by what it lacks, while less than half of the file is ready;
  *  4. unless the pages must join: as many runs as the caller has room for, in order from the hint;
  *  5. raising the mark anyhow; and when that is refused, what an unbounded search finds.
+ * Compaction has another aim, and asks for the lowest pages, in as many runs as they come.
  * All of it depends on nothing but the space and the request, so that a replay allocates the same pages.
  */
 #include "space.h"
@@ -262,6 +263,59 @@ static enum bts_err space_alloc_tail(
 	return BTS_OK;
 }
 
+/* Indexes [0, end) of the pages below a page. */
+static uint64_t space_below(const struct space *space, bts_pgno below)
+{
+	if (below >= space->high_water)
+		below = space->high_water;
+	return below > space->first ? below - space->first : 0;
+}
+
+/* The next ready run (indexes) from at on of at least `least` pages; false when there is none before end. */
+static bool space_low_run(const struct space *space, uint64_t at, uint64_t end, uint64_t least, struct space_run *run)
+{
+	while ((at = space_find(space, at, end, true)) < end) {
+		uint64_t stop = space_find(space, at, end, false);
+
+		if (stop - at >= least) {
+			*run = (struct space_run){at, stop - at};
+			return true;
+		}
+		at = stop;
+	}
+	return false;
+}
+
+bool space_fits(const struct space *space, uint64_t pages, bts_pgno below)
+{
+	struct space_run run;
+
+	return space_low_run(space, 0, space_below(space, below), pages, &run);
+}
+
+/* The lowest ready pages. */
+static enum bts_err space_alloc_low(struct space *space, const struct space_request *request, struct space_run *runs,
+	size_t cap, size_t *count)
+{
+	uint64_t end = space_below(space, request->below), at = 0, sum = 0;
+	uint64_t least = request->must_join ? request->pages : 1;
+	struct space_run run;
+	size_t n = 0;
+
+	while (sum < request->pages) {
+		if (!space_low_run(space, at, end, least, &run))
+			return BTS_FULL;
+		if (n == cap)
+			return BTS_LIMIT;
+		runs[n++] = run;
+		sum += run.count;
+		at = run.pgno + run.count;
+	}
+	space_take_runs(space, request->pages, runs, n);
+	*count = n;
+	return BTS_OK;
+}
+
 enum bts_err space_alloc(struct space *space, const struct space_request *request, struct space_run *runs,
 	size_t cap, size_t *count)
 {
@@ -274,6 +328,8 @@ enum bts_err space_alloc(struct space *space, const struct space_request *reques
 		return BTS_OK;
 	if (cap == 0)
 		return BTS_LIMIT;
+	if (request->below != 0)
+		return space_alloc_low(space, request, runs, cap, count);
 	if (enough && space_alloc_near(space, request, runs, cap, count, true))
 		return BTS_OK;
 	if (scatter && space->ready >= (space->high_water - space->first) / 2) {

@@ -5,9 +5,11 @@
 
 #include <string.h>
 
+#define STAT_STUCK_MS 1000u
+
 /* The free set of the published record, counted: by its log, so that a process that only reads can tell too. */
-static enum bts_err stat_free_pages(struct bts *db, const struct commit_record *record, uint64_t *pages,
-	struct bts_error *error)
+static enum bts_err stat_free_pages(
+	struct bts *db, const struct commit_record *record, uint64_t *pages, struct bts_error *error)
 {
 	struct space space;
 	enum bts_err err = db_load_space(db, record, &space, error);
@@ -19,17 +21,21 @@ static enum bts_err stat_free_pages(struct bts *db, const struct commit_record *
 	return BTS_OK;
 }
 
-static enum bts_err stat_readers(struct bts *db, struct bts_stat *stat, struct bts_error *error)
+/* Who has held a lock of the commit path for so long that it looks stopped. */
+static void stat_stuck(struct bts *db, struct bts_stat *stat)
 {
-	size_t bytes = SHARED_READERS_MAX * sizeof(bts_txid), count;
-	bts_txid *snapshots = db->env->ops->memory(db->env, NULL, bytes);
+	uint64_t now = db->env->ops->clock_ms(db->env), since;
+	uint32_t pid;
 
-	if (snapshots == NULL)
-		return error_set(error, BTS_MEMORY, 0, "no memory for statistics");
-	count = shared_readers(db->shared, snapshots, SHARED_READERS_MAX, &stat->readers);
-	stat->oldest_reader = count == 0 ? 0 : snapshots[0];
-	db->env->ops->memory(db->env, snapshots, 0);
-	return BTS_OK;
+	for (int which = 0; which < SHARED_LOCKS; which++) {
+		if (!shared_lock_owner(db->shared, (enum shared_lock)which, &pid, &since) ||
+			now < since + STAT_STUCK_MS)
+			continue;
+		if (now - since > stat->stuck_ms) {
+			stat->stuck_pid = pid;
+			stat->stuck_ms = now - since;
+		}
+	}
 }
 
 static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_error *error)
@@ -44,7 +50,7 @@ static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_
 
 	if (os)
 		return error_os(error, os, "cannot stat %s", db->path);
-	err = stat_readers(db, stat, error);
+	err = readers_pinned(db, &stat->readers, &stat->oldest_reader, &stat->pinned_pages, error);
 	if (err)
 		return err;
 	/* Registered, so that the log pages read below stay what they are. */
@@ -66,7 +72,9 @@ static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_
 	stat->clean_open = shared_was_clean(db->shared);
 	stat->fell_back = fell_back;
 	stat->poisoned = shared_poisoned(db->shared);
-	stat->txid = stat->durable_txid = record.txid;
+	stat->txid = record.txid;
+	stat->durable_txid = shared_durable_txid(db->shared);
+	stat_stuck(db, stat);
 	stat->file_bytes = id.size;
 	stat->pages = record.high_water;
 	stat->first_page = record.first;
@@ -76,7 +84,7 @@ static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_
 
 enum bts_err bts_stat(struct bts *db, struct bts_stat *out, struct bts_error *error)
 {
-	struct bts_stat stat = { 0 };
+	struct bts_stat stat = {0};
 	size_t size = out->size;
 	enum bts_err err;
 
@@ -85,11 +93,6 @@ enum bts_err bts_stat(struct bts *db, struct bts_stat *out, struct bts_error *er
 	err = stat_fill(db, &stat, error);
 	if (err)
 		return err;
-	if (db->writer && pthread_mutex_trylock(&db->build) == 0) { /* else a commit is being formed: as of the last call */
-		atomic_store(&db->pinned, db->space.pending_pages);
-		pthread_mutex_unlock(&db->build);
-	}
-	stat.pinned_pages = atomic_load(&db->pinned);
 	stat.commits = atomic_load(&db->commits);
 	stat.flushes = atomic_load(&db->flushes);
 	stat.pages_written = atomic_load(&db->pages_written);

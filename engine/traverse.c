@@ -7,18 +7,15 @@
 #include "base/ensure.h"
 #include "error.h"
 #include "node.h"
+#include "snapshot.h"
 #include "txn.h"
 
 #define TRAVERSE_PREVIOUS_AT 48u /* of a free-log page: pointer to the one before (freelog.h) */
 
-void traverse_init(struct traverse *t, const struct commit_record *record, struct bts_error *error)
+bool traverse_is_aside(const struct traverse_edge *edge)
 {
-	t->record = record;
-	t->error = error;
-	t->page_size = record->page_size;
-	t->root = 0;
-	t->depth = 0;
-	t->may_descend = false;
+	return edge->tree == LAYOUT_TREE_HISTORY || edge->tree == LAYOUT_TREE_SNAPSHOTS ||
+	       edge->tree == LAYOUT_TREE_FREE_LOG;
 }
 
 uint64_t traverse_extent_pages(uint64_t size, uint32_t page_size)
@@ -63,28 +60,47 @@ static struct traverse_edge traverse_log_edge(const struct page_ptr *ptr, bts_tx
 	return edge;
 }
 
+static void traverse_add(struct traverse *t, const struct tree *tree, bts_txid txid)
+{
+	if (tree->depth > 0)
+		t->roots[t->root_count++] = traverse_tree_edge(tree, txid);
+}
+
+static void traverse_reset(struct traverse *t, const struct commit_record *record, struct bts_error *error)
+{
+	t->record = record;
+	t->error = error;
+	t->page_size = record->page_size;
+	t->root = 0;
+	t->root_count = 0;
+	t->depth = 0;
+	t->may_descend = false;
+}
+
+void traverse_init(
+	struct traverse *t, const struct commit_record *record, enum traverse_part part, struct bts_error *error)
+{
+	traverse_reset(t, record, error);
+	if (part != TRAVERSE_ASIDE)
+		traverse_add(t, &record->catalog, record->txid);
+	if (part == TRAVERSE_CATALOG)
+		return;
+	traverse_add(t, &record->history, record->txid);
+	traverse_add(t, &record->snapshots, record->txid);
+	if (record->free.head.pgno)
+		t->roots[t->root_count++] = traverse_log_edge(&record->free.head, record->txid);
+}
+
+void traverse_init_catalog(struct traverse *t, const struct commit_record *record, const struct tree *catalog,
+	bts_txid txid, struct bts_error *error)
+{
+	traverse_reset(t, record, error);
+	traverse_add(t, catalog, txid);
+}
+
 static enum bts_err traverse_root(struct traverse *t, const struct traverse_edge **out)
 {
-	const struct commit_record *record = t->record;
-	const struct tree *trees[2] = {&record->catalog, &record->history};
-	struct traverse_edge edge;
-
-	while (t->root < 2) {
-		const struct tree *tree = trees[t->root++];
-
-		if (tree->depth == 0)
-			continue;
-		edge = traverse_tree_edge(tree, record->txid);
-		return traverse_give(t, &edge, out);
-	}
-	if (t->root == 2) {
-		t->root++;
-		if (record->free.head.pgno) {
-			edge = traverse_log_edge(&record->free.head, record->txid);
-			return traverse_give(t, &edge, out);
-		}
-	}
-	return BTS_NOT_FOUND;
+	return t->root == t->root_count ? BTS_NOT_FOUND : traverse_give(t, &t->roots[t->root++], out);
 }
 
 static void traverse_child(const struct traverse_level *at, unsigned index, struct traverse_edge *edge)
@@ -103,28 +119,42 @@ static void traverse_child(const struct traverse_level *at, unsigned index, stru
 	};
 }
 
-/* A leaf's cell: the edge it holds, if any. */
+/* A bucket's record in the catalog: the edge to its tree, if any.  NULL, or what is wrong with it. */
+static const char *traverse_bucket(struct traverse *t, const struct traverse_level *at,
+	const struct node_cell *cell, struct traverse_edge *edge, bool *any)
+{
+	struct bucket_state bucket;
+	const char *wrong = cell->extent ? "bucket record outside its leaf"
+					 : bucket_record_decode(cell->key, cell->value, cell->version, &bucket);
+
+	if (!wrong && bucket.tree.id >= t->record->next_tree)
+		wrong = "bucket with a tree id that was not given yet";
+	if (wrong)
+		return wrong;
+	*any = bucket.tree.depth != 0;
+	*edge = traverse_tree_edge(&bucket.tree, at->edge.ptr.birth);
+	return NULL;
+}
+
+/* A leaf's cell: the edge it holds, if any.  A named snapshot's is not followed from here. */
 static enum bts_err traverse_cell(struct traverse *t, const struct traverse_level *at, unsigned index,
 	struct traverse_edge *edge, bool *any)
 {
 	struct node_cell cell;
-	struct bucket_state bucket;
-	const char *wrong;
+	struct snapshot snapshot;
+	const char *wrong = NULL;
 
 	node_cell(at->image, index, &cell);
 	*any = false;
-	if (at->edge.tree == LAYOUT_TREE_CATALOG) {
-		wrong = cell.extent ? "bucket record outside its leaf"
-				    : bucket_record_decode(cell.key, cell.value, cell.version, &bucket);
-		if (!wrong && bucket.tree.id >= t->record->next_tree)
-			wrong = "bucket with a tree id that was not given yet";
-		if (wrong)
-			return error_set(t->error, BTS_CORRUPT, 0, "page %" PRIu64 ": slot %u: %s",
-				at->edge.ptr.pgno, index, wrong);
-		*any = bucket.tree.depth != 0;
-		*edge = traverse_tree_edge(&bucket.tree, at->edge.ptr.birth);
+	if (at->edge.tree == LAYOUT_TREE_CATALOG)
+		wrong = traverse_bucket(t, at, &cell, edge, any);
+	else if (at->edge.tree == LAYOUT_TREE_SNAPSHOTS)
+		wrong = snapshot_decode(&cell, t->record, false, &snapshot);
+	if (wrong)
+		return error_set(t->error, BTS_CORRUPT, 0, "page %" PRIu64 ": slot %u: %s", at->edge.ptr.pgno, index,
+			wrong);
+	if (at->edge.tree == LAYOUT_TREE_CATALOG || at->edge.tree == LAYOUT_TREE_SNAPSHOTS)
 		return BTS_OK;
-	}
 	if (!cell.extent)
 		return BTS_OK;
 	*edge = (struct traverse_edge){

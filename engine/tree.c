@@ -80,7 +80,7 @@ static enum bts_err tree_end_add(
 		end->items = fresh;
 		end->cap = cap;
 	}
-	end->items[end->count++] = (struct dirty_freed){*ptr, pages};
+	end->items[end->count++] = (struct dirty_freed){.ptr = *ptr, .pages = pages};
 	return BTS_OK;
 }
 

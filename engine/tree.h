@@ -1,6 +1,6 @@
 /*
- * The copy-on-write B+tree, by verb: tree_find.c, tree_insert.c (with split), tree_remove.c (with merge), tree_check.c,
- * tree_cursor.c; tree.c has the way from root to leaf, and tree_drop.
+ * The copy-on-write B+tree, by verb: tree_find.c, tree_insert.c (with split), tree_remove.c (with merge), tree_cut.c
+ * (ranges), tree_check.c, tree_cursor.c; tree.c has the way from root to leaf, and tree_drop.
  * A tree is its root pointer and counters; changes copy the path into private pages (dirty.h).
  *
  * Invariants, executed by tree_check():
@@ -46,8 +46,23 @@ enum bts_err tree_value(struct tree_ctx *, const struct node_cell *cell, struct 
  * have been left behind for the transaction's end).  Key and value may be what the tree has just given out.
  */
 enum bts_err tree_put(struct tree_ctx *, struct tree *, struct bts_slice key, struct bts_slice value, bts_txid version);
+/* The same with a private value that is there already (dirty_extent_open): the tree's on success. */
+enum bts_err tree_put_made(struct tree_ctx *, struct tree *, struct bts_slice key, const struct page_ptr *made, uint64_t size,
+	bts_txid version);
 /* BTS_NOT_FOUND changes nothing.  Sets last_delete of the leaf to max(own, ctx->stamp).  On failure like tree_put. */
 enum bts_err tree_del(struct tree_ctx *, struct tree *, struct bts_slice key);
+/*
+ * Ranges (tree_cut.c): the keys from .. below to; a slice of size 0 is no bound.
+ * Delete them, *count of them.  The leaves that inherit the range get last_delete as by tree_del; a tree left without
+ * entries keeps a root leaf.  No key there: nothing changes.  On failure nothing has changed.
+ */
+struct tree_range {
+	struct bts_slice from, to;
+};
+enum bts_err tree_cut(struct tree_ctx *, struct tree *, const struct tree_range *, uint64_t *count);
+/* *newest: of all transactions after `since` that changed something in the range (C2), as far as looked; 0: none. */
+enum bts_err tree_range_changed(struct tree_ctx *, const struct tree *, const struct tree_range *, bts_txid since,
+	bts_txid *newest);
 /* Release every page of the tree, extents included; the tree is then empty.  On failure nothing has changed. */
 enum bts_err tree_drop(struct tree_ctx *, struct tree *);
 

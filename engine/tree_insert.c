@@ -366,39 +366,53 @@ static enum bts_err tree_put_cell(
 	return BTS_OK;
 }
 
-enum bts_err tree_put(struct tree_ctx *ctx, struct tree *tree, struct bts_slice key, struct bts_slice value,
-	bts_txid version)
+static enum bts_err tree_put_any(struct tree_ctx *ctx, struct tree *tree, struct node_cell *cell)
 {
-	struct node_cell cell = {.key = key, .version = version};
+	uint64_t size = cell->extent ? cell->size : cell->value.size;
+	struct bts_slice key = cell->key;
 	struct tree_path path;
 	bool exact = false;
 	enum bts_err err;
 
-	ENSURE(ctx->dirty && key.size > 0 && key.size <= BTS_KEY_MAX && value.size <= BTS_VALUE_MAX);
+	ENSURE(ctx->dirty && key.size > 0 && key.size <= BTS_KEY_MAX && size <= BTS_VALUE_MAX);
 	err = tree_sound(ctx, tree);
 	if (!err && tree->depth)
 		err = tree_path_find(ctx, tree, key, &path, &exact);
 	if (err)
 		return err;
-	cell.extent = !node_fits_inline(ctx->pager->page_size, key.size, value.size);
-	if (cell.extent) {
-		cell.size = value.size;
-		err = dirty_extent(ctx, value, &cell.ptr);
-	} else {
-		cell.value = value;
-	}
+	if (tree->depth)
+		err = tree_put_cell(ctx, tree, &path, exact, cell);
+	else
+		err = tree_plant(ctx, tree, cell);
 	if (err)
 		return err;
-	if (tree->depth)
-		err = tree_put_cell(ctx, tree, &path, exact, &cell);
-	else
-		err = tree_plant(ctx, tree, &cell);
-	if (err) {
-		if (cell.extent)
-			(void)dirty_release(ctx, &cell.ptr, 1); /* made above: cannot fail */
-		return err;
-	}
 	tree->entries++;
-	tree->bytes += key.size + value.size;
+	tree->bytes += key.size + size;
 	return BTS_OK;
+}
+
+enum bts_err tree_put_made(struct tree_ctx *ctx, struct tree *tree, struct bts_slice key, const struct page_ptr *made,
+	uint64_t size, bts_txid version)
+{
+	struct node_cell cell = {.key = key, .version = version, .extent = true, .size = size, .ptr = *made};
+
+	return tree_put_any(ctx, tree, &cell);
+}
+
+enum bts_err tree_put(struct tree_ctx *ctx, struct tree *tree, struct bts_slice key, struct bts_slice value,
+	bts_txid version)
+{
+	struct node_cell cell = {.key = key, .version = version, .value = value};
+	struct page_ptr made;
+	enum bts_err err;
+
+	if (node_fits_inline(ctx->pager->page_size, key.size, value.size))
+		return tree_put_any(ctx, tree, &cell);
+	err = dirty_extent(ctx, value, &made);
+	if (err)
+		return err;
+	err = tree_put_made(ctx, tree, key, &made, value.size, version);
+	if (err)
+		(void)dirty_release(ctx, &made, 1); /* made above: cannot fail */
+	return err;
 }

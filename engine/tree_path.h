@@ -61,6 +61,22 @@ void tree_growth_cancel(struct tree_ctx *, struct tree_growth *);
 /* Carry it out, highest node first: separators point into the nodes below. */
 void tree_growth_do(struct tree_ctx *, struct tree *, struct tree_path *, const struct tree_growth *);
 
+/* Merging a node with a neighbour below the same parent (tree_remove.c).  The path is private. */
+struct tree_merge {	   /* of the node at a step with a neighbour */
+	unsigned right;	   /* slot of the right one of the two in their parent */
+	uint8_t *pages[2]; /* left, right */
+	struct page_ptr right_ptr;
+};
+/* Look for a neighbour that the node, with `used` bytes left in it, fits together with; make it private. */
+enum bts_err tree_merge_plan(struct tree_ctx *, const struct tree *, struct tree_path *, unsigned step,
+	uint32_t used, struct tree_merge *, bool *found);
+void tree_merge_do(struct tree_ctx *, struct tree *, uint8_t *parent, const struct tree_merge *);
+/*
+ * Give a branch that has too few children, and no neighbour to merge with, one from a neighbour.  Changes no
+ * content; the path is not to be used any more.
+ */
+enum bts_err tree_borrow(struct tree_ctx *, struct tree *, struct tree_path *, unsigned step);
+
 /* Paranoid builds: a private page just changed is sound. */
 #ifdef BTS_PARANOID
 void tree_paranoid(const struct tree_ctx *, const uint8_t *page);

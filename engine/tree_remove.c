@@ -12,12 +12,6 @@
 #include "base/ensure.h"
 #include "error.h"
 
-struct tree_merge {	   /* of the node at a step with a neighbour */
-	unsigned right;	   /* slot of the right one of the two in their parent */
-	uint8_t *pages[2]; /* left, right */
-	struct page_ptr right_ptr;
-};
-
 struct tree_shrink {
 	unsigned top;			      /* the highest step whose node loses an entry */
 	bool borrow;			      /* the node at `top` has to get a child first */
@@ -57,8 +51,7 @@ static enum bts_err tree_neighbour(struct tree_ctx *ctx, const struct tree *tree
 	return pager_node(ctx, &ptr, tree->id, (int)(path->depth - 1 - step), image);
 }
 
-/* Look for a neighbour that the node, with `used` bytes left in it, fits together with; make it private. */
-static enum bts_err tree_merge_plan(struct tree_ctx *ctx, const struct tree *tree, struct tree_path *path,
+enum bts_err tree_merge_plan(struct tree_ctx *ctx, const struct tree *tree, struct tree_path *path,
 	unsigned step, uint32_t used, struct tree_merge *merge, bool *found)
 {
 	uint32_t page_size = ctx->pager->page_size;
@@ -120,7 +113,7 @@ static enum bts_err tree_shrink_plan(
 	}
 }
 
-static void tree_merge_do(
+void tree_merge_do(
 	struct tree_ctx *ctx, struct tree *tree, uint8_t *parent, const struct tree_merge *merge)
 {
 	uint32_t page_size = ctx->pager->page_size;
@@ -188,11 +181,8 @@ static void tree_borrow_do(
 	ENSURE(done);
 }
 
-/*
- * Give a branch of two children a third from a neighbour.  Changes no content.  The separator between them
- * changes, and when it grows, their parent may have to split.
- */
-static enum bts_err tree_borrow(
+/* The separator between them changes, and when it grows, their parent may have to split. */
+enum bts_err tree_borrow(
 	struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, unsigned step)
 {
 	uint32_t page_size = ctx->pager->page_size;

@@ -1,12 +1,16 @@
 /* Transactions: begin, commit, refresh, abort.  What is done in between is in ops.c, the commit itself in queue.c. */
 #include "txn.h"
 
+#include "ops.h"
+
 #include "base/ensure.h"
 #include "error.h"
+#include "flush.h"
 
 #include <string.h>
 
-#define TXN_UPDATE_TRIES 1000 /* conflicts bts_update meets before it gives up */
+#define TXN_UPDATE_TRIES 1000   /* conflicts bts_update meets before it gives up */
+#define TXN_BACK_OFF_MS 32u     /* and the longest it waits between two */
 
 static enum bts_err txn_snapshot(struct bts_txn *txn)
 {
@@ -29,6 +33,28 @@ static enum bts_err txn_snapshot(struct bts_txn *txn)
 	return BTS_OK;
 }
 
+/*
+ * With the build lock, until the transaction ends: nobody commits meanwhile.  What was built before becomes durable first, so
+ * that the snapshot, which is the newest, holds nothing that could still be lost (I8).
+ */
+static enum bts_err txn_exclusive(struct bts_txn *txn)
+{
+	struct bts *db = txn->db;
+	enum bts_err err = db_build_enter(db, &txn->error);
+
+	if (err)
+		return err;
+	txn->exclusive = true;
+	err = flush_to(db, db->tip.txid, NULL, NULL, NULL, &txn->error);
+	if (err == BTS_OK)
+		err = txn_snapshot(txn);
+	if (err) {
+		txn->exclusive = false;
+		db_build_leave(db);
+	}
+	return err;
+}
+
 static void txn_drop_snapshot(struct bts_txn *txn)
 {
 	state_fini(&txn->own);
@@ -37,16 +63,21 @@ static void txn_drop_snapshot(struct bts_txn *txn)
 	txn->registered = false;
 }
 
+enum bts_err txn_expired(struct bts_txn *txn)
+{
+	return error_set(&txn->error, BTS_EXPIRED, 0, "the snapshot of transaction %llu was held for too long and was told to end",
+		(unsigned long long)txn->own.record.txid);
+}
+
 static enum bts_err txn_check_flags(unsigned flags, struct bts_error *error)
 {
 	unsigned kind = flags & (BTS_READ | BTS_WRITE);
 
 	if (kind != BTS_READ && kind != BTS_WRITE)
 		return error_set(error, BTS_INVALID, 0, "bts_begin: exactly one of BTS_READ and BTS_WRITE");
-	if (flags & (BTS_EXCLUSIVE | BTS_SERIALIZABLE | BTS_ASYNC))
-		return error_set(error, BTS_INVALID, 0,
-			"bts_begin: BTS_EXCLUSIVE, BTS_SERIALIZABLE and BTS_ASYNC are not in this version");
-	if (flags & ~(BTS_READ | BTS_WRITE | BTS_CONFLICT_DATABASE))
+	if (flags & BTS_READ && flags & (BTS_EXCLUSIVE | BTS_ASYNC))
+		return error_set(error, BTS_INVALID, 0, "bts_begin: BTS_EXCLUSIVE and BTS_ASYNC are for write transactions");
+	if (flags & ~(BTS_READ | BTS_WRITE | BTS_CONFLICT_DATABASE | BTS_EXCLUSIVE | BTS_SERIALIZABLE | BTS_ASYNC))
 		return error_set(error, BTS_INVALID, 0, "bts_begin: unknown flags %#x", flags);
 	return BTS_OK;
 }
@@ -61,7 +92,7 @@ static struct bts_txn *txn_new(struct bts *db, unsigned flags)
 	txn->db = db;
 	txn->flags = flags;
 	txn->writing = (flags & BTS_WRITE) != 0;
-	txn->log.env = db->env;
+	oplog_init(&txn->log, db->env, db->path, db->txn_memory / TXN_LOG_SHARE);
 	return txn;
 }
 
@@ -83,7 +114,7 @@ enum bts_err bts_begin(struct bts *db, unsigned flags, struct bts_txn **out, str
 	txn = txn_new(db, flags);
 	if (txn == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory for a transaction");
-	err = txn_snapshot(txn);
+	err = flags & BTS_EXCLUSIVE ? txn_exclusive(txn) : txn_snapshot(txn);
 	if (err) {
 		if (error != NULL)
 			*error = txn->error;
@@ -107,6 +138,7 @@ static void txn_free(struct bts_txn *txn)
 	struct bts *db = txn->db;
 
 	oplog_fini(&txn->log);
+	reads_fini(txn);
 	db->env->ops->memory(db->env, txn, 0);
 	atomic_fetch_sub(&db->transactions, 1);
 }
@@ -145,6 +177,7 @@ static void txn_end_nested(struct bts_txn *txn, bool keep)
 	struct bts_group *group = txn->group;
 
 	txn_close_cursors(txn);
+	savepoint_end(txn);
 	if (keep) {
 		state_keep_nested(&group->state);
 		group->last = txn->txid;
@@ -157,24 +190,35 @@ static void txn_end_nested(struct bts_txn *txn, bool keep)
 	txn_free(txn);
 }
 
+static void txn_drop_open(struct bts_txn *txn)
+{
+	load_drop(txn);
+	stream_drop(txn);
+}
+
 void bts_abort(struct bts_txn *txn)
 {
 	if (txn == NULL)
 		return;
+	txn_drop_open(txn);
 	if (txn->group != NULL) {
 		txn_end_nested(txn, false);
 		return;
 	}
 	txn_close_cursors(txn);
 	txn_drop_snapshot(txn);
+	if (txn->exclusive)
+		db_build_leave(txn->db);
 	txn_free(txn);
 }
 
 enum bts_err bts_commit_id(struct bts_txn *txn, bts_txid *txid, struct bts_error *error)
 {
+	struct bts *db = txn->db;
 	enum bts_err err;
 	bts_txid id;
 
+	txn_drop_open(txn);
 	if (txn->group != NULL) {
 		id = txn->changed ? txn->txid : group_newest(txn->group);
 		txn_end_nested(txn, txn->changed);
@@ -182,6 +226,7 @@ enum bts_err bts_commit_id(struct bts_txn *txn, bts_txid *txid, struct bts_error
 			*txid = id;
 		return BTS_OK;
 	}
+	savepoint_end(txn);
 	id = txn->own.record.txid;
 	if (!txn->changed) {
 		bts_abort(txn);
@@ -189,12 +234,14 @@ enum bts_err bts_commit_id(struct bts_txn *txn, bts_txid *txid, struct bts_error
 			*txid = id;
 		return BTS_OK;
 	}
-	err = queue_commit(txn, &id, error);
+	err = txn->exclusive ? queue_commit_exclusive(txn, &id, error) : queue_commit(txn, &id, error);
 	if (err == BTS_CONFLICT)
 		return err;
 	txn_close_cursors(txn);
 	txn_drop_snapshot(txn);
 	txn_free(txn);
+	if (err == BTS_OK)
+		readers_enforce(db);
 	if (err == BTS_OK && txid != NULL)
 		*txid = id;
 	return err;
@@ -211,9 +258,20 @@ enum bts_err bts_refresh(struct bts_txn *txn, struct bts_error *error)
 
 	if (txn->group != NULL)
 		return error_set(error, BTS_INVALID, 0, "bts_refresh: a group's transaction is always the newest");
+	if (txn->exclusive)
+		return error_set(error, BTS_INVALID, 0, "bts_refresh: an exclusive transaction's snapshot is the newest");
+	/* C4: the winner is built, but readers may not see it yet; without it the same conflict would come again. */
+	if (txn->winner > shared_head_txid(txn->db->shared)) {
+		err = flush_to(txn->db, txn->winner, NULL, NULL, NULL, error);
+		if (err)
+			return err;
+	}
+	txn->winner = 0;
+	txn_drop_open(txn);
 	txn_close_cursors(txn);
 	txn_drop_snapshot(txn);
 	oplog_fini(&txn->log);
+	reads_fini(txn);
 	txn->changed = false;
 	txn->writing = (txn->flags & BTS_WRITE) != 0;
 	err = txn_snapshot(txn);
@@ -247,6 +305,18 @@ static void txn_explain(const struct bts_txn *txn, enum bts_err err, struct bts_
 		error_set(error, err, 0, "%s", bts_err_name(err));
 }
 
+/* Those who lost to each other should not meet again at once: a random time, longer with each loss. */
+static void txn_back_off(struct bts *db, int losses)
+{
+	uint32_t most = losses < 5 ? 1u << losses : TXN_BACK_OFF_MS, never = 0, random = 0;
+
+	if (losses == 0 || db->env->ops->random(db->env, &random, sizeof(random)))
+		return;
+	random %= most + 1;
+	if (random > 0)
+		db->env->ops->wait(db->env, &never, 0, random);
+}
+
 enum bts_err bts_update(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error)
 {
 	struct bts_txn *txn;
@@ -263,6 +333,7 @@ enum bts_err bts_update(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_er
 		err = bts_commit(txn, error);
 		if (err != BTS_CONFLICT)
 			return err;
+		txn_back_off(db, i);
 		err = bts_refresh(txn, error);
 		if (err)
 			break;

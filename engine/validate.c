@@ -1,10 +1,11 @@
 /*
- * Validation and replay (C1, C2): may a private transaction whose snapshot is no longer the newest state be committed on
+ * Validation and replay (C1, C2, C3): may a private transaction whose snapshot is no longer the newest state be committed on
  * that state, and its log of operations done again there.
  */
 #include "txn.h"
 
 #include "error.h"
+#include "snapshot.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,56 +29,175 @@ static const char *validate_print(struct bts_slice bytes, char *out, size_t cap)
 	return out;
 }
 
-static enum bts_err validate_conflict(struct bts_txn *txn, const struct oplog_op *op, bts_txid winner, const char *what)
+/* Who came first, as far as it is known. */
+static bts_txid validate_winner(struct bts_group *group, struct bts_txn *txn, bts_txid winner)
 {
-	char name[80], key[80];
-
+	if (winner == 0 || winner > group_newest(group))
+		winner = group_newest(group);
+	txn->winner = winner;
 	atomic_fetch_add(&txn->db->conflicts, 1);
+	return winner;
+}
+
+enum bts_err validate_conflict(struct bts_group *group, struct bts_txn *txn, struct bts_slice bucket,
+	struct bts_slice key, bts_txid winner, const char *what)
+{
+	char name[80], text[80];
+
+	winner = validate_winner(group, txn, winner);
 	return error_set(&txn->error, BTS_CONFLICT, 0,
 		"bucket \"%s\"%s%s: %s by transaction %" PRIu64 " after snapshot %" PRIu64,
-		validate_print(op->bucket, name, sizeof(name)), op->key.size ? " key " : "",
-		op->key.size ? validate_print(op->key, key, sizeof(key)) : "", what, winner, txn->own.record.txid);
+		validate_print(bucket, name, sizeof(name)), key.size ? " key " : "",
+		key.size ? validate_print(key, text, sizeof(text)) : "", what, winner, txn->own.record.txid);
+}
+
+/* Where an operation's bucket was at the snapshot, which is where the group's state has it as long as nobody moved it. */
+static struct bts_slice validate_name(const struct oplog_op *op)
+{
+	return op->base.size > 0 ? op->base : op->bucket;
+}
+
+/* C2: a name that was free, or that txn itself has left, must not have been taken since. */
+static enum bts_err validate_free(struct bts_group *group, struct bts_txn *txn, struct bts_slice name)
+{
+	struct bucket_state *bucket;
+	enum bts_err err = state_bucket(&group->state, name, false, &bucket);
+
+	if (err)
+		return err == BTS_NOT_FOUND ? BTS_OK : err;
+	if (bucket->version <= txn->own.record.txid)
+		return BTS_OK;
+	return validate_conflict(group, txn, name, (struct bts_slice){ 0 }, bucket->version, "created");
+}
+
+/* C2: the name must mean the tree it meant. */
+static enum bts_err validate_bucket(struct bts_group *group, struct bts_txn *txn, const struct oplog_op *op,
+	struct bucket_state **bucket)
+{
+	struct bts_slice name = validate_name(op);
+	struct tree_hit hit;
+	enum bts_err err = state_bucket(&group->state, name, false, bucket);
+
+	if (err == BTS_OK && (*bucket)->tree.id == op->tree)
+		return BTS_OK;
+	if (err == BTS_OK)
+		return validate_conflict(group, txn, name, (struct bts_slice){ 0 }, (*bucket)->version, "replaced");
+	if (err != BTS_NOT_FOUND)
+		return err;
+	err = tree_get(&group->state.ctx, &group->state.record.catalog, name, &hit);
+	if (err && err != BTS_NOT_FOUND)
+		return err;
+	return validate_conflict(group, txn, name, (struct bts_slice){ 0 }, hit.last_delete, "dropped or renamed");
+}
+
+/* C2 for a drop: the whole range, any change of the bucket since the snapshot. */
+static enum bts_err validate_drop(struct bts_group *group, struct bts_txn *txn, const struct oplog_op *op,
+	const struct bucket_state *bucket)
+{
+	const struct page_ptr *root = &bucket->tree.root;
+	struct bts_slice name = validate_name(op);
+	bts_txid winner = bucket->version;
+	struct bucket_state then;
+	enum bts_err err = state_bucket_at(&txn->own, name, &then);
+
+	if (err && err != BTS_NOT_FOUND)
+		return err;
+	if (err == BTS_OK && bucket->version <= txn->own.record.txid && layout_ptr_equal(&then.tree.root, root))
+		return BTS_OK;
+	if (layout_is_dirty(root))
+		winner = 0;
+	else if (root->birth > winner)
+		winner = root->birth;
+	return validate_conflict(group, txn, name, (struct bts_slice){ 0 }, winner, "changed");
+}
+
+/* C1 */
+static enum bts_err validate_key(struct bts_group *group, struct bts_txn *txn, const struct oplog_op *op,
+	const struct bucket_state *bucket)
+{
+	bts_txid snapshot = txn->own.record.txid;
+	struct tree_hit hit;
+	enum bts_err err = tree_get(&group->state.ctx, &bucket->tree, op->key, &hit);
+
+	if (err == BTS_OK && hit.cell.version > snapshot)
+		return validate_conflict(group, txn, validate_name(op), op->key, hit.cell.version, "written");
+	if (err == BTS_NOT_FOUND && hit.last_delete > snapshot)
+		return validate_conflict(group, txn, validate_name(op), op->key, hit.last_delete, "deleted");
+	return err == BTS_NOT_FOUND ? BTS_OK : err;
+}
+
+/* C2 */
+static enum bts_err validate_range(struct bts_group *group, struct bts_txn *txn, const struct oplog_op *op,
+	const struct bucket_state *bucket)
+{
+	struct tree_range range = { op->key, op->value };
+	bts_txid newest;
+	enum bts_err err = tree_range_changed(&group->state.ctx, &bucket->tree, &range, txn->own.record.txid, &newest);
+
+	if (err || newest == 0)
+		return err;
+	return validate_conflict(group, txn, validate_name(op), op->key, newest, "range changed");
+}
+
+/* A name of a snapshot was free or given at the transaction's snapshot, and must be so still. */
+static enum bts_err validate_snapshot(struct bts_group *group, struct bts_txn *txn, const struct oplog_op *op)
+{
+	bts_txid snapshot = txn->own.record.txid, winner = 0;
+	const char *what = NULL;
+	char name[80];
+	struct tree_hit hit;
+	enum bts_err err = tree_get(&group->state.ctx, &group->state.record.snapshots, op->bucket, &hit);
+
+	if (err == BTS_OK && hit.cell.version > snapshot) {
+		winner = hit.cell.version;
+		what = "created";
+	} else if (err == BTS_NOT_FOUND && (op->kind == OPLOG_SNAPSHOT ? hit.last_delete > snapshot : op->tree != 0)) {
+		winner = hit.last_delete;
+		what = "deleted";
+	}
+	/* Found and no newer: this transaction has deleted it before. */
+	if (what == NULL)
+		return err == BTS_NOT_FOUND ? BTS_OK : err;
+	return error_set(&txn->error, BTS_CONFLICT, 0, "snapshot \"%s\": %s by transaction %" PRIu64 " after snapshot %" PRIu64,
+		validate_print(op->bucket, name, sizeof(name)), what, validate_winner(group, txn, winner), snapshot);
 }
 
 /* C1, C2 for one operation against the group's state. */
 static enum bts_err validate_op(struct bts_group *group, struct bts_txn *txn, const struct oplog_op *op)
 {
-	bts_txid snapshot = txn->own.record.txid;
+	struct bts_slice name = validate_name(op);
 	struct bucket_state *bucket;
-	struct tree_hit hit;
-	enum bts_err err;
+	enum bts_err err = BTS_OK;
 
-	err = state_bucket(&group->state, op->bucket, false, &bucket);
-	if (err && err != BTS_NOT_FOUND)
+	if (op->kind == OPLOG_SNAPSHOT || op->kind == OPLOG_UNSNAPSHOT)
+		return validate_snapshot(group, txn, op);
+	if (op->kind == OPLOG_RENAME)
+		err = validate_free(group, txn, op->value);
+	if (err == BTS_OK && op->tree == 0) /* made by txn */
+		return validate_free(group, txn, op->bucket);
+	if (err == BTS_OK)
+		err = validate_bucket(group, txn, op, &bucket);
+	if (err)
 		return err;
-	if (op->tree == 0) { /* made by txn: at its snapshot the name was free, or dropped by txn itself */
-		if (err == BTS_OK && bucket->version > snapshot)
-			return validate_conflict(txn, op, bucket->version, "created");
+	switch (op->kind) {
+	case OPLOG_PUT:
+	case OPLOG_DEL:
+		return validate_key(group, txn, op, bucket);
+	case OPLOG_DEL_RANGE:
+		return validate_range(group, txn, op, bucket);
+	case OPLOG_DROP:
+		return validate_drop(group, txn, op, bucket);
+	case OPLOG_META:
+	case OPLOG_RENAME:
+		if (bucket->version > txn->own.record.txid)
+			return validate_conflict(group, txn, name, (struct bts_slice){ 0 }, bucket->version, "changed");
+		return BTS_OK;
+	case OPLOG_CREATE:
+	case OPLOG_SNAPSHOT:
+	case OPLOG_UNSNAPSHOT:
 		return BTS_OK;
 	}
-	if (err == BTS_NOT_FOUND || bucket->tree.id != op->tree)
-		return validate_conflict(txn, op, group->last, "dropped");
-	if (op->kind == OPLOG_META && bucket->version > snapshot)
-		return validate_conflict(txn, op, bucket->version, "changed");
-	if (op->kind == OPLOG_DROP) { /* the whole range: any change of the bucket since the snapshot */
-		struct bucket_state then;
-
-		err = state_bucket_at(&txn->own, op->bucket, &then);
-		if (err && err != BTS_NOT_FOUND)
-			return err;
-		if (err == BTS_NOT_FOUND || bucket->version > snapshot ||
-			!layout_ptr_equal(&then.tree.root, &bucket->tree.root))
-			return validate_conflict(txn, op, group->last, "changed");
-		return BTS_OK;
-	}
-	if (op->kind != OPLOG_PUT && op->kind != OPLOG_DEL)
-		return BTS_OK;
-	err = tree_get(&group->state.ctx, &bucket->tree, op->key, &hit);
-	if (err == BTS_OK && hit.cell.version > snapshot)
-		return validate_conflict(txn, op, hit.cell.version, "written");
-	if (err == BTS_NOT_FOUND && hit.last_delete > snapshot)
-		return validate_conflict(txn, op, hit.last_delete, "deleted");
-	return err == BTS_NOT_FOUND ? BTS_OK : err;
+	return BTS_OK;
 }
 
 enum bts_err validate_txn(struct bts_group *group, struct bts_txn *txn)
@@ -88,6 +208,7 @@ enum bts_err validate_txn(struct bts_group *group, struct bts_txn *txn)
 
 	if ((txn->flags & BTS_CONFLICT_DATABASE) && group_newest(group) > txn->own.record.txid) {
 		atomic_fetch_add(&txn->db->conflicts, 1);
+		txn->winner = group_newest(group);
 		return error_set(&txn->error, BTS_CONFLICT, 0,
 			"database: transaction %" PRIu64 " committed after snapshot %" PRIu64, group_newest(group),
 			txn->own.record.txid);
@@ -97,17 +218,23 @@ enum bts_err validate_txn(struct bts_group *group, struct bts_txn *txn)
 		if (err)
 			return err;
 	}
-	return BTS_OK;
+	return reads_validate(group, txn);
 }
 
 static enum bts_err validate_replay_op(struct bts_group *group, const struct oplog_op *op)
 {
 	struct state *state = &group->state;
+	struct tree_range range = { op->key, op->value };
 	struct bucket_state *bucket;
+	uint64_t count;
 	enum bts_err err;
 
 	if (op->kind == OPLOG_DROP)
 		return state_bucket_drop(state, op->bucket, &bucket);
+	if (op->kind == OPLOG_SNAPSHOT)
+		return snapshot_create(state, op->bucket);
+	if (op->kind == OPLOG_UNSNAPSHOT)
+		return snapshot_delete(state, op->bucket);
 	err = state_bucket(state, op->bucket, op->kind == OPLOG_CREATE, &bucket);
 	if (err == BTS_OK)
 		err = state_touch(state, bucket);
@@ -117,13 +244,17 @@ static enum bts_err validate_replay_op(struct bts_group *group, const struct opl
 		err = tree_put(&state->ctx, &bucket->tree, op->key, op->value, state->ctx.stamp);
 	else if (op->kind == OPLOG_DEL)
 		err = tree_del(&state->ctx, &bucket->tree, op->key);
+	else if (op->kind == OPLOG_DEL_RANGE)
+		err = tree_cut(&state->ctx, &bucket->tree, &range, &count);
+	else if (op->kind == OPLOG_RENAME)
+		err = state_bucket_rename(state, bucket, op->value);
 	if (op->kind == OPLOG_META) {
 		bucket->meta_size = (uint8_t)op->value.size;
 		memcpy(bucket->meta, op->value.data, op->value.size);
 		bucket->version = state->ctx.stamp;
 	}
 	if (err == BTS_OK)
-		bucket->changed = state->changed = true;
+		state_bucket_changed(state, bucket);
 	return err;
 }
 
@@ -133,8 +264,12 @@ enum bts_err validate_replay(struct bts_group *group, struct bts_txn *txn)
 	size_t at = 0;
 	enum bts_err err = state_begin_nested(&group->state, group->last + 1);
 
-	while (err == BTS_OK && oplog_next(&txn->log, &at, &op))
+	if (err)
+		return err;
+	while (err == BTS_OK && oplog_next(&txn->log, &at, &op)) {
+		oplog_value(txn->own.dirty, &op);
 		err = validate_replay_op(group, &op);
+	}
 	if (err) {
 		state_rollback_nested(&group->state);
 		return err;

@@ -259,6 +259,7 @@ unsigned reply_meaning(enum bts_err err, const char **code)
 		{BTS_READ_ONLY, 503, "not-primary"},
 		{BTS_TIMEOUT, 503, "unavailable"},
 		{BTS_LIMIT, 503, "limit-reached"},
+		{BTS_EXPIRED, 410, "snapshot-expired"},
 	};
 	size_t i;
 

@@ -37,6 +37,8 @@ extern "C" {
 #define BTS_KEY_MAX 1024                    /* bytes; a key has at least 1 */
 #define BTS_BUCKET_NAME_MAX 255             /* bytes; a name has at least 1 */
 #define BTS_BUCKET_META_MAX 255             /* bytes of the caller's own note on a bucket */
+#define BTS_SNAPSHOT_NAME_MAX 255           /* bytes; a name has at least 1 */
+#define BTS_SNAPSHOTS_MAX 65536             /* named snapshots of a file */
 #define BTS_VALUE_MAX ((UINT64_C(1) << 40) - 1) /* bytes */
 #define BTS_PAGE_SIZE_MIN 4096              /* page sizes are powers of two */
 #define BTS_PAGE_SIZE_MAX 65536
@@ -67,6 +69,7 @@ enum bts_err {
 	BTS_DIVERGED,       /* replication: the two histories differ */
 	BTS_LIMIT,          /* a named limit of this library was reached (readers, buckets open, ...) */
 	BTS_NEEDS_RECOVERY, /* only a process that may write can recover this file */
+	BTS_EXPIRED,        /* the snapshot held too much and was told to end (bts_options.reader_pages_max); abort, begin anew */
 };
 
 /* Caller's memory, never allocated.  Filled by the call that fails, untouched by one that succeeds. */
@@ -85,6 +88,8 @@ struct bts_txn;    /* a transaction */
 struct bts_bucket; /* a bucket as one transaction sees it */
 struct bts_cursor;
 struct bts_group;
+struct bts_load;   /* a bulk load */
+struct bts_stream; /* a value being written in pieces */
 struct bts_env;    /* btree_store/env.h */
 
 /* bts_options.flags */
@@ -92,12 +97,55 @@ struct bts_env;    /* btree_store/env.h */
 #define BTS_OPEN_EXISTING 0x2u  /* do not create: BTS_NOT_FOUND when there is no file */
 #define BTS_OPEN_FOLLOWER 0x4u  /* open a follower's file to apply frames (ship.h); no write transactions */
 
+/* A read snapshot that some process holds: of a read or write transaction, a walk, a check (bts_readers). */
+struct bts_reader_info {
+	uint32_t pid;        /* of its process, as that sees itself (pid namespaces) */
+	int own;             /* 1: of this handle */
+	int expired;         /* 1: was told to end (BTS_EXPIRED) and has not yet */
+	bts_txid txid;       /* the snapshot */
+	uint64_t age_ms;     /* since it was taken */
+	uint64_t held_pages; /* it reaches, the newest commit does not: kept for it, and for others whose snapshots reach them too */
+	uint64_t held_bytes;
+};
+#define BTS_READER_KEEP 0
+#define BTS_READER_EXPIRE 1
+/*
+ * Called for a reader beyond a limit, in the thread whose commit met it, after the commit is durable and without locks held;
+ * several threads may be in it at once.  At most once a second for a reader.  It must not call into this library, and what
+ * it takes the caller of bts_commit waits for.  Returns BTS_READER_KEEP or BTS_READER_EXPIRE.
+ */
+typedef int bts_on_reader_fn(void *arg, const struct bts_reader_info *info);
+
 struct bts_options {
 	size_t size;         /* of this struct, set by bts_options_init */
 	uint32_t flags;      /* BTS_OPEN_* */
 	uint32_t page_size;  /* of a file being created; 0 = 4096.  An existing file keeps its own. */
 	uint64_t map_bytes;  /* address range to reserve for the file, its size limit; 0 = 4 TiB or what can be had */
 	struct bts_env *env; /* borrowed until bts_close; NULL = the operating system */
+	unsigned async_delay_ms;  /* BTS_ASYNC: durable at the latest after this time; 0 = 200 */
+	/*
+	 * How long opening, committing and beginning a group or an exclusive transaction wait for a lock that a living
+	 * process holds, be it stopped: then BTS_BUSY, naming the process.  0 = for ever.
+	 */
+	unsigned lock_timeout_ms;
+	/*
+	 * Limits on the readers of all processes, looked at after commits of this handle, a few times a second; 0 = none.  A
+	 * reader beyond one is told to end, or on_reader (may be NULL) is asked first: the calls on its transaction then
+	 * fail with BTS_EXPIRED, except the ends of it, bts_commit included, and bts_refresh.  Nothing is taken from it:
+	 * what it borrowed stays, and its pages are not used again until it ends.  Walks and checks do not obey.
+	 */
+	uint64_t reader_pages_max;  /* held_pages */
+	uint64_t reader_age_max_ms; /* age_ms */
+	bts_on_reader_fn *on_reader;
+	void *on_reader_arg;
+	/*
+	 * Bytes of memory a write transaction or a group takes for what it changes; 0 = 64 MiB.  Larger ones go on in a
+	 * temporary file without a name, in the directory of the database: it needs room for all that the transaction
+	 * changes, and is gone when the transaction ends, however it ends.  No room there: the call that needed it
+	 * returns BTS_FULL and has changed nothing.  Besides, up to an eighth of what a transaction changes is needed
+	 * as memory for its bookkeeping.
+	 */
+	uint64_t txn_memory;
 };
 
 BTS_EXPORT void bts_options_init(struct bts_options *);
@@ -117,8 +165,12 @@ BTS_EXPORT void bts_close(struct bts *db);
 #define BTS_READ 0x1u
 #define BTS_WRITE 0x2u
 #define BTS_CONFLICT_DATABASE 0x10u /* any commit since the snapshot conflicts, not only one on the same key */
-/* Reserved, refused with BTS_INVALID by this version: BTS_EXCLUSIVE 0x20, BTS_SERIALIZABLE 0x40, BTS_ASYNC 0x80 */
+/* Reserved, refused with BTS_INVALID by this version: BTS_EXCLUSIVE 0x20, BTS_ASYNC 0x80 */
 #define BTS_EXCLUSIVE 0x20u
+/*
+ * What the write transaction read conflicts too: keys, found or not, what cursors passed, ranges, buckets and their figures, if
+ * another changed them or their neighbours in a page.  Takes memory for what was read.
+ */
 #define BTS_SERIALIZABLE 0x40u
 #define BTS_ASYNC 0x80u
 
@@ -137,6 +189,11 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin(struct bts *db, unsigned flags,
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_commit(struct bts_txn *txn, struct bts_error *error);
 /* The same; *txid gets the transaction's number (its snapshot's when there was nothing to commit). */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_commit_id(struct bts_txn *txn, bts_txid *txid, struct bts_error *error);
+/*
+ * The transaction that won when the last bts_commit of this one gave BTS_CONFLICT; 0: there was none, or it will not
+ * come about.  Of several that one which was met first, and never a later number than the newest's.
+ */
+BTS_EXPORT bts_txid bts_conflict_winner(const struct bts_txn *txn);
 /* Drop the changes and move to the newest snapshot.  Everything borrowed from the transaction ends, its cursors too. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_refresh(struct bts_txn *txn, struct bts_error *error);
 BTS_EXPORT void bts_abort(struct bts_txn *txn); /* NULL is fine */
@@ -169,7 +226,7 @@ struct bts_bucket_info {
 	uint64_t bytes; /* of keys and values */
 	uint64_t pages; /* of the tree, large values not counted */
 	unsigned depth; /* levels; 0 = empty */
-	bts_txid version; /* the transaction that created it or set its meta */
+	bts_txid version; /* the transaction that created it, set its meta or gave it its name */
 };
 /* The first bucket whose name is > after (empty slice: the first of all).  BTS_NOT_FOUND at the end. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_bucket_next(struct bts_txn *txn, struct bts_slice after,
@@ -181,6 +238,12 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_bucket_set_meta(struct bts_txn *txn, 
 	struct bts_slice meta);
 /* Remove a bucket and free its pages, O(pages).  Its handle must not be used again. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_bucket_drop(struct bts_txn *txn, struct bts_slice name,
+	struct bts_error *error);
+/*
+ * Give a bucket another name: BTS_NOT_FOUND without `from`, BTS_EXISTS when there is a bucket `to` (be it the same).
+ * Entries and their versions stay; the bucket's version changes.  Handles and cursors stay valid.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_bucket_rename(struct bts_txn *txn, struct bts_slice from, struct bts_slice to,
 	struct bts_error *error);
 
 /* The value is borrowed: in a read transaction until it ends, in a write transaction until its next write. */
@@ -195,7 +258,57 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get_version(struct bts_txn *txn, stru
 /* Key and value are copied.  A value may be empty, a key may not. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
 	struct bts_slice value, unsigned flags);
+/*
+ * A put in pieces: memory for it stays within bts_options.txn_memory whatever its size.  size: of the whole value, or
+ * BTS_SIZE_UNKNOWN (then up to a quarter more room is needed while it grows).  flags as of bts_put, looked at here and
+ * again at the end.  The stream is owned: bts_put_end or bts_put_abort; committing, refreshing or ending the transaction
+ * aborts it, and it can not be ended after a rollback to a savepoint from before it.  Other calls on the transaction are
+ * allowed in between, other streams too; the key is put by bts_put_end.  BTS_FULL: no room.
+ */
+#define BTS_SIZE_UNKNOWN UINT64_MAX
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put_begin(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
+	uint64_t size, unsigned flags, struct bts_stream **stream, struct bts_error *error);
+/* Copied.  BTS_INVALID: more than the size announced; nothing was written then and the stream goes on. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put_write(struct bts_stream *stream, struct bts_slice bytes);
+/* Ends the stream in every case.  BTS_INVALID: fewer bytes were written than announced. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put_end(struct bts_stream *stream, struct bts_error *error);
+BTS_EXPORT void bts_put_abort(struct bts_stream *stream); /* NULL is fine */
+
+/*
+ * Bulk load: entries in ascending order, each above every key the bucket has, at about half the cost of bts_put and
+ * with full pages.  fill: percent of a page to use before the next one is begun, 50 to 100; 0 = 100.  Until the load ends
+ * nothing else can be written in the transaction and no savepoint made (BTS_INVALID), and its entries are not seen.
+ * Owned: bts_load_end or bts_load_abort; committing, refreshing or ending the transaction and going back to a savepoint
+ * abort it.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_load_begin(struct bts_txn *txn, struct bts_bucket *bucket, unsigned fill,
+	struct bts_load **load, struct bts_error *error);
+/* Copied.  BTS_INVALID, naming the key: it is not above the last one.  A failing call adds nothing; the load goes on. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_load_add(struct bts_load *load, struct bts_slice key, struct bts_slice value);
+/* Ends the load in every case.  On failure nothing of it has happened. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_load_end(struct bts_load *load, struct bts_error *error);
+BTS_EXPORT void bts_load_abort(struct bts_load *load); /* NULL is fine */
+
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_del(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key);
+/*
+ * Delete the keys from .. below to; an empty slice is no bound.  *deleted (may be NULL) gets how many they were; none: no
+ * change.  Whole subtrees are cut, each of their pages is read once.  It conflicts with every change in the range by
+ * somebody else, and may with deletions just beside it.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_del_range(struct bts_txn *txn, struct bts_bucket *bucket,
+	struct bts_slice from, struct bts_slice to, uint64_t *deleted);
+
+/*
+ * A savepoint: a place within a write transaction, of a group too, to which it can go back; *id names it in this
+ * transaction.  Savepoints nest to any depth; they end with the transaction, with those around them, and by
+ * _release, which keeps what was done since.  _rollback undoes what was done since, ends the savepoints made
+ * since, and leaves this one standing, to go back to again.  Going back cannot fail; BTS_INVALID: no such savepoint.
+ * Borrowed values end as by a write; handles and cursors stay, but those of buckets that were created since find theirs
+ * dropped.  What a BTS_SERIALIZABLE transaction has read it has read.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_savepoint(struct bts_txn *txn, uint32_t *id, struct bts_error *error);
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_savepoint_release(struct bts_txn *txn, uint32_t id, struct bts_error *error);
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_savepoint_rollback(struct bts_txn *txn, uint32_t id, struct bts_error *error);
 
 /*
  * Cursors move in key order (unsigned bytes) and allocate nothing after opening.  Keys and values are borrowed
@@ -214,6 +327,42 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_cursor_seek(struct bts_cursor *, stru
 	struct bts_slice *value);
 BTS_EXPORT bts_txid bts_cursor_version(const struct bts_cursor *); /* of the entry it stands on */
 BTS_EXPORT void bts_cursor_close(struct bts_cursor *); /* NULL is fine */
+
+/*
+ * Named snapshots: states that are kept, with every page they need, until they are deleted; they survive restarts and are
+ * replicated.  A snapshot costs the pages that changed since.
+ *
+ * Create one in a write transaction: it names the state that the transaction's commit makes (a commit even when nothing
+ * else changed).  When several transactions share one flush (a group, or private ones that met), that is the state after
+ * all of them: the published number of the batch, not a state in between.  BTS_EXISTS: the name is taken.  BTS_LIMIT:
+ * BTS_SNAPSHOTS_MAX.  Creating or deleting the same name elsewhere since the transaction's snapshot: BTS_CONFLICT at commit.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_snapshot_create(struct bts_txn *txn, struct bts_slice name,
+	struct bts_error *error);
+/*
+ * Delete one in a write transaction: its commit frees the pages that nothing else needs, reading what differs from its
+ * neighbours in age.  Readers of the snapshot go on until they end.  BTS_NOT_FOUND.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_snapshot_delete(struct bts_txn *txn, struct bts_slice name,
+	struct bts_error *error);
+struct bts_snapshot_info {
+	struct bts_slice name; /* borrowed until the transaction ends or its next write */
+	bts_txid txid;         /* published number of the state; 0: of this transaction or group, not committed yet */
+	uint64_t time_ms;      /* of that commit, since 1970; 0 likewise */
+	uint64_t buckets;
+};
+/*
+ * The first snapshot whose name is > after (empty slice: the first of all).  BTS_NOT_FOUND at the end, and always in a
+ * transaction of bts_begin_at.  Not among the reads that BTS_SERIALIZABLE validates.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_snapshot_next(struct bts_txn *txn, struct bts_slice after,
+	struct bts_snapshot_info *info);
+/*
+ * A read transaction on a named snapshot (owned: bts_abort or bts_commit).  Its bts_txn_id is the snapshot's; bts_refresh
+ * moves it to the newest commit.  A follower's file has the snapshots of its source.  BTS_NOT_FOUND: no such name.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin_at(struct bts *db, struct bts_slice name, struct bts_txn **txn,
+	struct bts_error *error);
 
 /* Return BTS_OK to commit, anything else to abort and have that returned. */
 typedef enum bts_err bts_txn_fn(struct bts_txn *txn, void *arg);
@@ -245,7 +394,7 @@ struct bts_stat {
 	bts_pgno pages;       /* high-water mark: pages [first, pages) are in use or free */
 	bts_pgno first_page;
 	uint64_t free_pages;  /* persisted free set, those still pinned by readers included */
-	uint64_t pinned_pages; /* of these, not reusable yet (writing process only) */
+	uint64_t pinned_pages; /* of these, what the snapshots of readers hold; from any process */
 	uint64_t buckets;
 	uint32_t readers;     /* live read snapshots in all processes */
 	bts_txid oldest_reader; /* 0 = none */
@@ -254,8 +403,35 @@ struct bts_stat {
 	uint64_t flushes;     /* fdatasync calls for them */
 	uint64_t pages_written;
 	uint64_t conflicts;
+	/* The process that has held a lock of the commit path for more than a second (stopped?), and for how long; 0: none. */
+	uint32_t stuck_pid;
+	uint64_t stuck_ms;
 };
+/* Reads the free set of the newest commit and of every snapshot in use: O(runs of free pages), no page of the trees. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_stat(struct bts *db, struct bts_stat *stat, struct bts_error *error);
+
+typedef void bts_reader_fn(void *arg, const struct bts_reader_info *info);
+/*
+ * Call fn for each living reader of every process, the oldest snapshot first.  Reads what bts_stat reads.  A reader that leaves
+ * meanwhile may be told of, with nothing held.  fn runs in this thread, without locks, and may call into the library.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_readers(struct bts *db, bts_reader_fn *fn, void *arg, struct bts_error *error);
+
+/* What a bucket is made of.  "used" is bytes of cells, of what its pages could hold: used / bytes is the fill. */
+struct bts_bucket_stat {
+	size_t size;             /* of this struct as the caller knows it: set before the call */
+	uint64_t entries;
+	uint64_t bytes;          /* of keys and values */
+	unsigned depth;          /* levels; 0 = empty */
+	uint64_t leaf_pages, leaf_bytes_used, leaf_bytes;
+	uint64_t branch_pages, branch_bytes_used, branch_bytes;
+	uint64_t large_values;   /* kept outside the leaves */
+	uint64_t large_bytes;    /* of these values */
+	uint64_t large_pages;
+};
+/* Reads every node of the bucket's tree, large values not; errors as bts_get (bts_txn_error has the text). */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_bucket_stat(struct bts_txn *txn, struct bts_bucket *bucket,
+	struct bts_bucket_stat *stat);
 
 /*
  * Verify the newest snapshot completely: checksums, order, bounds, births, reachable xor free (invariant G2), both
@@ -268,6 +444,59 @@ struct bts_check_options {
 	void *arg;
 };
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_check(struct bts *db, const struct bts_check_options *options,
+	struct bts_error *error);
+
+/*
+ * Make the file smaller: move up to budget pages (at least one unit: a large value is moved whole) from the end of the file into
+ * free space lower down, in one commit beside running readers and writers, and cut off the end that has become free.  Never
+ * makes the file larger.  Call it until more is 0; pages are given up one call after they were moved, when no snapshot needs
+ * them any more.  What a snapshot still needs stays (info->reader), and what is cut leaves some room for the next commits.
+ * Blocks for one flush.  info may be NULL; set info->size before each call.
+ */
+struct bts_compact_info {
+	size_t size;          /* of this struct as the caller knows it: set before the call */
+	uint64_t pages_moved;
+	uint64_t pages_truncated; /* the file became shorter by so many */
+	bts_pgno pages;       /* high-water mark */
+	uint64_t file_bytes;
+	int more;             /* 1: this call did something, so call again */
+	bts_txid reader;      /* a reader's snapshot that holds the end of the file, or where it would go; 0: none */
+	bts_pgno stuck;       /* a page that cannot be moved and holds the end of the file, 0: none */
+	bts_txid snapshot;    /* the number of a named snapshot that holds that page, 0: none */
+};
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_compact_step(struct bts *db, uint64_t budget,
+	struct bts_compact_info *info, struct bts_error *error);
+
+/*
+ * Write an image of the newest durable commit to fd (the caller's, from where it stands on, strictly forward: a pipe will do; free
+ * pages become holes in a new regular file).  Runs beside readers and writers; holds a snapshot meanwhile.  Verifies every
+ * page it copies: BTS_CORRUPT names the one that is damaged, and what was written then is worth nothing.  The image is a
+ * database file: it opens as it is, and like any copy begins a new epoch when it is written to.  Does not flush fd.
+ */
+struct bts_backup_options {
+	size_t size; /* of this struct */
+	void (*progress)(void *arg, uint64_t pages_done, uint64_t pages_total); /* NULL: none */
+	void *arg;
+};
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_backup(struct bts *db, int fd, const struct bts_backup_options *options,
+	struct bts_error *error);
+
+/* bts_restore_options.flags */
+#define BTS_RESTORE_SAME_ID 0x1u /* the same database, role kept, not a new one */
+struct bts_restore_options {
+	size_t size; /* of this struct */
+	uint32_t flags;
+	uint64_t map_bytes; /* as in bts_options, for the verification */
+	struct bts_env *env; /* NULL = the operating system */
+	void (*progress)(void *arg, uint64_t bytes_read); /* NULL: none */
+	void *arg;
+};
+/*
+ * Make path from an image read from fd, a backup or a copy of a file that was closed: every page is verified first, then the file
+ * appears, complete and durable, or not at all.  It is a new database (its own id, a primary) unless asked to be the
+ * same.  BTS_EXISTS when path is there; BTS_INVALID: no database; BTS_CORRUPT.  options may be NULL.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_restore(int fd, const char *path, const struct bts_restore_options *options,
 	struct bts_error *error);
 
 #ifdef __cplusplus

@@ -11,12 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum measure { LOAD_SORTED, LOAD_RANDOM, GET_ONE_TXN, GET_EACH_TXN, SCAN, PUT_DURABLE, MEASURES };
+enum measure { LOAD_SORTED, LOAD_BULK, LOAD_RANDOM, GET_ONE_TXN, GET_EACH_TXN, SCAN, PUT_DURABLE, MEASURES };
 
 static const struct {
 	const char *name, *json;
 } measures[MEASURES] = {
 	[LOAD_SORTED] = {"load, sorted, in batches", "load_sorted"},
+	[LOAD_BULK] = {"load, sorted, in bulk, in batches", "load_bulk"},
 	[LOAD_RANDOM] = {"load, random, in batches", "load_random"},
 	[GET_ONE_TXN] = {"get, random, one transaction", "get_one_txn"},
 	[GET_EACH_TXN] = {"get, random, a transaction each", "get_each_txn"},
@@ -119,6 +120,9 @@ static int bench_measure(struct bench *bench, enum measure measure, int store, i
 	switch (measure) {
 	case LOAD_SORTED:
 		err = ops->load(handle, set, bench->sorted, set->count, bench->args->batch, text);
+		break;
+	case LOAD_BULK:
+		err = ops->load_bulk(handle, set, bench->args->batch, text);
 		break;
 	case LOAD_RANDOM:
 		err = ops->load(handle, set, bench->shuffled, set->count, bench->args->batch, text);
@@ -246,6 +250,7 @@ static int bench_run(struct bench *bench)
 	for (int round = 0; round < (int)bench->args->rounds; round++) {
 		bench_shuffle(bench);
 		if (bench_stretch(bench, round, LOAD_SORTED, LOAD_SORTED) ||
+			bench_stretch(bench, round, LOAD_BULK, LOAD_BULK) ||
 			bench_stretch(bench, round, LOAD_RANDOM, PUT_DURABLE))
 			return BTS_EXIT_FAILURE;
 	}
@@ -259,9 +264,12 @@ static int bench_run(struct bench *bench)
 
 int bts_bench(const struct bts_args *args)
 {
-	struct bench *bench = calloc(1, sizeof(*bench));
+	struct bench *bench;
 	int status;
 
+	if (args->word_count)
+		return bts_bench_writers(args);
+	bench = calloc(1, sizeof(*bench));
 	if (!bench)
 		return bts_tool_fail(args, BTS_MEMORY, "no memory");
 	bench->args = args;

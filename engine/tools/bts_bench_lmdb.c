@@ -3,6 +3,7 @@
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct lmdb {
 	MDB_env *env;
@@ -64,6 +65,7 @@ static void *lmdb_open(const char *path, const struct bts_bench_set *set, char t
 	return NULL;
 }
 
+/* order NULL: as it stands, appended. */
 static int lmdb_load(void *store, const struct bts_bench_set *set, const uint32_t *order, uint64_t count,
 	uint64_t batch, char text[256])
 {
@@ -79,10 +81,11 @@ static int lmdb_load(void *store, const struct bts_bench_set *set, const uint32_
 		if (err)
 			return lmdb_fail(text, "begin", err);
 		for (; done < end; done++) {
-			MDB_val key = {set->key_size, (void *)(uintptr_t)bts_bench_key(set, order[done])};
+			uint32_t at = order ? order[done] : (uint32_t)done;
+			MDB_val key = {set->key_size, (void *)(uintptr_t)bts_bench_key(set, at)};
 			MDB_val value = {set->value_size, set->value};
 
-			err = mdb_put(txn, l->dbi, &key, &value, 0);
+			err = mdb_put(txn, l->dbi, &key, &value, order ? 0 : MDB_APPEND);
 			if (err) {
 				mdb_txn_abort(txn);
 				return lmdb_fail(text, "put", err);
@@ -93,6 +96,11 @@ static int lmdb_load(void *store, const struct bts_bench_set *set, const uint32_
 			return lmdb_fail(text, "commit", err);
 	}
 	return 0;
+}
+
+static int lmdb_load_bulk(void *store, const struct bts_bench_set *set, uint64_t batch, char text[256])
+{
+	return lmdb_load(store, set, NULL, set->count, batch, text);
 }
 
 /* With each, the transaction is kept and renewed: the cheapest way LMDB offers. */
@@ -154,6 +162,94 @@ const struct bts_bench_store bts_bench_lmdb = {
 	.open = lmdb_open,
 	.close = lmdb_close,
 	.load = lmdb_load,
+	.load_bulk = lmdb_load_bulk,
 	.get = lmdb_get,
 	.scan = lmdb_scan,
+};
+
+static MDB_val lmdb_number_key(char room[16], uint32_t key)
+{
+	return (MDB_val){(size_t)snprintf(room, 16, "key %08u", key), room};
+}
+
+static int lmdb_number_put(struct lmdb *l, MDB_txn *txn, uint32_t key, uint64_t number, size_t value_size, int add)
+{
+	uint8_t padded[BTS_BENCH_VALUE_MAX] = {0};
+	uint64_t old = 0;
+	char room[16];
+	MDB_val name = lmdb_number_key(room, key), value;
+	int err = add ? mdb_get(txn, l->dbi, &name, &value) : 0;
+
+	if (err)
+		return err;
+	if (add)
+		memcpy(&old, value.mv_data, sizeof(old));
+	number += old;
+	memcpy(padded, &number, sizeof(number));
+	value = (MDB_val){value_size, padded};
+	return mdb_put(txn, l->dbi, &name, &value, 0);
+}
+
+static void *lmdb_writer_open(const char *path, char text[256])
+{
+	const struct bts_bench_set set = {.count = 0};
+
+	return lmdb_open(path, &set, text);
+}
+
+/* Keys [first, end) in one transaction. */
+static int lmdb_writer_numbers(struct lmdb *l, uint32_t first, uint32_t end, uint64_t number, size_t value_size, int add,
+	char text[256])
+{
+	MDB_txn *txn;
+	int err = mdb_txn_begin(l->env, NULL, 0, &txn);
+
+	if (err)
+		return lmdb_fail(text, "begin", err);
+	for (uint32_t key = first; key < end && !err; key++)
+		err = lmdb_number_put(l, txn, key, number, value_size, add);
+	if (err) {
+		mdb_txn_abort(txn);
+		return lmdb_fail(text, "put", err);
+	}
+	err = mdb_txn_commit(txn);
+	return err ? lmdb_fail(text, "commit", err) : 0;
+}
+
+static int lmdb_writer_put(void *store, uint32_t key, uint64_t number, size_t value_size, int add,
+	uint64_t *conflicts, char text[256])
+{
+	(void)conflicts; /* there are none: it locks */
+	return lmdb_writer_numbers(store, key, key + 1, number, value_size, add, text);
+}
+
+static int lmdb_writer_fill(void *store, uint32_t count, size_t value_size, char text[256])
+{
+	return lmdb_writer_numbers(store, 0, count, 0, value_size, 0, text);
+}
+
+static int lmdb_writer_get(void *store, uint32_t key, uint64_t *number, char text[256])
+{
+	struct lmdb *l = store;
+	char room[16];
+	MDB_val name = lmdb_number_key(room, key), value;
+	MDB_txn *txn;
+	int err = mdb_txn_begin(l->env, NULL, MDB_RDONLY, &txn);
+
+	if (err)
+		return lmdb_fail(text, "begin", err);
+	err = mdb_get(txn, l->dbi, &name, &value);
+	if (!err)
+		memcpy(number, value.mv_data, sizeof(*number));
+	mdb_txn_abort(txn);
+	return err ? lmdb_fail(text, "get", err) : 0;
+}
+
+const struct bts_bench_writer bts_bench_writer_lmdb = {
+	.name = "LMDB",
+	.open = lmdb_writer_open,
+	.close = lmdb_close,
+	.put = lmdb_writer_put,
+	.fill = lmdb_writer_fill,
+	.get = lmdb_writer_get,
 };

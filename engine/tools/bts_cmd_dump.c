@@ -110,7 +110,7 @@ int bts_cmd_dump(const struct bts_args *args)
 	if (!db)
 		return status;
 	bts_progress_begin(&dump.progress, args, "entries");
-	if (bts_begin(db, BTS_READ, &dump.txn, &error)) {
+	if (bts_tool_begin(args, db, &dump.txn, &error)) {
 		status = bts_tool_fail_error(args, &error);
 	} else {
 		status = args->bucket ? dump_bucket(&dump, bts_tool_slice(args->bucket)) : dump_all(&dump);

@@ -87,7 +87,7 @@ int bts_cmd_get(const struct bts_args *args)
 
 	if (!db)
 		return status;
-	if (bts_begin(db, BTS_READ, &txn, &error)) {
+	if (bts_tool_begin(args, db, &txn, &error)) {
 		status = bts_tool_fail_error(args, &error);
 	} else {
 		status = key_get(args, txn);

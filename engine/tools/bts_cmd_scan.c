@@ -142,7 +142,7 @@ int bts_cmd_scan(const struct bts_args *args)
 	if (!db)
 		return status;
 	bts_progress_begin(&scan.progress, args, "keys");
-	if (bts_begin(db, BTS_READ, &txn, &error)) {
+	if (bts_tool_begin(args, db, &txn, &error)) {
 		status = bts_tool_fail_error(args, &error);
 	} else {
 		status = scan_txn(&scan, txn);

@@ -15,7 +15,9 @@ enum option_code {
 	OPTION_EXISTING,
 	OPTION_REVERSE,
 	OPTION_NO_LMDB,
+	OPTION_BUCKETS,
 	OPTION_BUCKET,
+	OPTION_SNAPSHOT,
 	OPTION_PREFIX,
 	OPTION_FROM,
 	OPTION_TO,
@@ -27,7 +29,9 @@ enum option_code {
 	OPTION_VALUE_SIZE,
 	OPTION_PUTS,
 	OPTION_ROUNDS,
-	OPTION_SEED
+	OPTION_SECONDS,
+	OPTION_SEED,
+	OPTION_SAME_ID
 };
 
 static const struct option options[] = {
@@ -39,7 +43,9 @@ static const struct option options[] = {
 	{"existing", no_argument, NULL, OPTION_EXISTING},
 	{"reverse", no_argument, NULL, OPTION_REVERSE},
 	{"no-lmdb", no_argument, NULL, OPTION_NO_LMDB},
+	{"buckets", no_argument, NULL, OPTION_BUCKETS},
 	{"bucket", required_argument, NULL, OPTION_BUCKET},
+	{"snapshot", required_argument, NULL, OPTION_SNAPSHOT},
 	{"prefix", required_argument, NULL, OPTION_PREFIX},
 	{"from", required_argument, NULL, OPTION_FROM},
 	{"to", required_argument, NULL, OPTION_TO},
@@ -51,7 +57,9 @@ static const struct option options[] = {
 	{"value-size", required_argument, NULL, OPTION_VALUE_SIZE},
 	{"puts", required_argument, NULL, OPTION_PUTS},
 	{"rounds", required_argument, NULL, OPTION_ROUNDS},
+	{"seconds", required_argument, NULL, OPTION_SECONDS},
 	{"seed", required_argument, NULL, OPTION_SEED},
+	{"same-id", no_argument, NULL, OPTION_SAME_ID},
 	{NULL, 0, NULL, 0},
 };
 
@@ -60,26 +68,34 @@ struct command {
 	bts_command *run;
 	const char *arguments, *does;
 	int words_min, words_max;  /* after FILE */
-	enum option_code takes[8]; /* besides --json, --help, --version */
+	enum option_code takes[9]; /* besides --json, --help, --version */
 };
 
 static const struct command commands[] = {
-	{"get", bts_cmd_get, "FILE BUCKET KEY", "print the value of a key", 2, 2, {OPTION_BASE64}},
+	{"get", bts_cmd_get, "FILE BUCKET KEY", "print the value of a key", 2, 2, {OPTION_BASE64, OPTION_SNAPSHOT}},
 	{"put", bts_cmd_put, "FILE BUCKET KEY [VALUE]",
 		"store a value; without VALUE, read it from standard input", 2, 3,
 		{OPTION_BASE64, OPTION_NEW, OPTION_EXISTING, OPTION_PAGE_SIZE}},
 	{"del", bts_cmd_del, "FILE BUCKET KEY", "remove a key", 2, 2, {OPTION_BASE64}},
 	{"scan", bts_cmd_scan, "FILE BUCKET", "print keys and values in order", 1, 1,
-		{OPTION_PREFIX, OPTION_FROM, OPTION_TO, OPTION_REVERSE, OPTION_LIMIT}},
-	{"stat", bts_cmd_stat, "FILE", "sizes, position and buckets", 0, 0, {0}},
+		{OPTION_PREFIX, OPTION_FROM, OPTION_TO, OPTION_REVERSE, OPTION_LIMIT, OPTION_SNAPSHOT}},
+	{"snapshot", bts_cmd_snapshot, "FILE [list|create NAME|delete NAME]", "states kept under a name", 0, 2, {0}},
+	{"stat", bts_cmd_stat, "FILE", "sizes, position, readers and buckets", 0, 0, {OPTION_BUCKETS}},
 	{"check", bts_cmd_check, "FILE", "verify every page; exit 1 when damaged", 0, 0, {0}},
-	{"dump", bts_cmd_dump, "FILE", "print everything as lines of JSON", 0, 0, {OPTION_BUCKET}},
+	{"dump", bts_cmd_dump, "FILE", "print everything as lines of JSON", 0, 0,
+		{OPTION_BUCKET, OPTION_SNAPSHOT}},
 	{"load", bts_cmd_load, "FILE [INPUT]", "store lines of JSON from INPUT or standard input", 0, 1,
 		{OPTION_BUCKET, OPTION_BATCH, OPTION_PAGE_SIZE}},
-	{"bench", bts_bench, "FILE", "time the store, beside LMDB when built with it; FILE must not exist", 0,
-		0,
+	{"compact", bts_cmd_compact, "FILE", "move pages from the end into free ones, make the file smaller", 0, 0,
+		{OPTION_BATCH}},
+	{"backup", bts_cmd_backup, "FILE OUTPUT", "copy the newest commit to a new file, or - for standard output", 1, 1,
+		{0}},
+	{"restore", bts_cmd_restore, "FILE [INPUT]", "make FILE from a backup, verified; without INPUT, from standard input",
+		0, 1, {OPTION_SAME_ID}},
+	{"bench", bts_bench, "FILE [writers]", "time the store, or many writers, beside LMDB; FILE must not exist", 0,
+		1,
 		{OPTION_COUNT, OPTION_KEY_SIZE, OPTION_VALUE_SIZE, OPTION_PUTS, OPTION_ROUNDS, OPTION_BATCH,
-			OPTION_SEED, OPTION_NO_LMDB}},
+			OPTION_SEED, OPTION_NO_LMDB, OPTION_SECONDS}},
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
@@ -93,16 +109,20 @@ static const char option_help[] =
 	"  --from K, --to K  scan: only keys from K on; only keys before K\n"
 	"  --reverse         scan: from the greatest key down\n"
 	"  --limit N         scan: at most N keys\n"
+	"  --buckets         stat: read every bucket's tree: how full its pages are, what is in large values\n"
 	"  --bucket B        dump: only this bucket; load: the bucket of lines that name none\n"
-	"  --batch N         load, bench: records a commit (1000)\n"
+	"  --snapshot S      get, scan, dump: what the named snapshot holds\n"
+	"  --batch N         load, bench: records a commit (1000); compact: pages a commit (1000)\n"
 	"  --page-size N     put, load: of a file being created, 4096 to 65536 (4096)\n"
 	"  --count N         bench: records (200000)\n"
 	"  --key-size N      bench: bytes, 8 to 511 (16)\n"
 	"  --value-size N    bench: bytes (100)\n"
 	"  --puts N          bench: durable single puts a round (300)\n"
 	"  --rounds N        bench: the median of so many is shown (3)\n"
+	"  --seconds N       bench writers: for each number of writers and store, in each round (1)\n"
 	"  --seed N          bench: of the random order (1)\n"
 	"  --no-lmdb         bench: this store alone\n"
+	"  --same-id         restore: the same database, not a new one made from it\n"
 	"\nput and load create the file and the bucket when absent.  Commands that only read work beside the "
 	"process that\n"
 	"writes.  Exit status: 0 done, 1 failure (or damage found), 2 usage, 3 not found, 4 conflict.\n";
@@ -111,7 +131,7 @@ static void usage(FILE *to)
 {
 	fputs("Usage: bts COMMAND [options] FILE ...\n\nCommands:\n", to);
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		fprintf(to, "  %-5s %-24s %s\n", commands[i].name, commands[i].arguments, commands[i].does);
+		fprintf(to, "  %-8s %-24s %s\n", commands[i].name, commands[i].arguments, commands[i].does);
 	fputs(option_help, to);
 }
 
@@ -157,8 +177,12 @@ static bool set_flag(struct bts_args *args, int code)
 		return args->only_existing = true;
 	case OPTION_REVERSE:
 		return args->reverse = true;
+	case OPTION_SAME_ID:
+		return args->same_id = true;
 	case OPTION_NO_LMDB:
 		return args->no_lmdb = true;
+	case OPTION_BUCKETS:
+		return args->buckets = true;
 	default:
 		return false;
 	}
@@ -167,6 +191,7 @@ static bool set_flag(struct bts_args *args, int code)
 static bool set_word(struct bts_args *args, int code, const char *word)
 {
 	const char **place = code == OPTION_BUCKET   ? &args->bucket
+			     : code == OPTION_SNAPSHOT ? &args->snapshot
 			     : code == OPTION_PREFIX ? &args->prefix
 			     : code == OPTION_FROM   ? &args->from
 			     : code == OPTION_TO     ? &args->to
@@ -197,6 +222,8 @@ static bool set_number(struct bts_args *args, int code, const char *word)
 		return number(word, 1, 1000000, &args->puts);
 	case OPTION_ROUNDS:
 		return number(word, 1, 99, &args->rounds);
+	case OPTION_SECONDS:
+		return number(word, 1, 3600, &args->seconds);
 	case OPTION_SEED:
 		return number(word, 0, UINT64_MAX, &args->seed);
 	default:
@@ -262,6 +289,7 @@ int main(int argc, char **argv)
 		.value_size = 100,
 		.puts = 300,
 		.rounds = 3,
+		.seconds = 1,
 		.seed = 1};
 	int code, status;
 

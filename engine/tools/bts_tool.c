@@ -194,3 +194,10 @@ bool bts_tool_put_line(struct bts_json_text *text)
 	text->size = 0;
 	return true;
 }
+
+enum bts_err bts_tool_begin(const struct bts_args *args, struct bts *db, struct bts_txn **txn, struct bts_error *error)
+{
+	if (args->snapshot)
+		return bts_begin_at(db, bts_tool_slice(args->snapshot), txn, error);
+	return bts_begin(db, BTS_READ, txn, error);
+}

@@ -13,16 +13,16 @@ struct bts_args {
 	const char *file;
 	char **words; /* what follows FILE */
 	int word_count;
-	bool json, base64, reverse, only_new, only_existing, no_lmdb;
-	const char *bucket, *prefix, *from, *to; /* NULL: not given */
+	bool json, base64, reverse, only_new, only_existing, same_id, no_lmdb, buckets;
+	const char *bucket, *snapshot, *prefix, *from, *to; /* NULL: not given */
 	uint64_t limit, batch, page_size;	 /* 0: not given */
-	uint64_t count, key_size, value_size, puts, rounds, seed;
+	uint64_t count, key_size, value_size, puts, rounds, seconds, seed;
 };
 
 /* One command; returns its exit status. */
 typedef int bts_command(const struct bts_args *args);
 bts_command bts_cmd_get, bts_cmd_put, bts_cmd_del, bts_cmd_scan, bts_cmd_stat, bts_cmd_check, bts_cmd_dump,
-	bts_cmd_load, bts_bench;
+	bts_cmd_snapshot, bts_cmd_load, bts_cmd_compact, bts_cmd_backup, bts_cmd_restore, bts_bench;
 
 enum bts_tool_access {
 	BTS_TOOL_READ,	/* joins beside a writer; recovers the file when nobody did after a crash */
@@ -31,6 +31,9 @@ enum bts_tool_access {
 };
 /* NULL: the reason was printed and *status is the exit status.  Else owned: bts_close. */
 struct bts *bts_tool_open(const struct bts_args *args, enum bts_tool_access access, int *status);
+
+/* A read transaction (owned: bts_abort) on the newest commit, or on the snapshot asked for. */
+enum bts_err bts_tool_begin(const struct bts_args *args, struct bts *db, struct bts_txn **txn, struct bts_error *error);
 
 /* Print "bts COMMAND: FILE: " and the message (JSON with --json) to stderr; returns the exit status for code.
  */

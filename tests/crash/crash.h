@@ -19,6 +19,7 @@
 #define CRASH_PATH "/db"
 #define CRASH_BUCKETS 4u
 #define CRASH_KEYS 48u
+#define CRASH_SNAPSHOTS 3u
 #define CRASH_STATES 2u
 #define CRASH_DEPTH_MAX 2u
 
@@ -34,18 +35,28 @@ struct crash_value {
 struct crash_oracle {
 	bool bucket[CRASH_BUCKETS];
 	struct crash_value values[CRASH_BUCKETS][CRASH_KEYS];
+	/* Named snapshots: the contents when their batch was committed; fresh: those of this very state. */
+	struct {
+		bool present, fresh;
+		uint64_t contents;
+	} snapshots[CRASH_SNAPSHOTS];
 };
 
 void crash_oracle_put(struct crash_oracle *, unsigned bucket, unsigned key, uint32_t size, uint32_t seed);
 void crash_oracle_drop(struct crash_oracle *, unsigned bucket);
-/* Order-free digest of all contents. */
+/* Order-free digest of all contents; with those of named snapshots. */
+uint64_t crash_oracle_contents(const struct crash_oracle *);
 uint64_t crash_oracle_digest(const struct crash_oracle *);
+void crash_oracle_committed(struct crash_oracle *); /* fresh snapshots are of the past from here on */
+struct bts_slice crash_snapshot_name(unsigned snapshot);
 struct bts_slice crash_bucket_name(unsigned bucket);
 struct bts_slice crash_key(unsigned bucket, unsigned key, char text[64]);
 /* data: room for size bytes. */
 void crash_value_fill(uint8_t *data, uint32_t size, uint32_t seed);
 /* The same digest of what a database holds; order of keys is checked on the way.  NULL or what is wrong. */
 const char *crash_digest(struct bts_txn *txn, uint64_t *digest);
+/* With the named snapshots that txn sees, which must still be there. */
+const char *crash_digest_all(struct bts *db, struct bts_txn *txn, uint64_t *digest);
 /* What an entry of the bucket "~probe" adds to a digest; the bucket itself adds nothing. */
 uint64_t crash_probe_digest(uint32_t number);
 enum bts_err crash_probe_put(struct bts *db, uint32_t number, bts_txid *txid, struct bts_error *error);
@@ -67,7 +78,7 @@ struct crash_watch {
 };
 
 struct crash_counts {
-	uint64_t moments, images, distinct, second, kills, commits, refused;
+	uint64_t moments, images, distinct, second, kills, commits, refused, cuts;
 };
 
 struct crash {

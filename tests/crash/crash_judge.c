@@ -112,7 +112,7 @@ static uint64_t crash_look(struct crash_watch *watch, struct bts *db, const char
 		crash_report_at(watch, "%s: begin: %s", when, error.text);
 		return 0;
 	}
-	wrong = crash_digest(txn, &digest);
+	wrong = crash_digest_all(db, txn, &digest);
 	if (wrong)
 		crash_report_at(watch, "%s: reading: %s", when, wrong);
 	bts_abort(txn);

@@ -73,7 +73,7 @@ void crash_oracle_drop(struct crash_oracle *oracle, unsigned bucket)
 		oracle->values[bucket][key].present = false;
 }
 
-uint64_t crash_oracle_digest(const struct crash_oracle *oracle)
+uint64_t crash_oracle_contents(const struct crash_oracle *oracle)
 {
 	static const struct bts_slice none;
 	uint64_t sum = 0;
@@ -87,6 +87,43 @@ uint64_t crash_oracle_digest(const struct crash_oracle *oracle)
 		}
 	}
 	return sum;
+}
+
+struct bts_slice crash_snapshot_name(unsigned snapshot)
+{
+	static const char *const names[CRASH_SNAPSHOTS] = {"monday", "thursday", "tuesday"};
+
+	return (struct bts_slice){names[snapshot], strlen(names[snapshot])};
+}
+
+static uint64_t crash_snapshot_hash(struct bts_slice name, uint64_t contents)
+{
+	static const struct bts_slice bucket = {"~snapshot", 9};
+
+	return crash_hash(bucket, name, (struct bts_slice){&contents, sizeof(contents)});
+}
+
+uint64_t crash_oracle_digest(const struct crash_oracle *oracle)
+{
+	uint64_t contents = crash_oracle_contents(oracle), sum = contents;
+
+	for (unsigned i = 0; i < CRASH_SNAPSHOTS; i++) {
+		if (oracle->snapshots[i].present)
+			sum += crash_snapshot_hash(crash_snapshot_name(i),
+				oracle->snapshots[i].fresh ? contents : oracle->snapshots[i].contents);
+	}
+	return sum;
+}
+
+void crash_oracle_committed(struct crash_oracle *oracle)
+{
+	uint64_t contents = crash_oracle_contents(oracle);
+
+	for (unsigned i = 0; i < CRASH_SNAPSHOTS; i++) {
+		if (oracle->snapshots[i].fresh)
+			oracle->snapshots[i].contents = contents;
+		oracle->snapshots[i].fresh = false;
+	}
 }
 
 static bool crash_ascends(struct bts_slice before, struct bts_slice key)
@@ -145,6 +182,28 @@ const char *crash_digest(struct bts_txn *txn, uint64_t *digest)
 			return wrong;
 	}
 	*digest = sum;
+	return err == BTS_NOT_FOUND ? NULL : bts_txn_error(txn)->text;
+}
+
+const char *crash_digest_all(struct bts *db, struct bts_txn *txn, uint64_t *digest)
+{
+	struct bts_snapshot_info info = {.name = {"", 0}};
+	const char *wrong = crash_digest(txn, digest);
+	uint64_t contents;
+	struct bts_txn *at;
+	enum bts_err err;
+
+	if (wrong)
+		return wrong;
+	while ((err = bts_snapshot_next(txn, info.name, &info)) == BTS_OK) {
+		if (bts_begin_at(db, info.name, &at, NULL))
+			return "a listed snapshot does not open";
+		wrong = crash_digest(at, &contents);
+		bts_abort(at);
+		if (wrong)
+			return "a named snapshot cannot be read";
+		*digest += crash_snapshot_hash(info.name, contents);
+	}
 	return err == BTS_NOT_FOUND ? NULL : bts_txn_error(txn)->text;
 }
 

@@ -125,12 +125,29 @@ static enum bts_err run_wipe(struct crash_run *run, struct bts_txn *txn)
 	return err;
 }
 
+static enum bts_err run_snapshot(struct crash_run *run, struct bts_txn *txn)
+{
+	unsigned i = (unsigned)rng_below(&run->crash->rng, CRASH_SNAPSHOTS);
+	bool *present = &run->next.snapshots[i].present;
+	enum bts_err err;
+
+	if (*present)
+		err = bts_snapshot_delete(txn, crash_snapshot_name(i), NULL);
+	else
+		err = bts_snapshot_create(txn, crash_snapshot_name(i), NULL);
+	*present = !*present;
+	run->next.snapshots[i].fresh = *present;
+	return err;
+}
+
 static enum bts_err run_changes(struct crash_run *run, struct bts_txn *txn, unsigned most, unsigned parity)
 {
 	enum bts_err err = BTS_OK;
 
 	for (uint64_t n = 1 + rng_below(&run->crash->rng, most); n > 0 && !err; n--)
 		err = run_change(run, txn, parity);
+	if (!err && parity == 2 && rng_one_in(&run->crash->rng, 4))
+		err = run_snapshot(run, txn);
 	if (err)
 		run_failed(run, "a change", err, bts_txn_error(txn));
 	return err;
@@ -173,6 +190,7 @@ static void run_result(
 	*reopen = false;
 	if (err == BTS_OK) {
 		run->crash->counts.commits++;
+		crash_oracle_committed(&run->next);
 		run->now = run->next;
 		run->txid = txid;
 		run_settled(run);
@@ -313,6 +331,32 @@ static void run_pair(struct crash_run *run, bool *reopen)
 	}
 }
 
+/* Compaction changes no contents; every step is a commit, and may cut the file. */
+static void run_compact(struct crash_run *run, bool *reopen)
+{
+	struct bts_compact_info info = {.size = sizeof(info), .more = 1};
+	struct bts_stat stat = {.size = sizeof(stat)};
+	struct bts_error error = {BTS_OK, 0, ""};
+	unsigned steps = 1 + (unsigned)rng_below(&run->crash->rng, 4);
+
+	while (steps-- > 0 && info.more && !*reopen) {
+		enum bts_err err;
+
+		info.size = sizeof(info);
+		run->next = run->now;
+		run_expect(run, 1);
+		if (rng_one_in(&run->crash->rng, 10))
+			run_plan_failure(run);
+		err = bts_compact_step(run->db, 1 + rng_below(&run->crash->rng, 60), &info, &error);
+		if (!err && bts_stat(run->db, &stat, NULL))
+			crash_report(run->crash, "stat fails");
+		run->crash->counts.cuts += !err && info.pages_truncated > 0;
+		run_result(run, err, stat.txid, &error, reopen);
+		if (err)
+			break;
+	}
+}
+
 static void run_unpin(struct crash_run *run)
 {
 	uint64_t digest = 0;
@@ -343,7 +387,7 @@ static void run_pin(struct crash_run *run)
 	if (err)
 		run_failed(run, "a reader", err, &error);
 	else if (crash_digest(run->pinned, &run->pinned_digest) ||
-		 run->pinned_digest != crash_oracle_digest(&run->now))
+		 run->pinned_digest != crash_oracle_contents(&run->now))
 		crash_report(run->crash, "a new snapshot is not the newest commit");
 }
 
@@ -377,15 +421,17 @@ static void run_open(struct crash_run *run)
 		run_failed(run, "open", err, &error);
 		return;
 	}
-	wrong = crash_digest(txn, &digest);
+	wrong = crash_digest_all(run->db, txn, &digest);
 	bts_abort(txn);
-	if (wrong)
+	if (wrong) {
 		crash_report(run->crash, "reopened: %s", wrong);
-	else if (run->watch.count == 2 && digest == run->watch.states[1])
+	} else if (run->watch.count == 2 && digest == run->watch.states[1]) {
+		crash_oracle_committed(&run->next);
 		run->now = run->next;
-	else if (digest != run->watch.states[0])
+	} else if (digest != run->watch.states[0]) {
 		crash_report(
 			run->crash, "reopened: contents are neither those acknowledged nor those in flight");
+	}
 	run->next = run->now;
 	run->watch.exists = true;
 	run_settled(run);
@@ -411,7 +457,7 @@ static void run_step(struct crash_run *run)
 	bool reopen = false;
 
 	run->next = run->now;
-	switch (rng_below(rng, 14)) {
+	switch (rng_below(rng, 16)) {
 	case 0:
 		run_reopen(run, true);
 		break;
@@ -426,6 +472,10 @@ static void run_step(struct crash_run *run)
 		break;
 	case 6:
 		run_pair(run, &reopen);
+		break;
+	case 7:
+	case 8:
+		run_compact(run, &reopen);
 		break;
 	default:
 		run_commit(run, &reopen);

@@ -30,9 +30,9 @@ int main(int argc, char **argv)
 		crash_script(&crash, seed + i, steps, kind < CRASH_KINDS ? kind : kinds[i % 8]);
 	printf("crash: %" PRIu64 " distinct images of %" PRIu64 " made at %" PRIu64 " moments, %" PRIu64
 	       " in second crashes, %" PRIu64 " kills, %" PRIu64 " commits, %" PRIu64
-	       " failed flushes or writes, %" PRIu64 " bad\n",
+	       " failed flushes or writes, %" PRIu64 " cuts of the file, %" PRIu64 " bad\n",
 		counts->distinct, counts->images, counts->moments, counts->second, counts->kills,
-		counts->commits, counts->refused, crash.bad);
+		counts->commits, counts->refused, counts->cuts, crash.bad);
 	crash_fini(&crash);
 	return crash.bad != 0;
 }

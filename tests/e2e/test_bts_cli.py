@@ -380,12 +380,13 @@ class Processes(Case):
             holder.stdin.write(b'{"key":"k2","value":"v2"}\n' * 2000)
             holder.stdin.flush()
             harness.await_true(lambda: bts("get", self.file, "b", "k2").out == b"v2", what="the writer's commit")
-            self.refused(FAILURE, "put", self.file, "b", "k", "x", says=[self.file])
+            self.run_bts(OK, "put", self.file, "b", "k", "x")
+            self.assertEqual(self.run_bts(OK, "get", self.file, "b", "k").out, b"x")
             self.run_bts(OK, "check", self.file)
         finally:
             holder.stdin.close()
             self.assertEqual(holder.wait(60), OK)
-        self.run_bts(OK, "put", self.file, "b", "k", "x")
+        self.assertEqual(self.run_bts(OK, "get", self.file, "b", "k").out, b"x")
 
     def test_killed_writer(self):
         """What was acknowledged is there, in time bounded by a constant, whoever opens next."""
@@ -417,19 +418,100 @@ class StatAndBench(Case):
         self.assertEqual((got["role"], got["buckets"], got["page_size"]), ("primary", 1, 4096))
         self.assertEqual(got["bucket_list"][0]["entries"], 50)
         self.assertEqual(len(got["root_digest"]), 32)
+        self.assertNotIn("leaf_pages", got["bucket_list"][0])
         text = self.run_bts(OK, "stat", self.file).out.decode()
         self.assertIn(got["root_digest"], text)
-        self.assertIn("b: 50 entries", text)
+        self.assertRegex(text, r"(?m)^ +50 +\S+ B +1 +1  b$")
+        self.assertRegex(text, r"(?m)^readers +0$")
+
+    def test_stat_buckets(self):
+        self.load([(b"k%03d" % i, b"v" * 20) for i in range(500)])
+        self.load([(b"large%d" % i, b"x" * 10000) for i in range(3)], bucket="l\tt")
+        small, large = sorted(self.run_bts(OK, "stat", "--buckets", "--json", self.file).lines()[0]["bucket_list"],
+                              key=lambda b: b["name"])
+        self.assertEqual((small["entries"], small["bytes"], small["large_values"]), (500, 500 * 24, 0))
+        self.assertEqual(small["leaf_bytes_used"], 500 * (24 + 16))
+        self.assertEqual(small["pages"], small["leaf_pages"] + small["branch_pages"])
+        self.assertEqual((large["large_values"], large["large_bytes"], large["large_pages"]), (3, 30000, 12))
+        text = self.run_bts(OK, "stat", "--buckets", self.file).out.decode()
+        fill = round(100 * small["leaf_bytes_used"] / small["leaf_bytes"])
+        self.assertRegex(text, r"(?m)^ +500 +11\.7 KiB +%d +2 +%d%% +0 +0 B  b$" % (small["pages"], fill))
+        self.assertRegex(text, r"(?m)^ +3 +29\.3 KiB +1 +1 +\d+% +3 +48\.0 KiB  l\\tt$")
+
+    def test_stat_readers(self):
+        """A scan that nobody reads from holds its snapshot: who it is and what that costs is told."""
+        self.load([(b"k%04d" % i, b"v" * 1000) for i in range(2000)])
+        scan = subprocess.Popen([BTS, "scan", self.file, "b"], stdout=subprocess.PIPE)
+        try:
+            harness.await_true(lambda: self.run_bts(OK, "stat", "--json", self.file).lines()[0]["readers"] == 1,
+                               what="the scan")
+            self.load([(b"k%04d" % i, b"w" * 1000) for i in range(2000)])
+            got = self.run_bts(OK, "stat", "--json", self.file).lines()[0]
+            (reader,) = got["reader_list"]
+            self.assertEqual((reader["pid"], reader["expired"]), (scan.pid, False))
+            self.assertLess(reader["txid"], got["txid"])
+            self.assertGreater(reader["held_pages"], 500)
+            self.assertEqual(reader["held_pages"] * 4096, reader["held_bytes"])
+            self.assertEqual(got["pinned_pages"], reader["held_pages"])
+            self.assertLessEqual(got["pinned_pages"], got["free_pages"])
+            text = self.run_bts(OK, "stat", self.file).out.decode()
+            self.assertRegex(text, r"(?m)^ +%d +%d +\S+ (ms|s|min) +\S+ MiB +%d$"
+                             % (scan.pid, reader["txid"], reader["held_pages"]))
+            self.assertRegex(text, r"(?m)^  kept +\S+ MiB, %d of the free pages" % got["pinned_pages"])
+            data = scan.stdout.read()
+        finally:
+            scan.stdout.close()
+            self.assertEqual(scan.wait(60), OK)
+        self.assertEqual(data.count(b"v" * 1000 + b"\n"), 2000)
+        got = self.run_bts(OK, "stat", "--json", self.file).lines()[0]
+        self.assertEqual((got["readers"], got["reader_list"], got["pinned_pages"]), (0, [], 0))
 
     def test_bench(self):
         words = ["bench", self.file, "--count", "500", "--puts", "3", "--rounds", "2", "--batch", "100"]
         got = self.run_bts(OK, *words, "--json").lines()[0]
-        for name in "load_sorted load_random get_one_txn get_each_txn scan put_durable".split():
+        for name in "load_sorted load_bulk load_random get_one_txn get_each_txn scan put_durable".split():
             self.assertGreater(got[name]["us"], 0)
         self.assertIn("put, durable", self.run_bts(OK, *words).out.decode())
         self.assertEqual(os.listdir(self.where), [])
         self.load([(b"k", b"v")])
         self.refused(CONFLICT, *words, says=["already"])
+
+
+class Snapshots(Case):
+    def test_keep_read_and_let_go(self):
+        self.load([(b"k%03d" % i, b"old") for i in range(300)])
+        self.run_bts(OK, "snapshot", self.file, "create", "before")
+        self.load([(b"k%03d" % i, b"new") for i in range(100, 400)])
+        self.run_bts(OK, "snapshot", self.file, "create", "after\t")
+        after, before = self.run_bts(OK, "snapshot", "--json", self.file).lines()
+        self.assertEqual((after["name"], before["name"], before["buckets"]), ("after\t", "before", 1))
+        self.assertLess(before["txid"], after["txid"])
+        text = self.run_bts(OK, "snapshot", self.file, "list").out.decode()
+        self.assertRegex(text, r"(?m)^ +%d  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  before$" % before["txid"])
+        self.assertIn("after\\t", text)
+        self.assertEqual(self.run_bts(OK, "get", self.file, "b", "k200", "--snapshot", "before").out, b"old")
+        self.assertEqual(self.run_bts(OK, "get", self.file, "b", "k200").out, b"new")
+        self.refused(NOT_FOUND, "get", self.file, "b", "k350", "--snapshot", "before", says=["no key"])
+        scan = self.run_bts(OK, "scan", self.file, "b", "--snapshot", "before").out
+        self.assertEqual((scan.count(b"\n"), scan.count(b"new")), (300, 0))
+        dump = self.run_bts(OK, "dump", self.file, "--snapshot", "before").out
+        self.assertEqual(dump.count(b"old"), 300)
+        self.run_bts(OK, "check", self.file)
+        held = self.run_bts(OK, "stat", "--json", self.file).lines()[0]["free_pages"]
+        self.run_bts(OK, "snapshot", self.file, "delete", "before")
+        self.assertGreater(self.run_bts(OK, "stat", "--json", self.file).lines()[0]["free_pages"], held)
+        self.run_bts(OK, "check", self.file)
+
+    def test_refusals(self):
+        self.load([(b"k", b"v")])
+        self.run_bts(OK, "snapshot", self.file, "create", "s")
+        self.refused(CONFLICT, "snapshot", self.file, "create", "s", says=["\"s\"", "already"])
+        self.refused(NOT_FOUND, "snapshot", self.file, "delete", "t", says=["no snapshot \"t\""])
+        self.refused(NOT_FOUND, "scan", self.file, "b", "--snapshot", "t", says=["no snapshot"])
+        self.refused(USAGE, "snapshot", self.file, "create", says=["create NAME"])
+        self.refused(USAGE, "snapshot", self.file, "make", "s")
+        self.refused(USAGE, "put", self.file, "b", "k", "v", "--snapshot", "s")
+        self.refused(USAGE, "snapshot", self.file, "create", "n" * 256)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 
 static uint8_t model_bytes[MODEL_VALUE_MAX];
 
-static struct bts_slice model_name(struct model *m)
+struct bts_slice model_name(struct model *m)
 {
 	static const size_t sizes[MODEL_NAMES] = {1, 2, 8, 60, 254, 255};
 	static uint8_t names[MODEL_NAMES][BTS_BUCKET_NAME_MAX];
@@ -20,7 +20,7 @@ static struct bts_slice model_name(struct model *m)
 
 /* Few enough that they meet again, with long common prefixes, as long as a key may be, and some of zeros and
  * 0xff. */
-static struct bts_slice model_key(struct model *m, uint8_t key[BTS_KEY_MAX])
+struct bts_slice model_key(struct model *m, uint8_t key[BTS_KEY_MAX])
 {
 	static const size_t prefixes[] = {0, 0, 0, 0, 0, 3, 17, 200, 1016};
 	size_t size = prefixes[rng_below(&m->rng, sizeof(prefixes) / sizeof(*prefixes))];
@@ -62,7 +62,7 @@ static bool model_same(struct bts_slice a, struct bts_slice b)
 	return oracle_compare(a, b) == 0;
 }
 
-static void model_log(struct model_ops *ops, enum model_kind kind, const struct oracle_bucket *bucket,
+void model_log(struct model_ops *ops, enum model_kind kind, const struct oracle_bucket *bucket,
 	struct bts_slice key, struct bts_slice value)
 {
 	struct model_op *op;
@@ -72,35 +72,48 @@ static void model_log(struct model_ops *ops, enum model_kind kind, const struct 
 		ops->ops = realloc(ops->ops, ops->cap * sizeof(*ops->ops));
 		assert_non_null(ops->ops);
 		for (size_t i = 0; i < ops->count; i++)
-			ops->ops[i].name.data = ops->ops[i].name_bytes;
+			ops->ops[i].name.data = ops->ops[i].name_bytes, ops->ops[i].base.data = ops->ops[i].base_bytes;
 	}
 	op = &ops->ops[ops->count++];
 	*op = (struct model_op){
 		.kind = kind, .identity = bucket->identity, .name = {NULL, bucket->name.size}};
 	memcpy(op->name_bytes, bucket->name.data, bucket->name.size);
 	op->name.data = op->name_bytes;
+	memcpy(op->base_bytes, bucket->base_bytes, bucket->base.size);
+	op->base = (struct bts_slice){op->base_bytes, bucket->base.size};
 	op->entry = oracle_entry_new(key, value, 0);
 }
 
-static void model_ops_clear(struct model_ops *ops)
+void model_ops_cut(struct model_ops *ops, size_t count)
 {
-	for (size_t i = 0; i < ops->count; i++)
-		oracle_entry_drop(ops->ops[i].entry);
-	ops->count = 0;
+	while (ops->count > count)
+		oracle_entry_drop(ops->ops[--ops->count].entry);
 }
 
 void model_ops_fini(struct model_ops *ops)
 {
-	model_ops_clear(ops);
+	model_ops_cut(ops, 0);
 	free(ops->ops);
 	*ops = (struct model_ops){0};
+}
+
+/* Names as they are now are what an operation's bucket is looked for by at the commit. */
+static void model_view(struct model_txn *t, const struct oracle *from)
+{
+	oracle_copy(&t->view, from);
+	for (size_t i = 0; i < t->view.count; i++) {
+		struct oracle_bucket *bucket = t->view.buckets[i];
+
+		memcpy(bucket->base_bytes, bucket->name_bytes, bucket->name.size);
+		bucket->base = (struct bts_slice){bucket->base_bytes, bucket->name.size};
+	}
 }
 
 void model_begin(struct model *m, struct model_txn *t, unsigned flags)
 {
 	memset(t, 0, sizeof(*t));
 	assert_int_equal(bts_begin(m->db, flags, &t->txn, NULL), BTS_OK);
-	oracle_copy(&t->view, &m->now);
+	model_view(t, &m->now);
 	t->snapshot = bts_txn_id(t->txn);
 	t->writing = (flags & BTS_WRITE) != 0;
 	t->whole_database = (flags & BTS_CONFLICT_DATABASE) != 0;
@@ -111,18 +124,18 @@ void model_adopt(struct model *m, struct model_txn *t, struct bts_txn *txn, cons
 {
 	memset(t, 0, sizeof(*t));
 	t->txn = txn;
-	oracle_copy(&t->view, view);
+	model_view(t, view);
 	t->snapshot = bts_txn_id(txn);
 	t->writing = t->nested = true;
 	assert_true(t->snapshot > m->now.txid);
 }
 
-static bts_txid model_stamp(const struct model_txn *t)
+bts_txid model_stamp(const struct model_txn *t)
 {
 	return t->nested ? t->snapshot : 0;
 }
 
-static void model_close_cursors(struct model_txn *t, struct bts_slice name)
+void model_close_cursors(struct model_txn *t, struct bts_slice name)
 {
 	for (unsigned i = 0; i < MODEL_CURSORS; i++) {
 		struct model_cursor *c = &t->cursors[i];
@@ -351,6 +364,14 @@ void model_step(struct model *m, struct model_txn *t)
 	struct bts_bucket *handle;
 	struct bts_error error;
 
+	if (t->writing && (dice == 199 || dice == 198)) {
+		model_savepoint(m, t);
+		return;
+	}
+	if (t->writing && dice == 197) {
+		model_rename(m, t);
+		return;
+	}
 	if (dice < 3 && t->writing) {
 		model_step_bucket(m, t);
 		return;
@@ -370,8 +391,16 @@ void model_step(struct model *m, struct model_txn *t)
 		model_get(m, t, bucket, handle);
 	else if (dice < 155)
 		model_put(m, t, bucket, handle);
+	else if (dice < 158)
+		model_range(m, t, bucket, handle);
 	else
 		model_del(m, t, bucket, handle);
+}
+
+static bool model_within(struct bts_slice key, const struct oracle_entry *range)
+{
+	return (range->key.size == 0 || oracle_compare(key, range->key) >= 0) &&
+	       (range->value.size == 0 || oracle_compare(key, range->value) < 0);
 }
 
 /* Did somebody else touch what op touches since the snapshot?  *may: it could be told from its neighbours
@@ -379,21 +408,32 @@ void model_step(struct model *m, struct model_txn *t)
 static bool model_clash(
 	const struct model *m, const struct model_txn *t, const struct model_op *op, bool *may)
 {
-	const struct oracle_bucket *bucket = oracle_bucket(&m->now, op->name);
+	const struct oracle_bucket *bucket = oracle_bucket(&m->now, op->identity ? op->base : op->name);
+	const struct oracle_bucket *target = oracle_bucket(&m->now, op->entry->value);
 	bool absent;
 
+	if (op->kind == MODEL_RENAME && target && target->version > t->snapshot)
+		return true;
 	if (op->identity == 0)
 		return bucket && bucket->version > t->snapshot;
 	if (!bucket || bucket->identity != op->identity)
 		return true;
-	if ((op->kind == MODEL_META || op->kind == MODEL_DROP) && bucket->version > t->snapshot)
+	if (op->kind == MODEL_META || op->kind == MODEL_RENAME)
+		return bucket->version > t->snapshot;
+	if (op->kind == MODEL_DROP && bucket->version > t->snapshot)
 		return true;
-	absent = op->kind != MODEL_META && op->kind != MODEL_DROP && !oracle_get(bucket, op->entry->key);
+	absent = op->kind != MODEL_DROP && !oracle_get(bucket, op->entry->key);
 	for (size_t i = m->log.count; i-- > 0 && m->log.ops[i].txid > t->snapshot;) {
 		const struct model_op *other = &m->log.ops[i];
 
-		if (other->identity != op->identity || other->kind > MODEL_DEL || op->kind == MODEL_META)
+		if (other->identity != op->identity || other->kind > MODEL_DEL)
 			continue;
+		if (op->kind == MODEL_RANGE) {
+			if (model_within(other->entry->key, op->entry))
+				return true;
+			*may |= other->kind == MODEL_DEL;
+			continue;
+		}
 		if (op->kind == MODEL_DROP || model_same(other->entry->key, op->entry->key))
 			return true;
 		*may |= absent && other->kind == MODEL_DEL;
@@ -418,6 +458,8 @@ static void model_apply(struct model *m, const struct model_ops *ops, struct ora
 			assert_true(oracle_del(bucket, op->entry->key));
 		if (op->kind == MODEL_DROP)
 			oracle_drop(o, op->name);
+		if (op->kind == MODEL_RENAME)
+			oracle_rename(o, op->name, op->entry->value, txid);
 		if (op->kind == MODEL_META) {
 			bucket->meta_size = op->entry->value.size;
 			memcpy(bucket->meta, op->entry->value.data, bucket->meta_size);
@@ -428,6 +470,7 @@ static void model_apply(struct model *m, const struct model_ops *ops, struct ora
 
 static void model_end(struct model_txn *t)
 {
+	model_marks_fini(t);
 	oracle_fini(&t->view);
 	model_ops_fini(&t->ops);
 	memset(t, 0, sizeof(*t));

@@ -8,7 +8,8 @@
 #include "oracle.h"
 #include <rng.h>
 
-enum model_kind { MODEL_PUT, MODEL_DEL, MODEL_CREATE, MODEL_DROP, MODEL_META };
+/* A range is logged as itself, for what it conflicts with, and as the deletions it was. */
+enum model_kind { MODEL_PUT, MODEL_DEL, MODEL_CREATE, MODEL_DROP, MODEL_META, MODEL_RANGE, MODEL_RENAME };
 
 struct model_op {
 	enum model_kind kind;
@@ -16,7 +17,9 @@ struct model_op {
 	uint64_t identity; /* of the bucket as the transaction saw it, 0: its own */
 	struct bts_slice name;
 	uint8_t name_bytes[BTS_BUCKET_NAME_MAX];
-	struct oracle_entry *entry; /* key and value; meta in value */
+	struct bts_slice base; /* its name when the transaction began */
+	uint8_t base_bytes[BTS_BUCKET_NAME_MAX];
+	struct oracle_entry *entry; /* key and value; meta in value; ends of a range; the new name in value */
 };
 
 struct model_ops {
@@ -25,6 +28,7 @@ struct model_ops {
 };
 
 #define MODEL_CURSORS 2
+#define MODEL_MARKS 3
 
 struct model_cursor {
 	struct bts_cursor *cursor; /* NULL: not open */
@@ -35,6 +39,12 @@ struct model_cursor {
 	size_t key_size;
 };
 
+struct model_mark { /* a savepoint */
+	uint32_t id;
+	struct oracle view;
+	size_t ops;
+};
+
 struct model_txn {
 	struct bts_txn *txn; /* NULL: none */
 	struct oracle view;
@@ -43,6 +53,8 @@ struct model_txn {
 	bool writing, whole_database;
 	struct model_ops ops;
 	struct model_cursor cursors[MODEL_CURSORS];
+	struct model_mark marks[MODEL_MARKS];
+	unsigned mark_count;
 };
 
 struct model {
@@ -52,7 +64,7 @@ struct model {
 	struct model_ops log; /* of all commits since the last reopening */
 	uint64_t identities;
 	uint32_t page_size;
-	uint64_t commits, conflicts, puts, dels, gets, steps, buckets;
+	uint64_t commits, conflicts, puts, dels, gets, steps, buckets, ranges, marks;
 };
 
 void model_begin(struct model *, struct model_txn *, unsigned flags);
@@ -66,5 +78,18 @@ void model_commit(struct model *, struct model_txn *);
 void model_keep(struct model *, struct model_txn *, struct oracle *view);
 void model_abort(struct model_txn *);
 void model_ops_fini(struct model_ops *);
+
+/* Between the files of the model: model_rework.c has ranges, renaming and savepoints. */
+struct bts_slice model_name(struct model *);
+struct bts_slice model_key(struct model *, uint8_t key[BTS_KEY_MAX]);
+bts_txid model_stamp(const struct model_txn *);
+void model_log(struct model_ops *, enum model_kind, const struct oracle_bucket *, struct bts_slice key,
+	struct bts_slice value);
+void model_ops_cut(struct model_ops *, size_t count);
+void model_close_cursors(struct model_txn *, struct bts_slice name); /* name empty: all */
+void model_range(struct model *, struct model_txn *, struct oracle_bucket *, struct bts_bucket *);
+void model_rename(struct model *, struct model_txn *);
+void model_savepoint(struct model *, struct model_txn *);
+void model_marks_fini(struct model_txn *);
 
 #endif

@@ -64,6 +64,7 @@ void oracle_copy(struct oracle *to, const struct oracle *from)
 
 		*bucket = *source;
 		bucket->name.data = bucket->name_bytes;
+		bucket->base.data = bucket->base_bytes;
 		bucket->cap = source->count + 1;
 		bucket->entries = oracle_memory(NULL, bucket->cap * sizeof(*bucket->entries));
 		for (size_t k = 0; k < source->count; k++) {
@@ -137,6 +138,25 @@ void oracle_drop(struct oracle *o, struct bts_slice name)
 	oracle_bucket_free(o->buckets[at]);
 	o->count--;
 	memmove(o->buckets + at, o->buckets + at + 1, (o->count - at) * sizeof(*o->buckets));
+}
+
+void oracle_rename(struct oracle *o, struct bts_slice from, struct bts_slice to, bts_txid version)
+{
+	bool exact;
+	size_t at = oracle_bucket_at(o, from, &exact);
+	struct oracle_bucket *bucket = o->buckets[at];
+
+	assert_true(exact);
+	o->count--;
+	memmove(o->buckets + at, o->buckets + at + 1, (o->count - at) * sizeof(*o->buckets));
+	at = oracle_bucket_at(o, to, &exact);
+	assert_false(exact);
+	memmove(o->buckets + at + 1, o->buckets + at, (o->count - at) * sizeof(*o->buckets));
+	o->buckets[at] = bucket;
+	o->count++;
+	memmove(bucket->name_bytes, to.data, to.size);
+	bucket->name.size = to.size;
+	bucket->version = version;
 }
 
 size_t oracle_at(const struct oracle_bucket *bucket, struct bts_slice key, bool *exact)

@@ -24,6 +24,8 @@ struct oracle_bucket {
 	size_t meta_size;
 	bts_txid version;
 	uint64_t identity; /* never used twice; 0: made by a transaction that has not committed */
+	struct bts_slice base; /* the name when the transaction began */
+	uint8_t base_bytes[BTS_BUCKET_NAME_MAX];
 	struct oracle_entry **entries;
 	size_t count, cap;
 };
@@ -44,6 +46,7 @@ struct oracle_bucket *oracle_bucket_after(const struct oracle *, struct bts_slic
 struct oracle_bucket *oracle_create(
 	struct oracle *, struct bts_slice name, bts_txid version, uint64_t identity);
 void oracle_drop(struct oracle *, struct bts_slice name);
+void oracle_rename(struct oracle *, struct bts_slice from, struct bts_slice to, bts_txid version); /* to: is free */
 
 /* The first entry with key >= key. */
 size_t oracle_at(const struct oracle_bucket *, struct bts_slice key, bool *exact);

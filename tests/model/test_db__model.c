@@ -231,6 +231,7 @@ static void run_config(void **state)
 	bed->m.now.txid = stat.txid;
 	bed_run(bed, operations * config->share / 16);
 	assert_int_equal(bts_stat(bed->m.db, &stat, NULL), BTS_OK);
+	assert_true(bed->m.ranges > 0 && bed->m.marks > 0);
 	printf("%s: %llu operations, %llu commits, %llu conflicts, %llu pages, %llu free\n", config->what,
 		(unsigned long long)bed_done(bed), (unsigned long long)bed->m.commits,
 		(unsigned long long)bed->m.conflicts, (unsigned long long)stat.pages,

@@ -59,6 +59,66 @@ static void cycles_keep_the_size(void **state)
 	bed_fini(&bed);
 }
 
+/*
+ * A value overwritten, deleted and put again many times in one transaction costs what the last of it costs.
+ */
+static void reused_inside_a_transaction(void **state)
+{
+	uint64_t before, large = sizeof(bytes) / 4096 + 2;
+	struct bts_txn *txn;
+	struct bed bed;
+
+	(void)state;
+	bed_init_memory(&bed);
+	bed_set(&bed, "b", "k", "v");
+	before = bed_stat(&bed).pages;
+	txn = bed_begin(&bed, BTS_WRITE);
+	for (unsigned i = 0; i < 400; i++) {
+		put_sized(txn, "large", sizeof(bytes) - i * 8);
+		if (i % 3 == 0)
+			assert_int_equal(bts_del(txn, bed_bucket(txn, "b"), bed_text("large")), BTS_OK);
+		bed_put(txn, i % 2 ? "one" : "two", "k", "v");
+		if (i % 10 == 9)
+			assert_int_equal(
+				bts_bucket_drop(txn, bed_text(i % 20 == 9 ? "one" : "two"), NULL), BTS_OK);
+	}
+	put_sized(txn, "large", sizeof(bytes));
+	bed_commit(&bed, txn);
+	assert_true(bed_stat(&bed).pages <= before + large + 12);
+	bed_fini(&bed);
+}
+
+/* What a deletion freed is taken by the next process that fills the file. */
+static void reused_after_reopening(void **state)
+{
+	uint64_t pages = 0;
+	struct bts_txn *txn;
+	struct bed bed;
+
+	(void)state;
+	bed_init_memory(&bed);
+	for (unsigned round = 0; round < 12; round++) {
+		txn = bed_begin(&bed, BTS_WRITE);
+		for (unsigned i = 0; i < 200; i++) {
+			char key[16];
+
+			snprintf(key, sizeof(key), "%u", i);
+			put_sized(txn, key, i % 10 ? 700 : 60000);
+		}
+		bed_commit(&bed, txn);
+		bed_reopen(&bed);
+		if (round == 0)
+			pages = bed_stat(&bed).pages;
+		assert_true(bed_stat(&bed).pages <= pages + 24);
+		txn = bed_begin(&bed, BTS_WRITE);
+		assert_int_equal(bts_bucket_drop(txn, bed_text("b"), NULL), BTS_OK);
+		bed_commit(&bed, txn);
+		bed_reopen(&bed);
+		assert_in_range(used_pages(&bed), 1, 12);
+	}
+	bed_fini(&bed);
+}
+
 static void single_puts_keep_the_file_flat(void **state)
 {
 	uint64_t pages = 0;
@@ -283,6 +343,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(cycles_keep_the_size),
+		cmocka_unit_test(reused_inside_a_transaction),
+		cmocka_unit_test(reused_after_reopening),
 		cmocka_unit_test(single_puts_keep_the_file_flat),
 		cmocka_unit_test(failed_transactions_leave_nothing),
 		cmocka_unit_test(a_reader_costs_its_snapshot),

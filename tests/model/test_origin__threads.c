@@ -2,6 +2,7 @@
 #include "bed.h"
 
 #include <pthread.h>
+#include <rng.h>
 #include <sched.h>
 #include <stdatomic.h>
 
@@ -278,6 +279,114 @@ static void putting_and_deleting(void **state)
 	bed_fini(&bed);
 }
 
+/* Random keys of both, so that leaves come and go under the readers. */
+static void *put_or_delete(void *arg)
+{
+	struct worker *worker = arg;
+	struct rng rng;
+
+	rng_init(&rng, worker->number + 1);
+	while (!atomic_load(&stop)) {
+		struct bts_bucket *bucket;
+		struct bts_txn *txn;
+		enum bts_err err;
+
+		MUST(bts_begin(worker->db, BTS_WRITE, &txn, NULL) == BTS_OK);
+		MUST(bts_bucket(txn, bed_text("b"), 0, &bucket, NULL) == BTS_OK);
+		for (unsigned i = 0; i < 30; i++) {
+			static const uint8_t zeros[3000];
+			unsigned number = (unsigned)rng_below(&rng, 800) * 2 + worker->number;
+			struct bts_slice value = {zeros, number % 40 ? number % 40 : 3000};
+			char key[24];
+
+			key_of(key, number);
+			err = rng_one_in(&rng, 2) ? bts_del(txn, bucket, bed_text(key))
+						  : bts_put(txn, bucket, bed_text(key), value, 0);
+			MUST(err == BTS_OK || err == BTS_NOT_FOUND);
+		}
+		err = bts_commit(txn, NULL);
+		MUST(err == BTS_OK || err == BTS_CONFLICT); /* with a deletion of the other, in one leaf */
+		if (err)
+			bts_abort(txn);
+		worker->seen += err == BTS_OK;
+	}
+	return NULL;
+}
+
+/* Twice the same, in order, every value the one of its key. */
+static uint64_t scan(struct bts_txn *txn)
+{
+	struct bts_slice key, value;
+	struct bts_bucket *bucket;
+	struct bts_cursor *cursor;
+	uint64_t digest = 1;
+	char last[24] = "";
+
+	if (bts_bucket(txn, bed_text("b"), 0, &bucket, NULL) || bts_cursor_open(txn, bucket, &cursor, NULL))
+		return 0;
+	while (digest && bts_cursor_next(cursor, &key, &value) == BTS_OK) {
+		char now[24] = "";
+		unsigned number;
+
+		memcpy(now, key.data, key.size < 23 ? key.size : 23);
+		number = (unsigned)strtoul(now + 4, NULL, 10);
+		if (strcmp(last, now) >= 0 || value.size != (number % 40 ? number % 40 : 3000) ||
+			memchr(value.data, 0, value.size) != value.data)
+			digest = 0;
+		else
+			digest = digest * 31 + number;
+		memcpy(last, now, sizeof(last));
+	}
+	bts_cursor_close(cursor);
+	return digest;
+}
+
+static void *scan_often(void *arg)
+{
+	struct worker *worker = arg;
+
+	while (!atomic_load(&stop)) {
+		struct bts_txn *txn;
+		uint64_t digest;
+
+		MUST(bts_begin(worker->db, BTS_READ, &txn, NULL) == BTS_OK);
+		digest = scan(txn);
+		MUST(digest != 0);
+		sched_yield();
+		MUST(scan(txn) == digest);
+		bts_abort(txn);
+		worker->seen++;
+	}
+	return NULL;
+}
+
+static void scanning_beside_puts_and_deletes(void **state)
+{
+	struct worker writers[2] = {0}, readers[2] = {0};
+	struct bts_txn *txn;
+	struct bed bed;
+
+	(void)state;
+	bed_init_file(&bed);
+	txn = bed_begin(&bed, BTS_WRITE);
+	bed_bucket(txn, "b");
+	bed_commit(&bed, txn);
+	atomic_store(&stop, false);
+	work(&bed, readers, 2, scan_often);
+	work(&bed, writers, 2, put_or_delete);
+	while (atomic_load(&failures) == 0 && (writers[0].seen < 60 || writers[1].seen < 60 ||
+						      readers[0].seen < 10 || readers[1].seen < 10))
+		sched_yield();
+	atomic_store(&stop, true);
+	join(writers, 2);
+	join(readers, 2);
+	bed_reopen(&bed);
+	txn = bed_begin(&bed, BTS_READ);
+	assert_int_not_equal(scan(txn), 0);
+	bts_abort(txn);
+	bed_fini(&bed);
+}
+
 /* Groups of three, the middle one given up, beside single commits: each thread adds 1 to its own counters. */
 static enum bts_err add_one(struct bts_txn *txn, unsigned number)
 {
@@ -397,42 +506,74 @@ static void commits_share_flushes(void **state)
 	bed_fini(&bed);
 }
 
-/* A second handle of the same file in the same process, opened inside a running transaction. */
+/* A second handle of the same file in the same process, opened inside a running transaction; and a third. */
 static void a_second_handle(void **state)
 {
 	struct bts *second, *third;
 	struct bts_txn *txn;
-	struct bed bed, other;
+	struct bed bed, other, writer;
 
 	(void)state;
 	bed_init_file(&bed);
 	bed_set(&bed, "b", "k", "1");
 	txn = bed_begin(&bed, BTS_WRITE);
 	bed_put(txn, "b", "k", "2");
-	assert_int_equal(bed_try_open(&bed, 0, &third), BTS_BUSY);
+	assert_int_equal(bed_try_open(&bed, 0, &third), BTS_OK);
 	assert_int_equal(bed_try_open(&bed, BTS_OPEN_READ_ONLY, &second), BTS_OK);
-	other = bed;
+	other = writer = bed;
 	other.db = second;
+	writer.db = third;
 	bed_holds(&other, "b", "k", "1");
+	bed_set(&writer, "b", "third", "1");
 	bed_commit(&bed, txn);
 	bed_holds(&other, "b", "k", "2");
+	bed_holds(&writer, "b", "k", "2");
+	bed_holds(&bed, "b", "third", "1");
 	assert_int_equal(bts_begin(second, BTS_WRITE, &txn, &bed.error), BTS_READ_ONLY);
 	txn = bed_begin(&other, BTS_READ);
 	for (unsigned i = 0; i < 50; i++)
-		bed_set(&bed, "b", "k", "3");
+		bed_set(i % 2 ? &bed : &writer, "b", "k", "3");
 	bed_expect(txn, "b", "k", "2");
 	assert_int_equal(bed_stat(&bed).readers, 1);
 	bts_abort(txn);
 	bed_set(&bed, "new", "k", "4");
 	assert_int_equal(bed_stat(&other).buckets, 2);
-	bts_close(bed.db); /* the other way round: the writer leaves first, comes again beside the reader */
-	bed_holds(&other, "new", "k", "4");
-	bed_open(&bed);
-	bed_set(&bed, "new", "k", "5");
+	bts_close(bed.db); /* the writers leave first, one comes again beside the reader */
+	bed_set(&writer, "new", "k", "5");
+	bts_close(third);
 	bed_holds(&other, "new", "k", "5");
+	bed_open(&bed);
+	bed_set(&bed, "new", "k", "6");
+	bed_holds(&other, "new", "k", "6");
 	bts_close(second);
 	bed_reopen(&bed);
 	assert_int_equal(bed_stat(&bed).clean_open, 1);
+	bed_fini(&bed);
+}
+
+/* Half of the threads share one handle, half another. */
+static void counting_by_several_handles(void **state)
+{
+	struct worker workers[THREADS] = {0};
+	struct bts_slice value;
+	struct bts_txn *txn;
+	struct bed bed, other;
+	uint64_t number;
+
+	(void)state;
+	bed_init_file(&bed);
+	other = bed;
+	bed_open(&other);
+	work(&bed, workers, THREADS / 2, increment_often);
+	work(&other, workers + THREADS / 2, THREADS - THREADS / 2, increment_often);
+	join(workers, THREADS);
+	txn = bed_begin(&other, BTS_READ);
+	assert_int_equal(bts_get(txn, bed_find(txn, "counters"), bed_text("k"), &value), BTS_OK);
+	memcpy(&number, value.data, sizeof(number));
+	assert_int_equal(number, THREADS * 50);
+	bts_abort(txn);
+	bed_check(&other);
+	bts_close(other.db);
 	bed_fini(&bed);
 }
 
@@ -442,9 +583,11 @@ int main(void)
 		cmocka_unit_test(whole_states),
 		cmocka_unit_test(counting_loses_nothing),
 		cmocka_unit_test(putting_and_deleting),
+		cmocka_unit_test(scanning_beside_puts_and_deletes),
 		cmocka_unit_test(groups_beside_commits),
 		cmocka_unit_test(commits_share_flushes),
 		cmocka_unit_test(a_second_handle),
+		cmocka_unit_test(counting_by_several_handles),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

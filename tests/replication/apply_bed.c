@@ -4,6 +4,7 @@
 
 #define BED_BUCKETS 6u
 #define BED_KEYS 1500u
+#define BED_SNAPSHOTS 4u
 
 struct bts *bed_open(struct bts_env *env, const char *path, unsigned flags, uint32_t page_size)
 {
@@ -87,6 +88,24 @@ static void bed_del_some(struct bts_txn *txn, struct bts_bucket *bucket, struct 
 	bts_cursor_close(cursor);
 }
 
+/* Names of snapshots come and go with the changes of one commit. */
+static void bed_snapshot(struct bts_txn *txn, struct rng *rng)
+{
+	struct bts_slice name;
+	struct bts_error error;
+	char text[16];
+	enum bts_err err;
+
+	name = (struct bts_slice){text,
+		(size_t)snprintf(text, sizeof(text), "snap%u", (unsigned)rng_below(rng, BED_SNAPSHOTS))};
+	err = bts_snapshot_create(txn, name, &error);
+	if (err == BTS_EXISTS) {
+		bed_must(txn, bts_snapshot_delete(txn, name, &error));
+		err = rng_one_in(rng, 3) ? bts_snapshot_create(txn, name, &error) : BTS_OK;
+	}
+	bed_must(txn, err);
+}
+
 void bed_commit(struct bts *db, struct rng *rng)
 {
 	unsigned changes = 1 + (unsigned)rng_below(rng, rng_one_in(rng, 8) ? 400 : 12);
@@ -114,6 +133,8 @@ void bed_commit(struct bts *db, struct rng *rng)
 		for (; run--; i++)
 			bed_put(txn, bucket, number + run, rng);
 	}
+	if (rng_one_in(rng, 8))
+		bed_snapshot(txn, rng);
 	if (bts_commit(txn, &error))
 		fail_msg("commit: %s", error.text);
 }
@@ -269,6 +290,36 @@ void bed_assert_clean(struct bts *db)
 		fail_msg("check: %s", error.text);
 }
 
+/* The same names, each with the same number and contents. */
+static void bed_assert_same_snapshots(struct bts *a, struct bts *b)
+{
+	struct bts_snapshot_info x, y;
+	struct bts_slice after = {"", 0};
+	struct bts_txn *in_a, *in_b;
+	enum bts_err err;
+
+	assert_int_equal(bts_begin(a, BTS_READ, &in_a, NULL), BTS_OK);
+	assert_int_equal(bts_begin(b, BTS_READ, &in_b, NULL), BTS_OK);
+	while ((err = bts_snapshot_next(in_a, after, &x)) == BTS_OK) {
+		uint8_t digests[2][16];
+		struct bts_txn *at;
+
+		assert_int_equal(bts_snapshot_next(in_b, after, &y), BTS_OK);
+		assert_true(x.txid == y.txid && x.time_ms == y.time_ms && x.name.size == y.name.size);
+		after = x.name;
+		for (unsigned i = 0; i < 2; i++) {
+			assert_int_equal(bts_begin_at(i ? b : a, after, &at, NULL), BTS_OK);
+			bed_digest(at, digests[i]);
+			bts_abort(at);
+		}
+		assert_memory_equal(digests[0], digests[1], 16);
+	}
+	assert_int_equal(err, BTS_NOT_FOUND);
+	assert_int_equal(bts_snapshot_next(in_b, after, &y), BTS_NOT_FOUND);
+	bts_abort(in_a);
+	bts_abort(in_b);
+}
+
 static void bed_assert_same_pages(struct bts *a, struct bts *b)
 {
 	struct bts_position nothing = {.txid = 0};
@@ -312,6 +363,7 @@ void bed_assert_same(struct bts *a, struct bts *b)
 	bed_content(a, digest[0]);
 	bed_content(b, digest[1]);
 	assert_memory_equal(digest[0], digest[1], 16);
+	bed_assert_same_snapshots(a, b);
 	bed_assert_same_pages(a, b);
 	bed_assert_clean(a);
 	bed_assert_clean(b);

@@ -33,7 +33,7 @@ struct bts *bed_open(struct bts_env *, const char *path, unsigned flags, uint32_
 /* An empty follower's file of primary's database. */
 void bed_create(struct bts_env *, const char *path, struct bts *primary, uint32_t page_size);
 
-/* One random commit: puts, deletes, large values, buckets made and dropped. */
+/* One random commit: puts, deletes, large values, buckets made and dropped, named snapshots. */
 void bed_commit(struct bts *db, struct rng *);
 
 struct bts_position bed_position(struct bts *db);

@@ -9,6 +9,7 @@
 
 #include "meta.h"
 #include "node.h"
+#include "snapshot.h"
 #include "txn.h"
 
 struct forgery {
@@ -112,6 +113,16 @@ static void record_encode(const struct commit_record *record)
 	f.record_size = meta_record_encode(record, f.record);
 }
 
+static void snap(const char *name)
+{
+	struct bts_error error;
+	struct bts_txn *txn;
+
+	if (bts_begin(f.primary, BTS_WRITE, &txn, &error) ||
+		bts_snapshot_create(txn, (struct bts_slice){name, strlen(name)}, &error) || bts_commit(txn, &error))
+		fail_msg("snapshot: %s", error.text);
+}
+
 static int set_up(void **state)
 {
 	struct bts_env *env;
@@ -128,9 +139,15 @@ static int set_up(void **state)
 	f.follower = bed_open(env, "/f", BTS_OPEN_FOLLOWER, 0);
 	for (unsigned i = 0; i < 60; i++)
 		bed_commit(f.primary, &rng);
+	snap("old");
+	bed_commit(f.primary, &rng);
 	bed_ship(f.primary, f.follower, &rng);
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < 4; i++) {
 		bed_commit(f.primary, &rng);
+		if (i % 2)
+			snap(i == 1 ? "newer" : "newest");
+	}
+	bed_commit(f.primary, &rng);
 	base = bed_position(f.follower);
 	f.truth = bed_frame_new(f.primary, &base);
 	f.lie = malloc(sizeof(*f.lie));
@@ -402,6 +419,91 @@ static void test_roots(void **state)
 	expect_refused("a deeper tree", NULL);
 }
 
+/* The record of a named snapshot in a leaf of the frame, with one lie in it; false: there is no such lie. */
+static bool forge_snapshot(struct node_cell *cell, unsigned lie)
+{
+	const struct commit_record record = record_decode();
+	uint8_t *at = (uint8_t *)(uintptr_t)cell->value.data;
+	struct snapshot s;
+
+	assert_null(snapshot_decode(cell, &record, false, &s));
+	switch (lie) {
+	case 0:
+		s.txid = record.txid + 1;
+		break;
+	case 1:
+		s.txid = s.catalog.root.birth - 1;
+		break;
+	case 2:
+		s.catalog.root.crc ^= 1;
+		break;
+	case 3:
+		s.catalog.root.birth--;
+		break;
+	case 4:
+		s.catalog.depth++;
+		break;
+	case 5:
+		s.catalog.entries = ++s.buckets;
+		break;
+	case 6:
+		s.catalog.bytes++;
+		break;
+	case 7:
+		s.catalog.pages++;
+		break;
+	case 8:
+		s.buckets++;
+		break;
+	case 9:
+		s.high_water = record.first + 1;
+		break;
+	case 10:
+		s.txid = 0;
+		break;
+	case 11: /* the newest state under an older number */
+		if (layout_ptr_equal(&s.catalog.root, &record.catalog.root))
+			return false;
+		s.catalog = record.catalog;
+		s.buckets = record.buckets;
+		break;
+	default:
+		return false;
+	}
+	snapshot_encode(&s, at);
+	return true;
+}
+
+static void test_snapshots(void **state)
+{
+	struct commit_record record;
+	unsigned cells = 0;
+
+	(void)state;
+	for (size_t i = 0; i < f.truth->count; i++) {
+		if (layout_tree(f.bytes[i]) != LAYOUT_TREE_SNAPSHOTS || layout_type(f.bytes[i]) != LAYOUT_LEAF)
+			continue;
+		for (unsigned c = 0; c < layout_count(f.bytes[i]); c++, cells++)
+			for (unsigned lie = 0; lie < 12; lie++) {
+				struct node_cell cell;
+
+				node_cell(f.bytes[i], c, &cell);
+				if (forge_snapshot(&cell, lie))
+					expect_refused("a named snapshot that is not so", NULL);
+				forge_begin();
+			}
+	}
+	assert_true(cells >= 3);
+	record = record_decode();
+	record.snapshots = (struct tree){.id = LAYOUT_TREE_SNAPSHOTS};
+	record_encode(&record);
+	expect_refused("named snapshots forgotten", NULL);
+	record = record_decode();
+	record.snapshots.entries++;
+	record_encode(&record);
+	expect_refused("one named snapshot more", "counters");
+}
+
 static void expect_refused_unsealed(void)
 {
 	assert_int_not_equal(bed_apply(f.follower, f.lie, NULL, NULL), BTS_OK);
@@ -444,6 +546,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_counters, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_free_set, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_roots, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_snapshots, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_damaged, set_up, tear_down),
 	};
 

@@ -19,7 +19,7 @@
  * directory. Until then power loss keeps, for each name independently, the durable target or any later one.
  * file_sync makes no name durable.
  *
- * Lock files (names ending in "-lock") vanish: power loss ends every process.
+ * Lock files (names ending in "-lock") and files without a name vanish: power loss ends every process.
  *
  * A failed sync (env_mem_fail with ENV_MEM_DROP) does what Linux does: the pages count as clean, reads still
  * see them, the disk keeps the old bytes, and a later sync succeeds without writing them.  A lying one
@@ -155,6 +155,8 @@ void env_mem_put_file(struct env_mem *, const char *path, const void *data, uint
 /* Xor mask into the byte as stored: in the volatile image, the durable content and every version. */
 void env_mem_flip(struct env_mem *, const char *path, uint64_t offset, uint8_t mask);
 
+/* Nonzero: somebody else's lock would refuse this one now. */
+int env_mem_lock_refused(struct bts_file *, uint64_t offset, uint64_t size, enum bts_lock_kind kind);
 void env_mem_advance(struct env_mem *, uint64_t ms); /* the virtual clock */
 void env_mem_seed(struct env_mem *, uint64_t seed);  /* of the random operation */
 

@@ -221,8 +221,10 @@ struct env_mem *env_mem_clone(const struct env_mem *m)
 	struct env_mem *to = env_mem_offspring(m);
 
 	for (struct env_mem_file *f = m->files; f; f = f->next) {
-		struct env_mem_file *g = env_mem_file_copy(to, f);
+		struct env_mem_file *g = f->is_temp ? NULL : env_mem_file_copy(to, f);
 
+		if (!g)
+			continue;
 		g->durable_size = f->durable_size;
 		env_mem_clone_dirty(g, f);
 	}

@@ -69,6 +69,29 @@ static int env_mem_file_open(struct bts_env *env, const char *path, unsigned fla
 	return 0;
 }
 
+static int env_mem_file_temp(struct bts_env *env, const char *path, struct bts_file **file)
+{
+	struct env_mem *m = env_mem_of(env);
+	struct env_mem_handle *h;
+	int err = env_mem_do_path(env, ENV_MEM_CREATE, path);
+
+	if (err)
+		return err;
+	if (strlen(path) >= ENV_MEM_PATH_MAX)
+		return ENAMETOOLONG;
+	h = calloc(1, sizeof(*h));
+	ENSURE(h);
+	h->file.env = env;
+	h->content = env_mem_file_new(m, "-lock"); /* like a lock file outside the fault model: nothing of it outlives a crash */
+	h->content->is_temp = true;
+	h->writable = true;
+	strcpy(h->path, path);
+	h->next = m->handles;
+	m->handles = h;
+	*file = &h->file;
+	return 0;
+}
+
 /* Give up what the handle holds of [begin, end); pieces on either side stay. */
 static void env_mem_unlock(struct env_mem_handle *h, uint64_t begin, uint64_t end)
 {
@@ -109,6 +132,8 @@ static void env_mem_file_close(struct bts_file *file)
 	while (*at != h)
 		at = &(*at)->next;
 	*at = h->next;
+	if (h->content->is_temp)
+		env_mem_file_resize(h->content, 0);
 	free(h);
 }
 
@@ -249,8 +274,10 @@ static int env_mem_file_map_shared(struct bts_file *file, size_t size, void **ba
 		return err;
 	if (!env_mem_handle(file)->writable)
 		return EACCES;
-	/* Stores through this map are not seen by the fault model, which is right for lock files only. */
-	ENSURE(f->is_lock && size <= f->size);
+	/* Stores through this map are not seen by the fault model, which is right for these only. */
+	ENSURE(f->is_lock && (f->is_temp || size <= f->size));
+	if (size > env_mem_of(file->env)->reserve)
+		return ENOMEM;
 	*base = f->base;
 	return 0;
 }
@@ -311,6 +338,27 @@ static int env_mem_file_lock_test(struct bts_file *file, uint64_t offset, uint64
 	*held = env_mem_lock_meets(
 		env_mem_handle(file), offset, env_mem_range_end(offset, size), BTS_LOCK_EXCLUSIVE);
 	return 0;
+}
+
+int env_mem_lock_refused(struct bts_file *file, uint64_t offset, uint64_t size, enum bts_lock_kind kind)
+{
+	return env_mem_lock_meets(env_mem_handle(file), offset, env_mem_range_end(offset, size), kind);
+}
+
+/* Descriptors are real ones: of a pipe or a file of the test. */
+static int env_mem_fd_write(struct bts_env *env, int fd, const void *data, size_t size)
+{
+	return bts_env_posix()->ops->fd_write(env, fd, data, size);
+}
+
+static int env_mem_fd_skip(struct bts_env *env, int fd, uint64_t size)
+{
+	return bts_env_posix()->ops->fd_skip(env, fd, size);
+}
+
+static int env_mem_fd_read(struct bts_env *env, int fd, void *data, size_t size, size_t *got)
+{
+	return bts_env_posix()->ops->fd_read(env, fd, data, size, got);
 }
 
 static int env_mem_path_link(struct bts_env *env, const char *from, const char *to)
@@ -381,6 +429,12 @@ static uint64_t env_mem_clock_ms(struct bts_env *env)
 	return env_mem_of(env)->clock;
 }
 
+static uint32_t env_mem_process_id(struct bts_env *env)
+{
+	(void)env;
+	return 1;
+}
+
 static uint64_t env_mem_realtime_ms(struct bts_env *env)
 {
 	return UINT64_C(1700000000000) + env_mem_of(env)->clock;
@@ -435,6 +489,7 @@ static int env_mem_fault(struct bts_env *env, const char *point)
 const struct bts_env_ops env_mem_ops = {
 	.file_open = env_mem_file_open,
 	.file_close = env_mem_file_close,
+	.file_temp = env_mem_file_temp,
 	.file_abandon = env_mem_file_abandon,
 	.file_pread = env_mem_file_pread,
 	.file_pwritev = env_mem_file_pwritev,
@@ -447,14 +502,19 @@ const struct bts_env_ops env_mem_ops = {
 	.file_unmap = env_mem_file_unmap,
 	.file_lock = env_mem_file_lock,
 	.file_lock_test = env_mem_file_lock_test,
+	.fd_write = env_mem_fd_write,
+	.fd_skip = env_mem_fd_skip,
+	.fd_read = env_mem_fd_read,
 	.path_link = env_mem_path_link,
 	.path_unlink = env_mem_path_unlink,
 	.path_sync_dir = env_mem_path_sync_dir,
 	.wait = env_mem_wait,
 	.wake = env_mem_wake,
 	.clock_ms = env_mem_clock_ms,
+	.tick_ms = env_mem_clock_ms,
 	.realtime_ms = env_mem_realtime_ms,
 	.random = env_mem_random,
+	.process_id = env_mem_process_id,
 	.memory = env_mem_memory,
 	.fault = env_mem_fault,
 };

@@ -46,6 +46,7 @@ struct env_mem_file {
 	uint64_t used; /* the most that size ever was */
 	uint64_t number, birth_ns;
 	bool is_lock; /* not part of any image */
+	bool is_temp; /* the same, without a name, gone with its handle */
 	struct env_mem_dirty *dirty;
 	size_t dirty_count, dirty_cap;
 	struct env_mem_version *versions;

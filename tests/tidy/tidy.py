@@ -40,7 +40,7 @@ SYMBOLS = set('''
 SYMBOL_PREFIXES = ('pthread_', '__asan_', '__ubsan_', '__tsan_', '__sanitizer_')
 SYSTEM_MEMBERS = {'io_posix.c.o', 'io_posix.o'}
 SYSTEM_SYMBOLS = set('''
-    clock_gettime close fallocate fcntl fdatasync fstat fsync ftruncate getrandom link mmap munmap open pread
+    clock_gettime close fallocate fcntl fdatasync fstat fsync ftruncate getpid getrandom link mmap munmap open pread
     pwritev statx syscall unlink gnu_dev_makedev
 '''.split())
 

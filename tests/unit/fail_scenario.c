@@ -308,6 +308,108 @@ static enum bts_err fail_replay(struct fail_bed *bed)
 	return fail_overtaken(bed, 700);
 }
 
+static enum bts_err fail_range(struct bts_txn *txn, struct bts_bucket *bucket, unsigned from, unsigned to)
+{
+	char low[16], high[16];
+
+	return bts_del_range(txn, bucket, fail_number(low, from), fail_number(high, to), NULL);
+}
+
+/* Ranges, renamings and savepoints that are kept, undone and left open. */
+static enum bts_err fail_rework(struct fail_bed *bed, struct bts_txn *txn)
+{
+	struct bts_bucket *small, *large;
+	uint32_t outer, inner;
+	enum bts_err err;
+
+	FAIL_TRY(bed, fail_bucket(bed, txn, "small", &small));
+	FAIL_TRY(bed, fail_bucket(bed, txn, "large", &large));
+	FAIL_TRY(bed, fail_range(txn, small, 100, 300));
+	FAIL_TRY(bed, bts_savepoint(txn, &outer, &bed->error));
+	FAIL_TRY(bed, fail_range(txn, large, 2, 4));
+	FAIL_TRY(bed, fail_range(txn, small, 310, 950));
+	FAIL_TRY(bed, bts_bucket_rename(txn, fail_text("small"), fail_text("renamed"), &bed->error));
+	FAIL_TRY(bed, bts_savepoint(txn, &inner, &bed->error));
+	FAIL_TRY(bed, fail_put(txn, small, 400, 9000));
+	FAIL_TRY(bed, fail_bucket(bed, txn, "small", &small));
+	FAIL_TRY(bed, fail_put(txn, small, 1, 10));
+	FAIL_TRY(bed, bts_savepoint_rollback(txn, inner, &bed->error));
+	FAIL_TRY(bed, fail_bucket(bed, txn, "renamed", &small));
+	FAIL_TRY(bed, fail_put(txn, small, 500, 100));
+	FAIL_TRY(bed, bts_savepoint_release(txn, inner, &bed->error));
+	FAIL_TRY(bed, bts_savepoint_rollback(txn, outer, &bed->error));
+	FAIL_TRY(bed, fail_put(txn, small, 320, 100));
+	FAIL_TRY(bed, bts_bucket_rename(txn, fail_text("large"), fail_text("larger"), &bed->error));
+	FAIL_TRY(bed, fail_range(txn, large, 1, 3));
+out:
+	return err;
+}
+
+/* Alone, made again on what somebody else committed, and by two transactions of a group, one abandoned. */
+static enum bts_err fail_reworks(struct fail_bed *bed, bool overtaken)
+{
+	struct bts_txn *txn = NULL, *other = NULL;
+	struct bts_bucket *bucket;
+	enum bts_err err;
+
+	FAIL_TRY(bed, bts_begin(bed->db, BTS_WRITE | BTS_SERIALIZABLE, &txn, &bed->error));
+	if (overtaken) {
+		FAIL_TRY(bed, bts_begin(bed->db, BTS_WRITE, &other, &bed->error));
+		FAIL_TRY(bed, fail_bucket(bed, other, "other", &bucket));
+		FAIL_TRY(bed, fail_put(other, bucket, 7, 77));
+		err = fail_commit(bed, &other);
+		if (err)
+			goto out;
+	}
+	fail_armed(bed);
+	err = fail_rework(bed, txn);
+	if (err)
+		goto out;
+	err = fail_commit(bed, &txn);
+out:
+	bts_abort(txn);
+	bts_abort(other);
+	return err;
+}
+
+static enum bts_err fail_rework_alone(struct fail_bed *bed)
+{
+	return fail_reworks(bed, false);
+}
+
+static enum bts_err fail_rework_overtaken(struct fail_bed *bed)
+{
+	return fail_reworks(bed, true);
+}
+
+static enum bts_err fail_rework_group(struct fail_bed *bed)
+{
+	struct bts_group *group = NULL;
+	struct bts_txn *txn = NULL;
+	enum bts_err err;
+
+	fail_armed(bed);
+	FAIL_TRY(bed, bts_group_begin(bed->db, &group, &bed->error));
+	for (unsigned i = 0; i < 2; i++) {
+		FAIL_TRY(bed, bts_group_txn(group, &txn, &bed->error));
+		err = fail_rework(bed, txn);
+		if (err)
+			goto out;
+		if (i == 1)
+			err = bts_commit(txn, &bed->error);
+		else
+			bts_abort(txn);
+		txn = NULL;
+		if (err)
+			goto out;
+	}
+	err = fail_group_end(bed, &group);
+out:
+	bts_abort(txn);
+	bts_group_abort(group);
+	return err;
+}
+
 /* Enough commits for the history and the free log to go through their turns, while a reader keeps pages. */
 static enum bts_err fail_churn(struct fail_bed *bed)
 {
@@ -371,6 +473,9 @@ const struct fail_named fail_scenarios[] = {
 	{"cursor", fail_cursor},
 	{"conflict", fail_conflict},
 	{"replay", fail_replay},
+	{"ranges, names, savepoints", fail_rework_alone},
+	{"the same, overtaken", fail_rework_overtaken},
+	{"the same in a group", fail_rework_group},
 	{"churn", fail_churn},
 	{"reopen", fail_reopen},
 };

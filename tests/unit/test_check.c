@@ -330,6 +330,7 @@ static void check__reachable_xor_free(void **state)
 	record = forge.slot.record;
 	memset(&record.history, 0, sizeof(record.history));
 	record.history.id = LAYOUT_TREE_HISTORY;
+	record.snapshots.id = LAYOUT_TREE_SNAPSHOTS;
 	forge_expect(&forge, &record, 0, "leaked");
 	free(forge.bytes);
 }

@@ -236,8 +236,8 @@ static void freelog__names_what_is_wrong(void **state)
 	expect_corrupt(f, "inline entry 0, pages 2222 to 2222: allocated, but not free");
 	f->log.inline_entries[0] = UINT64_C(3) << 16 | 0x8001;
 	expect_corrupt(f, "pages 3 to 3: outside the file");
-	f->log.inline_entries[0] = UINT64_C(2499) << 16 | 0x8002;
-	expect_corrupt(f, "pages 2499 to 2500: outside the file");
+	f->log.inline_entries[0] = (LAYOUT_PGNO_LIMIT + 1) << 16 | 0x8002;
+	expect_corrupt(f, "pages 140737488355329 to 140737488355330: outside the file");
 	f->log.inline_entries[0] = UINT64_C(2300) << 16 | 0x8000;
 	expect_corrupt(f, "names no page");
 	f->log.inline_entries[0] = UINT64_C(2300) << 16 | 0x8010;
@@ -273,6 +273,28 @@ static void freelog__names_what_is_wrong(void **state)
 	f->log.head.crc = layout_crc(image);
 	env_mem_flip(f->mem, "log", good.head.pgno * PAGE + 100, 1);
 	expect_corrupt(f, "checksum mismatch");
+	fixture_free(f);
+}
+
+/* The mark was higher when they were written: entries mean what they say below it, nothing behind. */
+static void freelog__behind_the_mark(void **state)
+{
+	struct fixture *f = fixture_new(71);
+	struct space space;
+
+	(void)state;
+	f->log.inline_count = 5;
+	f->log.inline_entries[0] = UINT64_C(2490) << 16 | 0x8000 | 100; /* freed, over the mark */
+	f->log.inline_entries[1] = UINT64_C(2600) << 16 | 0x8000 | 10;  /* freed, behind it */
+	f->log.inline_entries[2] = UINT64_C(2495) << 16 | 95;		 /* given up */
+	f->log.inline_entries[3] = UINT64_C(2600) << 16 | 10;
+	f->log.inline_entries[4] = UINT64_C(2499) << 16 | 0x8000 | 1;
+	assert_int_equal(space_init(&space, f->env, FIRST, HIGH_WATER), BTS_OK);
+	assert_int_equal(freelog_load(&f->ctx, &f->log, &space), BTS_OK);
+	assert_int_equal(space_free_pages(&space), 6);
+	assert_true(space_is_free(&space, (struct space_run){2490, 5}));
+	assert_true(space_is_free(&space, (struct space_run){2499, 1}));
+	space_fini(&space);
 	fixture_free(f);
 }
 
@@ -360,6 +382,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(freelog__round_trips),
 		cmocka_unit_test(freelog__long_runs_are_split),
 		cmocka_unit_test(freelog__names_what_is_wrong),
+		cmocka_unit_test(freelog__behind_the_mark),
 		cmocka_unit_test(freelog__hostile_pages),
 		cmocka_unit_test(freelog__no_memory),
 	};

@@ -47,6 +47,7 @@ static void bed_init(struct bed *bed)
 	bed->record.epoch = 2;
 	bed->record.epoch_random = 77;
 	bed->record.history.id = LAYOUT_TREE_HISTORY;
+	bed->record.snapshots.id = LAYOUT_TREE_SNAPSHOTS;
 	memset(bed->record.database, 7, 16);
 }
 
@@ -167,7 +168,7 @@ static void history_chain_covers(void **unused)
 	history_chain(&one, pages, 2);
 	history_chain(&two, pages, 1);
 	assert_memory_not_equal(one.chain, two.chain, 16);
-	for (int what = 0; what < 6; what++) {
+	for (int what = 0; what < 7; what++) {
 		struct commit_record a = {.epoch = 1, .txid = 5}, b = a;
 
 		b.chain[0] ^= what == 0;
@@ -176,6 +177,7 @@ static void history_chain_covers(void **unused)
 		b.txid += what == 3;
 		b.catalog.root.crc += what == 4;
 		b.free.head.pgno += what == 5;
+		b.snapshots.root.crc += what == 6;
 		history_chain(&a, pages, 2);
 		history_chain(&b, pages, 2);
 		assert_memory_not_equal(a.chain, b.chain, 16);

@@ -150,6 +150,31 @@ static void map_follows_growth(void **state)
 	env->ops->file_close(file);
 }
 
+static void file_without_a_name(void **state)
+{
+	struct bts_file_identity id;
+	struct bts_file *file;
+	char path[300];
+	uint8_t byte = 0;
+	void *base;
+	size_t got;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/any", dir);
+	assert_int_equal(env->ops->file_temp(env, path, &file), 0);
+	assert_int_equal(env->ops->file_identity(file, &id), 0);
+	assert_int_equal(id.links, 0);
+	assert_int_equal(env->ops->file_map_shared(file, (size_t)1 << 30, &base), 0);
+	assert_int_equal(env->ops->file_reserve(file, 100000), 0);
+	((uint8_t *)base)[99999] = 7; /* mapped before it was there */
+	assert_int_equal(env->ops->file_pread(file, &byte, 1, 99999, &got), 0);
+	assert_int_equal(byte, 7);
+	env->ops->file_unmap(file, base, (size_t)1 << 30);
+	env->ops->file_close(file);
+	snprintf(path, sizeof(path), "%s/missing/any", dir);
+	assert_int_equal(env->ops->file_temp(env, path, &file), ENOENT);
+}
+
 static void locks(void **state)
 {
 	struct bts_file *one = open_a(BTS_FILE_WRITE | BTS_FILE_CREATE), *two = open_a(BTS_FILE_WRITE);
@@ -216,6 +241,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(reading_and_writing, setup, teardown),
 		cmocka_unit_test_setup_teardown(size_and_identity, setup, teardown),
 		cmocka_unit_test_setup_teardown(map_follows_growth, setup, teardown),
+		cmocka_unit_test_setup_teardown(file_without_a_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(locks, setup, teardown),
 		cmocka_unit_test_setup_teardown(waiting, setup, teardown),
 		cmocka_unit_test_setup_teardown(clocks_random_memory, setup, teardown),

@@ -66,6 +66,7 @@ static void meta_fill_record(
 	record->buckets = rng_below(rng, 50);
 	meta_fill_tree(rng, record, &record->catalog, LAYOUT_TREE_CATALOG);
 	meta_fill_tree(rng, record, &record->history, LAYOUT_TREE_HISTORY);
+	meta_fill_tree(rng, record, &record->snapshots, LAYOUT_TREE_SNAPSHOTS);
 	if (rng_one_in(rng, 2)) {
 		meta_fill_ptr(rng, record, &record->free.head);
 		record->free.pages = 2;
@@ -162,6 +163,7 @@ static void meta_worst_case_fits(void **state)
 		slot.record.free.inline_entries[i] = 16u << 16 | 1;
 	slot.record.catalog = (struct tree){.id = LAYOUT_TREE_CATALOG};
 	slot.record.history = (struct tree){.id = LAYOUT_TREE_HISTORY};
+	slot.record.snapshots = (struct tree){.id = LAYOUT_TREE_SNAPSHOTS};
 	memset(&slot.record.free.head, 0, sizeof(slot.record.free.head));
 	slot.record.free.pages = 0;
 	slot.record.free.sequence = 0;
@@ -296,7 +298,7 @@ static void meta_options(void **state)
 	memcpy(bytes + 116 + size, "new", 3);
 	bytes_put_u32(bytes + 104, (uint32_t)size + 7);
 	bytes_put_u16(bytes + 112 + 6, (uint16_t)(size + 7));
-	bytes_put_u16(bytes + 112 + 238, 7);
+	bytes_put_u16(bytes + 112 + 286, 7);
 	meta_reseal(bytes);
 	assert_int_equal(meta_slot_decode(bytes, &back, NULL), BTS_OK);
 	bytes_put_u16(bytes + 112 + size, 0x8007);
@@ -345,6 +347,9 @@ static void meta_digest_follows_the_roots(void **state)
 	assert_memory_equal(one, two, 16);
 	record.catalog.root.crc++;
 	meta_root_digest(&record, two);
+	assert_memory_not_equal(one, two, 16);
+	record.snapshots.root.crc++;
+	meta_root_digest(&record, one);
 	assert_memory_not_equal(one, two, 16);
 }
 

@@ -346,7 +346,7 @@ static void body_writer(const struct place *at)
 	if (shared_writer_enter(h.shared, NULL))
 		abort();
 	/* Dies in the midst of a publication. */
-	memset(&h.shared->map->heads[(h.shared->map->head_sequence + 1) & 1], 0xee,
+	memset(&h.shared->map->head.records[(h.shared->map->head.sequence + 1) & 1], 0xee,
 		sizeof(struct shared_record));
 }
 

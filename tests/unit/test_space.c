@@ -292,7 +292,7 @@ static struct fixture *fixture_comb(uint64_t pages, uint64_t run, uint64_t step)
 static enum bts_err comb_alloc(
 	struct fixture *f, uint64_t pages, bool join, bts_pgno max, struct space_run *runs, size_t *count)
 {
-	struct space_request request = {pages, join, max};
+	struct space_request request = {.pages = pages, .must_join = join, .max_pages = max};
 
 	return space_alloc(&f->space, &request, runs, 64, count);
 }

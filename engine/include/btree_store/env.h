@@ -42,6 +42,8 @@ struct bts_env_ops {
 	/* files; *file is owned: file_close */
 	int (*file_open)(struct bts_env *, const char *path, unsigned flags, struct bts_file **file);
 	void (*file_close)(struct bts_file *);
+	/* a new file without a name, to read and write, in the directory that holds path: gone with its handle */
+	int (*file_temp)(struct bts_env *, const char *path, struct bts_file **file);
 	/* in a child after fork: give the descriptor up without a word to its locks; only file_close may follow */
 	void (*file_abandon)(struct bts_file *);
 	/* *got < size only at end of file */
@@ -56,13 +58,19 @@ struct bts_env_ops {
 	/* read-only view of the file from offset 0 that follows its growth without moving; bytes past end of file
 	 * must not be touched */
 	int (*file_map)(struct bts_file *, size_t size, const uint8_t **base);
-	/* shared, writable, of a lock file of at least that size */
+	/* shared, writable; a lock file has at least that size, a file of file_temp may be shorter, and bytes past its
+	 * end must not be touched */
 	int (*file_map_shared)(struct bts_file *, size_t size, void **base);
 	void (*file_unmap)(struct bts_file *, const void *base, size_t size);
 	/* open-file-description lock of the byte range; EAGAIN when wait is 0 and it is held elsewhere */
 	int (*file_lock)(struct bts_file *, uint64_t offset, uint64_t size, enum bts_lock_kind, int wait);
 	/* *held = somebody else holds a lock that would refuse an exclusive one */
 	int (*file_lock_test)(struct bts_file *, uint64_t offset, uint64_t size, int *held);
+
+	/* a descriptor of the caller's, a pipe perhaps (backups): from where it stands on */
+	int (*fd_write)(struct bts_env *, int fd, const void *data, size_t size); /* all of it */
+	int (*fd_skip)(struct bts_env *, int fd, uint64_t size); /* leave a hole of zeros; ESPIPE: not possible here */
+	int (*fd_read)(struct bts_env *, int fd, void *data, size_t size, size_t *got); /* *got < size only at the end */
 
 	/* names */
 	int (*path_link)(struct bts_env *, const char *from, const char *to); /* EEXIST, never clobbers */
@@ -74,8 +82,10 @@ struct bts_env_ops {
 	void (*wake)(struct bts_env *, const uint32_t *word); /* all waiters */
 
 	uint64_t (*clock_ms)(struct bts_env *);    /* monotonic */
+	uint64_t (*tick_ms)(struct bts_env *);     /* a monotonic clock of its own, cheap, may lag by some milliseconds */
 	uint64_t (*realtime_ms)(struct bts_env *); /* since 1970 */
 	int (*random)(struct bts_env *, void *data, size_t size);
+	uint32_t (*process_id)(struct bts_env *);
 	void *(*memory)(struct bts_env *, void *old, size_t size); /* realloc; size 0 frees and returns NULL */
 	/* a named protocol step was reached: 0 to go on, an errno to fail there */
 	int (*fault)(struct bts_env *, const char *point);

@@ -1,0 +1,31 @@
+/* Making built commits durable: the flush lock, the slot, the flush, D. */
+#ifndef FLUSH_H
+#define FLUSH_H
+
+#include "txn.h"
+
+/* What the builder of a commit knows and the one who flushes it wants. */
+struct commit_built {
+	bts_txid txid, base;    /* base: the tip it was built on */
+	bool one_flush;         /* the manifest describes every page of it */
+	uint32_t manifest_count;
+	struct meta_run manifest[META_MANIFEST_MAX];
+};
+
+/* commit.c, build held: a batch numbered up to txid, its pages written, the new tip; not durable, not seen by readers. */
+enum bts_err commit_build(struct bts *, struct state *, bts_txid txid, struct commit_built *, struct bts_error *);
+/*
+ * Makes every built commit up to txid durable, and with it all others that are built by then.  own: NULL, or the commit that
+ * this caller built itself.  begun (may be NULL) is called once, when the lock is held and before the flush.  Returns at once when
+ * somebody else has done it.
+ */
+enum bts_err flush_to(struct bts *, bts_txid txid, const struct commit_built *own, void (*begun)(void *arg), void *arg,
+	struct bts_error *);
+/* At open: what a writer that died may have left in the slot that does not hold D is judged and settled. */
+enum bts_err flush_settle(struct bts *, struct bts_error *);
+/* With the flush lock. */
+enum bts_err flush_hold(struct bts *, enum bts_err (*work)(struct bts *, struct bts_error *), struct bts_error *);
+/* Readers see what is built, durable or not (BTS_ASYNC).  Build held. */
+enum bts_err flush_show(struct bts *, struct bts_error *);
+
+#endif

@@ -1,0 +1,184 @@
+/*
+ * bts_restore: an image made by bts_backup becomes a file, after every page of it was verified.
+ *
+ * Written as path.tmp and linked to its name when it is complete, verified and flushed, by the same steps as a new file (I11,
+ * create.c): nothing that a crash or damage leaves behind can be taken for a database.
+ */
+#include "db.h"
+
+#include "error.h"
+#include "recover.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RESTORE_BUFFER (256u << 10)
+#define RESTORE_PIECE 4096u /* pieces of zeros are left out */
+
+struct restore {
+	struct bts_env *env;
+	const struct bts_restore_options *options;
+	int fd;
+	struct bts_file *file;
+	uint64_t size;
+	uint8_t *buffer;
+	struct recover_state state;
+};
+
+static bool restore_is_zero(const uint8_t *bytes, size_t size)
+{
+	return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
+}
+
+static int restore_put(struct restore *restore, size_t size)
+{
+	int os = 0;
+
+	for (size_t at = 0, end; at < size && os == 0; at = end) {
+		struct iovec iov;
+		size_t from = at;
+
+		for (end = at; end < size; end += RESTORE_PIECE) {
+			size_t piece = size - end < RESTORE_PIECE ? size - end : RESTORE_PIECE;
+
+			if (restore_is_zero(restore->buffer + end, piece))
+				break;
+		}
+		end = end < size ? end : size;
+		iov = (struct iovec){restore->buffer + from, end - from};
+		if (end > from)
+			os = restore->env->ops->file_pwritev(restore->file, &iov, 1, restore->size + from);
+		end += end < size ? RESTORE_PIECE : 0;
+	}
+	return os;
+}
+
+/* All there is to read. */
+static enum bts_err restore_copy(struct restore *restore, struct bts_error *error)
+{
+	const struct bts_restore_options *options = restore->options;
+	struct bts_env *env = restore->env;
+	size_t got = RESTORE_BUFFER;
+	int os;
+
+	while (got == RESTORE_BUFFER) {
+		os = env->ops->fd_read(env, restore->fd, restore->buffer, RESTORE_BUFFER, &got);
+		if (os)
+			return error_os(error, os, "reading the backup");
+		if (restore->size == 0 && (got < sizeof(META_MAGIC) || memcmp(restore->buffer, META_MAGIC, strlen(META_MAGIC)) != 0))
+			return error_set(error, BTS_INVALID, 0, "this is no backup of a database");
+		os = restore_put(restore, got);
+		if (os)
+			return error_os(error, os, "writing the restored file");
+		restore->size += got;
+		if (options->progress != NULL)
+			options->progress(options->arg, restore->size);
+	}
+	os = env->ops->file_truncate(restore->file, restore->size);
+	return os ? error_os(error, os, "sizing the restored file") : BTS_OK;
+}
+
+/* Every page of it, as a database of its own. */
+static enum bts_err restore_check(struct restore *restore, const char *tmp, struct bts_error *error)
+{
+	struct bts_options options;
+	char lock[PATH_MAX + 8];
+	struct bts *db;
+	enum bts_err err;
+
+	bts_options_init(&options);
+	options.flags = BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING;
+	options.env = restore->env;
+	if (restore->options->map_bytes != 0)
+		options.map_bytes = restore->options->map_bytes;
+	err = bts_open(tmp, &options, &db, error);
+	if (err == BTS_OK) {
+		err = bts_check(db, NULL, error);
+		bts_close(db);
+	}
+	snprintf(lock, sizeof(lock), "%s-lock", tmp);
+	restore->env->ops->path_unlink(restore->env, lock);
+	return err;
+}
+
+/* Both slots anew: of no file yet, so that the first writer begins an epoch (R3); unless asked otherwise, of a new database. */
+static enum bts_err restore_slots(struct restore *restore, struct bts_error *error)
+{
+	struct bts_env *env = restore->env;
+	struct meta_slot *slot = &restore->state.slot;
+	bool same = (restore->options->flags & BTS_RESTORE_SAME_ID) != 0;
+	enum bts_err err;
+	int os = env->ops->random(env, slot->node, sizeof(slot->node));
+
+	if (os == 0 && !same)
+		os = env->ops->random(env, slot->record.database, sizeof(slot->record.database));
+	if (os)
+		return error_os(error, os, "no random numbers for ids");
+	if (!same)
+		slot->role = META_PRIMARY;
+	slot->inode = slot->birth_ns = 0;
+	slot->durable = slot->record.txid;
+	slot->durable_sequence = 0;
+	slot->manifest_count = 0;
+	slot->sequence = 1;
+	slot->mode = META_TWO_FLUSH;
+	err = recover_write_slot(env, restore->file, 0, slot, error);
+	if (err)
+		return err;
+	slot->sequence = RECOVER_CREATED;
+	slot->mode = META_SEAL;
+	slot->durable_sequence = 1;
+	err = recover_write_slot(env, restore->file, 1, slot, error);
+	if (err)
+		return err;
+	os = env->ops->file_sync(restore->file);
+	return os ? error_os(error, os, "flushing the restored file") : BTS_OK;
+}
+
+static enum bts_err restore_fill(void *arg, struct bts_file *file, const char *tmp, struct bts_error *error)
+{
+	struct restore *restore = arg;
+	enum bts_err err;
+
+	restore->file = file;
+	err = restore_copy(restore, error);
+	if (err == BTS_OK)
+		err = restore_check(restore, tmp, error);
+	if (err == BTS_OK)
+		err = recover_choose(restore->env, file, &restore->state, error);
+	if (err == BTS_OK && restore->state.slot.pending_count > 0)
+		err = error_set(error, BTS_INVALID, 0, "a copy of a follower's file without its pending pages");
+	return err ? err : restore_slots(restore, error);
+}
+
+enum bts_err bts_restore(int fd, const char *path, const struct bts_restore_options *options, struct bts_error *error)
+{
+	static const struct bts_restore_options plain = {.size = sizeof(plain)};
+	struct recover_create create = {.page_size = BTS_PAGE_SIZE_MIN, .role = META_PRIMARY, .fill = restore_fill};
+	struct restore *restore;
+	struct bts_env *env;
+	enum bts_err err;
+
+	if (options == NULL)
+		options = &plain;
+	if (options->size != sizeof(*options) || (options->flags & ~BTS_RESTORE_SAME_ID) != 0)
+		return error_set(error, BTS_INVALID, 0, "struct bts_restore_options of %zu bytes, flags %#x", options->size,
+			options->flags);
+	env = options->env != NULL ? options->env : bts_env_posix();
+	restore = env->ops->memory(env, NULL, sizeof(*restore));
+	if (restore == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory to restore");
+	memset(restore, 0, sizeof(*restore));
+	restore->env = env;
+	restore->options = options;
+	restore->fd = fd;
+	restore->buffer = env->ops->memory(env, NULL, RESTORE_BUFFER);
+	create.fill_arg = restore;
+	err = restore->buffer == NULL ? error_set(error, BTS_MEMORY, 0, "no memory to restore")
+				      : recover_create(env, path, &create, error);
+	env->ops->memory(env, restore->buffer, 0);
+	env->ops->memory(env, restore, 0);
+	return err;
+}
