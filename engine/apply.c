@@ -110,6 +110,15 @@ static enum bts_err apply_new(struct bts *db, struct bts_apply **out, struct bts
 	return BTS_OK;
 }
 
+void apply_trim(struct bts *db)
+{
+	struct space *space = &db->space;
+	uint64_t behind = space->high_water - db->slot.record.high_water;
+
+	db_reclaim(db);
+	space_lower(space, space->high_water - space_tail(space, behind));
+}
+
 static enum bts_err apply_enter(struct bts *db, const struct bts_position *base,
 	const struct bts_position *target, struct bts_error *error)
 {
@@ -125,7 +134,7 @@ static enum bts_err apply_enter(struct bts *db, const struct bts_position *base,
 	err = apply_check_positions(db, base, target, error);
 	if (err)
 		return err;
-	db_reclaim(db);
+	apply_trim(db);
 	db->applying = true;
 	return BTS_OK;
 }

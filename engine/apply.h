@@ -107,6 +107,8 @@ struct bts_apply {
 
 /* Room for one more element of an array. */
 enum bts_err apply_grow(struct bts_apply *, void **array, size_t count, size_t *cap, size_t element);
+/* Reclaim; behind a mark that fell readers may have needed pages (space_reach): what has become ready there is forgotten. */
+void apply_trim(struct bts *);
 /* Fails where the environment says so (env.h, fault). */
 enum bts_err apply_fault(struct bts_apply *, const char *point);
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/ensure.h"
+#include "compact.h"
 #include "error.h"
 #include "recover.h"
 
@@ -218,6 +219,7 @@ static enum bts_err install_homes(struct bts_apply *apply)
 enum bts_err apply_install(struct bts_apply *apply)
 {
 	struct bts *db = apply->db;
+	struct bts_compact_info cut = {.size = sizeof(cut)};
 	enum bts_err err = BTS_OK;
 
 	if (apply->pending.file)
@@ -244,5 +246,9 @@ enum bts_err apply_install(struct bts_apply *apply)
 	space_fini(&db->space);
 	db->space = apply->space;
 	apply->space_there = false;
+	/* A mark that fell: the file becomes shorter, now or when readers have gone and the next frame comes. */
+	apply_trim(db);
+	err = compact_truncate(db, &cut, NULL);
+	(void)err;
 	return BTS_OK;
 }

@@ -108,7 +108,7 @@ static enum bts_err proof_record(struct bts_apply *apply, struct bts_slice bytes
 	if (record->page_size != old->page_size || record->first != old->first)
 		return error_set(&apply->error, BTS_CORRUPT, 0, "frame refused: pages of %" PRIu32 " bytes",
 			record->page_size);
-	if (record->high_water < old->high_water || record->next_tree < old->next_tree)
+	if (record->next_tree < old->next_tree)
 		return error_set(&apply->error, BTS_CORRUPT, 0, "frame refused: its counters go backwards");
 	if (record->high_water > apply->db->pager.map_bytes >> apply->db->pager.page_shift)
 		return error_set(&apply->error, BTS_LIMIT, 0,
@@ -139,7 +139,9 @@ static enum bts_err proof_expected(struct bts_apply *apply, uint64_t *bits)
 
 	for (bts_pgno i = 0; i < (old->high_water - first + 63) / 64; i++)
 		bits[i] = old->bits[i] | old->waiting[i];
-	if (!proof_bits(bits, old->high_water - first, apply->record.high_water - old->high_water, true))
+	/* What lies behind the mark of the state before is free here already, as far as this map reaches. */
+	if (apply->record.high_water > old->high_water &&
+		!proof_bits(bits, old->high_water - first, apply->record.high_water - old->high_water, true))
 		return apply_refuse_page(apply, old->high_water, "free beyond the high-water mark of this file");
 	for (size_t i = 0; i < apply->released_count; i++) {
 		const struct apply_released *r = &apply->released[i];
@@ -156,11 +158,33 @@ static enum bts_err proof_expected(struct bts_apply *apply, uint64_t *bits)
 	return BTS_OK;
 }
 
+/* Below the mark what the record says, and behind it, where a mark that fell leaves pages, all free. */
+static enum bts_err proof_compare(struct bts_apply *apply, const uint64_t *bits, uint64_t pages)
+{
+	uint64_t below = apply->record.high_water - apply->record.first;
+
+	for (uint64_t i = 0; i < (pages + 63) / 64; i++) {
+		uint64_t word = i < (below + 63) / 64 ? apply->space.bits[i] : 0;
+		uint64_t behind = i * 64 >= below ? UINT64_MAX : below - i * 64 >= 64 ? 0 : UINT64_MAX << (below - i * 64);
+
+		word |= behind;
+		if (pages - i * 64 < 64)
+			word &= (UINT64_C(1) << (pages - i * 64)) - 1;
+		if (bits[i] != word)
+			return apply_refuse_page(apply,
+				apply->record.first + i * 64 + (uint64_t)__builtin_ctzll(bits[i] ^ word),
+				"in the free set and should not be, or the reverse");
+	}
+	return BTS_OK;
+}
+
 /* Load the new free set, compare it with what it must be. */
 static enum bts_err proof_free_set(struct bts_apply *apply)
 {
 	struct bts_env *env = apply->db->env;
-	uint64_t pages = apply->record.high_water - apply->record.first, words = (pages + 63) / 64;
+	bts_pgno reach = apply->record.high_water > apply->db->space.high_water ? apply->record.high_water
+										: apply->db->space.high_water;
+	uint64_t pages = reach - apply->record.first, words = (pages + 63) / 64;
 	struct tree_ctx ctx = apply_new_ctx(apply);
 	uint64_t *bits = env->ops->memory(env, NULL, (words + 1) * sizeof(*bits));
 	enum bts_err err;
@@ -175,12 +199,8 @@ static enum bts_err proof_free_set(struct bts_apply *apply)
 		apply->space_there = true;
 	if (!err)
 		err = freelog_load(&ctx, &apply->record.free, &apply->space);
-	for (uint64_t i = 0; !err && i < words; i++)
-		if (bits[i] != apply->space.bits[i])
-			err = apply_refuse_page(apply,
-				apply->record.first + i * 64 +
-					(uint64_t)__builtin_ctzll(bits[i] ^ apply->space.bits[i]),
-				"in the free set and should not be, or the reverse");
+	if (!err)
+		err = proof_compare(apply, bits, pages);
 	env->ops->memory(env, bits, 0);
 	return err;
 }
@@ -217,8 +237,10 @@ static enum bts_err proof_hold(struct bts_apply *apply, const struct space_pendi
 			return err;
 		apply->needs[apply->need_count++] = (struct apply_need){entry->birth, entry->freed};
 	}
-	err = space_hold(
-		&apply->space, (struct space_run){entry->pgno, entry->count}, entry->birth, entry->freed);
+	err = space_reach(&apply->space, entry->pgno + entry->count);
+	if (!err)
+		err = space_hold(
+			&apply->space, (struct space_run){entry->pgno, entry->count}, entry->birth, entry->freed);
 	return err ? error_set(&apply->error, err, 0, "no memory for the free map") : BTS_OK;
 }
 

@@ -234,6 +234,7 @@ static enum bts_err db_recover(struct bts *db, struct bts_error *error)
 	if (err)
 		goto done;
 	shared_set_unclean(db->shared, !state->clean, state->fell_back, state->highest);
+	shared_assign(db->shared, db->slot.record.txid);
 	db_publish(db);
 	err = shared_settle(db->shared, error);
 done:
@@ -397,9 +398,10 @@ static bool db_owes_jump(struct bts *db)
 	bts_txid highest;
 
 	shared_unclean(db->shared, &unclean, &fell_back, &highest);
-	if (unclean || shared_lost_numbers(db->shared) || shared_lock_orphaned(db->shared, SHARED_LOCK_BUILD))
+	if (unclean || shared_lost_numbers(db->shared))
 		return true;
-	return !db->writer && shared_assigned(db->shared) > shared_durable_txid(db->shared);
+	return (!db->writer || shared_lock_orphaned(db->shared, SHARED_LOCK_BUILD)) &&
+		shared_assigned(db->shared) > shared_durable_txid(db->shared);
 }
 
 /*

@@ -96,6 +96,14 @@ enum bts_err db_hold_snapshot(struct bts *db, const struct commit_record *then, 
 	enum bts_err err = db_load_space(db, then, &free_then, error);
 	bool more = true;
 
+	if (err == BTS_OK && db->follower) {
+		err = space_reach(&db->space, then->high_water);
+		mark = db->space.high_water;
+		if (err) {
+			space_fini(&free_then);
+			return error_set(error, err, 0, "no memory for the free map");
+		}
+	}
 	if (err)
 		return err;
 	if (then->high_water < mark)
@@ -149,21 +157,37 @@ static enum bts_err db_start_follower(struct bts *db, struct bts_error *error)
 	return err;
 }
 
+/* Is an opening commit or a new epoch owed, or was a lock left by a writer that died? */
+static bool db_owes_opening(struct bts *db)
+{
+	struct bts_file_identity id;
+	bool unclean, fell_back;
+	bts_txid highest;
+
+	shared_unclean(db->shared, &unclean, &fell_back, &highest);
+	return unclean || db->env->ops->file_identity(db->file, &id) || db->slot.inode != id.inode ||
+		db->slot.birth_ns != id.birth_ns || shared_lock_orphaned(db->shared, SHARED_LOCK_BUILD);
+}
+
 /*
- * A primary: settle what a writer that died left, then the opening commit, if one is owed, with both locks: nobody else builds or
- * flushes, and everything built is durable.
+ * A primary: what a writer that died had built becomes durable; then the opening commit, if one is owed, with both locks:
+ * nobody else builds or flushes.  Nothing owed: opening waits for no batch that somebody is forming.
  */
 static enum bts_err db_start_primary(struct bts *db, struct bts_error *error)
 {
-	enum bts_err err = db_build_lock(db, error);
+	enum bts_err err = BTS_OK;
 
+	if (shared_tip_txid(db->shared) > shared_durable_txid(db->shared) ||
+		shared_lock_orphaned(db->shared, SHARED_LOCK_FLUSH))
+		err = flush_settle(db, error);
+	if (err || !db_owes_opening(db))
+		return err;
+	err = db_build_lock(db, error);
 	if (err)
 		return err;
 	err = flush_settle(db, error);
 	if (err == BTS_OK)
 		err = flush_hold(db, db_opening, error);
-	if (err == BTS_OK && shared_assigned(db->shared) < shared_tip_txid(db->shared))
-		shared_assign(db->shared, shared_tip_txid(db->shared));
 	db_build_leave(db);
 	return err;
 }

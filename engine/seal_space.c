@@ -67,12 +67,17 @@ enum bts_err seal_release(struct seal *seal)
 	if (state->base_snapshots.entries == 0)
 		return seal_retire_freed(seal, 0);
 	err = snapshot_list_load(&state->ctx, &state->record, &state->base_snapshots, &before);
+	if (err == BTS_OK && layout_ptr_equal(&state->base_snapshots.root, &state->record.snapshots.root)) {
+		err = seal_retire_freed(seal, snapshot_newest(&before));
+		goto done;
+	}
 	if (err == BTS_OK)
 		err = snapshot_list_load(&state->ctx, &state->record, &state->record.snapshots, &after);
 	if (err == BTS_OK)
 		err = seal_retire_freed(seal, snapshot_newest(&after));
 	if (err == BTS_OK)
 		err = snapshot_orphans(&state->ctx, &orphans);
+done:
 	snapshot_list_fini(&before);
 	snapshot_list_fini(&after);
 	return err;

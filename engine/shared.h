@@ -114,7 +114,10 @@ void shared_unlock(struct shared *, enum shared_lock);
 /* Who holds it and since when by clock_ms; false: nobody. */
 bool shared_lock_owner(struct shared *, enum shared_lock, uint32_t *pid, uint64_t *since_ms);
 bool shared_lock_orphaned(struct shared *, enum shared_lock);
-/* Numbers above the tip were given to pages by a builder that died: the exit is not clean whoever closes last (I4). */
+/*
+ * A builder died: numbers up to the last assigned may stand in pages.  Until D has passed them the exit is not clean, whoever
+ * closes last (I4).
+ */
 void shared_lose_numbers(struct shared *);
 bool shared_lost_numbers(const struct shared *);
 void shared_head(struct shared *, struct commit_record *);

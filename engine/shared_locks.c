@@ -107,10 +107,10 @@ bool shared_lock_orphaned(struct shared *s, enum shared_lock which)
 
 void shared_lose_numbers(struct shared *s)
 {
-	atomic_fetch_or(&s->map->flags, SHARED_NUMBERS_LOST);
+	atomic_store(&s->map->lost, shared_assigned(s));
 }
 
 bool shared_lost_numbers(const struct shared *s)
 {
-	return (atomic_load(&s->map->flags) & SHARED_NUMBERS_LOST) != 0;
+	return atomic_load(&s->map->lost) > shared_durable_txid(s);
 }

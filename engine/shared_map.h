@@ -36,7 +36,6 @@ enum shared_state { SHARED_EMPTY, SHARED_RECOVERING, SHARED_READY };
 #define SHARED_FELL_BACK 2u
 #define SHARED_COMMIT_OWED 4u /* the opening commit (I4) is not made yet */
 #define SHARED_POISONED 8u
-#define SHARED_NUMBERS_LOST 16u /* a builder died: numbers above the tip were given to pages */
 
 struct shared_record {
 	_Atomic uint64_t words[SHARED_RECORD_WORDS];
@@ -100,6 +99,7 @@ struct shared_map {
 	_Atomic uint32_t flags;
 	_Atomic uint64_t highest;
 	_Atomic uint64_t assigned;
+	_Atomic uint64_t lost; /* the last number that a builder who died may have given to pages */
 	_Atomic uint64_t instances; /* handles that ever joined; numbers are not reused */
 
 	struct shared_cell head, durable, tip;

@@ -591,6 +591,17 @@ enum bts_err space_set_mark(struct space *space, bts_pgno mark)
 	return BTS_OK;
 }
 
+enum bts_err space_reach(struct space *space, bts_pgno end)
+{
+	struct space_run run = {space->high_water, end - space->high_water};
+	enum bts_err err;
+
+	if (end <= space->high_water)
+		return BTS_OK;
+	err = space_raise(space, end);
+	return err ? err : space_give(space, run);
+}
+
 bts_txid space_holder(const struct space *space, bts_pgno pgno)
 {
 	for (size_t s = 0; s < space->shelf_count; s++) {

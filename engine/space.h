@@ -78,6 +78,11 @@ void space_lower(struct space *, bts_pgno mark);
 /* Raise the mark (a follower's frame); the raised pages are live. */
 enum bts_err space_raise(struct space *, bts_pgno mark);
 /*
+ * A follower: the mark fell, but its own readers may need what lies behind.  The map reaches to there then; what is added is
+ * ready.  Does nothing when it reaches further.
+ */
+enum bts_err space_reach(struct space *, bts_pgno end);
+/*
  * Follow another process's commit to its mark.  Up: space_raise.  Down: the pages from mark on were ready when that
  * commit was made; this replica may still have them pending, and forgets them.  BTS_MEMORY: as for space_claim.
  */

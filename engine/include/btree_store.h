@@ -225,7 +225,7 @@ struct bts_bucket_info {
 	uint64_t entries;
 	uint64_t bytes; /* of keys and values */
 	uint64_t pages; /* of the tree, large values not counted */
-	unsigned depth; /* levels; 0 = empty */
+	unsigned depth; /* levels; 0 = never had an entry, 1 also when all are gone */
 	bts_txid version; /* the transaction that created it, set its meta or gave it its name */
 };
 /* The first bucket whose name is > after (empty slice: the first of all).  BTS_NOT_FOUND at the end. */

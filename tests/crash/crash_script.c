@@ -331,14 +331,60 @@ static void run_pair(struct crash_run *run, bool *reopen)
 	}
 }
 
+static void run_unpin(struct crash_run *run)
+{
+	uint64_t digest = 0;
+	const char *wrong;
+
+	if (!run->pinned)
+		return;
+	wrong = crash_digest(run->pinned, &digest);
+	if (wrong || digest != run->pinned_digest)
+		crash_report(run->crash, "G1: a pinned snapshot has changed: %s",
+			wrong ? wrong : "other contents");
+	bts_abort(run->pinned);
+	run->pinned = NULL;
+	bts_close(run->reader);
+	run->reader = NULL;
+}
+
+static void run_emptied(struct crash_run *run, bool *reopen)
+{
+	struct bts_error error = {BTS_OK, 0, ""};
+	struct bts_txn *txn;
+	bts_txid txid;
+	enum bts_err err = bts_begin(run->db, BTS_WRITE, &txn, &error);
+
+	for (unsigned i = 0; i < CRASH_SNAPSHOTS && !err; i++) {
+		if (run->next.snapshots[i].present)
+			err = bts_snapshot_delete(txn, crash_snapshot_name(i), &error);
+		run->next.snapshots[i].present = run->next.snapshots[i].fresh = false;
+	}
+	for (unsigned b = 0; b < CRASH_BUCKETS && !err; b++) {
+		if (run->next.bucket[b])
+			err = bts_bucket_drop(txn, crash_bucket_name(b), &error);
+		crash_oracle_drop(&run->next, b);
+	}
+	if (err) {
+		run_failed(run, "emptying", err, &error);
+		return;
+	}
+	run_expect(run, 1);
+	err = bts_commit_id(txn, &txid, &error);
+	run_result(run, err, txid, &error, reopen);
+	run_unpin(run);
+}
+
 /* Compaction changes no contents; every step is a commit, and may cut the file. */
 static void run_compact(struct crash_run *run, bool *reopen)
 {
 	struct bts_compact_info info = {.size = sizeof(info), .more = 1};
 	struct bts_stat stat = {.size = sizeof(stat)};
 	struct bts_error error = {BTS_OK, 0, ""};
-	unsigned steps = 1 + (unsigned)rng_below(&run->crash->rng, 4);
+	unsigned steps = 1 + (unsigned)rng_below(&run->crash->rng, run->big ? 12 : 4);
 
+	if (run->big) /* small files are never cut: what they keep ready is more than what they have */
+		run_emptied(run, reopen);
 	while (steps-- > 0 && info.more && !*reopen) {
 		enum bts_err err;
 
@@ -355,23 +401,6 @@ static void run_compact(struct crash_run *run, bool *reopen)
 		if (err)
 			break;
 	}
-}
-
-static void run_unpin(struct crash_run *run)
-{
-	uint64_t digest = 0;
-	const char *wrong;
-
-	if (!run->pinned)
-		return;
-	wrong = crash_digest(run->pinned, &digest);
-	if (wrong || digest != run->pinned_digest)
-		crash_report(run->crash, "G1: a pinned snapshot has changed: %s",
-			wrong ? wrong : "other contents");
-	bts_abort(run->pinned);
-	run->pinned = NULL;
-	bts_close(run->reader);
-	run->reader = NULL;
 }
 
 static void run_pin(struct crash_run *run)

@@ -9,6 +9,7 @@
  * - an acknowledged operation has one number; what a read at snapshot S finds under a key is the operation with the
  *   highest number <= S of all that wrote it: nothing lost, nothing torn, nothing from the future (C1, G1, I8);
  * - every link of the shared key names the operation right before it: no lost update (C1);
+ * - what was refused with a conflict met one;
  * - a read that begins after an acknowledgement sees it;
  * - an operation in flight at a death or power cut happened or did not, as one; once read, it stays (I6, I8);
  * - bts_check is clean: reachable + free = all (G2);
@@ -42,6 +43,7 @@ enum il_fate { IL_FLYING, IL_ACKED, IL_REFUSED };
 struct il_op {
 	unsigned process;
 	bool shared;
+	bts_txid snapshot; /* that it was tried at */
 	unsigned previous; /* of the shared key, when shared */
 	enum il_fate fate;
 	bool seen;	   /* by a read that ended: it must stay */
@@ -66,14 +68,14 @@ struct il {
 	unsigned read_count;
 	uint64_t *known; /* hash set of (image, expectation) judged already */
 	uint64_t images, distinct;
-	uint64_t schedules, live_every;
-	uint64_t conflicts, busy;
+	uint64_t schedules, live_every, total;
+	uint64_t conflicts;
 	unsigned procs;
 	unsigned open_flags[SCHED_PROCS]; /* of what prepare opens; IL_NOT_OPEN */
 };
 
 void il_make_base(struct il *);
-void il_init(struct il *, struct sched *);
+void il_init(struct il *, struct sched *); /* takes sched */
 void il_fini(struct il *);
 
 /* For sched_scenario: prepare opens open_flags[] in order; judge, died and finish as they stand. */
@@ -83,8 +85,7 @@ void il_died(void *il, unsigned process);
 void il_finish(void *il);
 
 /* Steps of bodies.  What fails in a way that the history does not allow is a finding. */
-/* False: BTS_BUSY, allowed where another process may be writing. */
-bool il_open(struct il *, unsigned process, unsigned flags);
+void il_open(struct il *, unsigned process, unsigned flags);
 void il_close(struct il *, unsigned process);
 void il_read(struct il *, unsigned process);
 /* One transaction, again and again while it conflicts. */
@@ -101,6 +102,8 @@ struct il_scenario {
 	unsigned weight; /* of the schedules wanted, in hundredths */
 	enum il_beginning beginning;
 };
+/* False: something was found, and printed.  choices: replay these; NULL: explore. */
+bool il_run(struct il *, const struct il_scenario *, const char *choices);
 /* Explore all, or one, or replay: arguments of main: [seed [schedules [scenario [choices]]]].  The exit code. */
 int il_main(int argc, char **argv, const struct il_scenario *scenarios, unsigned count, uint64_t schedules);
 

@@ -29,6 +29,7 @@ void il_fini(struct il *il)
 	for (unsigned i = 0; i < IL_BEGINNINGS; i++)
 		env_mem_free(il->bases[i]);
 	free(il->known);
+	sched_free(il->sched);
 }
 
 void il_prepare(void *arg)
@@ -120,12 +121,27 @@ static void il_settle_link(struct il *il, unsigned op)
 			op, il->ops[op].txid, before, want, il->ops[want].txid);
 }
 
+/* Somebody wrote the shared key after the snapshot, or was about to when he died. */
+static void il_settle_refused(struct il *il, unsigned op)
+{
+	for (unsigned i = 1; i < il->op_count; i++) {
+		const struct il_op *o = &il->ops[i];
+
+		if (i != op && o->shared && o->fate != IL_REFUSED && (!o->txid || o->txid > il->ops[op].snapshot))
+			return;
+	}
+	sched_fail(il->sched, "operation %u was refused at %" PRIu64 ", and nobody had written after that", op,
+		il->ops[op].snapshot);
+}
+
 /* All that was read and acknowledged fits one order. */
 static void il_settle(struct il *il)
 {
 	for (unsigned i = 0; i < il->read_count; i++)
 		il_settle_read(il, &il->reads[i]);
 	for (unsigned i = 1; i < il->op_count; i++) {
+		if (il->ops[i].fate == IL_REFUSED)
+			il_settle_refused(il, i);
 		if (!il->ops[i].txid)
 			continue;
 		if (il->ops[i].shared)
@@ -177,10 +193,9 @@ static void il_check_sealed(struct il *il)
 static void il_look(struct il *il, unsigned openings)
 {
 	for (unsigned i = 0; i < openings && !sched_failed(il->sched); i++) {
-		if (!il_open(il, IL_JUDGE, 0)) {
-			sched_fail(il->sched, "the judge is refused: busy");
+		il_open(il, IL_JUDGE, 0);
+		if (sched_failed(il->sched))
 			return;
-		}
 		il_check_sealed(il);
 		il_read(il, IL_JUDGE);
 		il_settle(il);
@@ -292,7 +307,7 @@ void il_judge(void *arg, bool cut)
 		il_images(il);
 }
 
-static bool il_scenario_run(struct il *il, const struct il_scenario *scenario, const char *choices)
+bool il_run(struct il *il, const struct il_scenario *scenario, const char *choices)
 {
 	struct sched_scenario sched = scenario->sched;
 	struct sched_counts counts = {0};
@@ -306,14 +321,15 @@ static bool il_scenario_run(struct il *il, const struct il_scenario *scenario, c
 	il->beginning = scenario->beginning;
 	memcpy(il->open_flags, scenario->open_flags, sizeof(il->open_flags));
 	il->live_every = choices ? 1 : IL_LIVE_EVERY;
-	il->images = il->distinct = il->conflicts = il->busy = 0;
+	il->images = il->distinct = il->conflicts = 0;
 	fine = choices ? sched_replay(il->sched, &sched, il, choices) : sched_explore(il->sched, &sched, il, &counts);
 	if (!choices)
 		printf("%-44s %7" PRIu64 " schedules%s, %" PRIu64 " points at most, %" PRIu64 " deaths, %" PRIu64
-		       " cuts, %" PRIu64 " images (%" PRIu64 " distinct), %" PRIu64 " conflicts, %" PRIu64 " busy\n",
+		       " cuts, %" PRIu64 " images (%" PRIu64 " distinct), %" PRIu64 " conflicts\n",
 			sched.name, counts.schedules, counts.thinned ? " of more" : "", counts.longest, counts.deaths,
-			counts.cuts, il->images, il->distinct, il->conflicts, il->busy);
+			counts.cuts, il->images, il->distinct, il->conflicts);
 	fflush(stdout);
+	il->total += counts.schedules;
 	return fine;
 }
 
@@ -321,6 +337,7 @@ int il_main(int argc, char **argv, const struct il_scenario *scenarios, unsigned
 {
 	uint64_t seed = rng_seed_from(argc, argv, 1);
 	unsigned only = count, bad = 0;
+	uint64_t total = 0;
 
 	if (!sched_possible()) {
 		printf("SKIP: this sanitizer must know every stack\n");
@@ -328,23 +345,18 @@ int il_main(int argc, char **argv, const struct il_scenario *scenarios, unsigned
 	}
 	if (argc > 2)
 		schedules = strtoull(argv[2], NULL, 0);
-#ifdef BTS_SABOTAGE
-	if (getenv("BTS_SABOTAGE"))
-		fault_sabotage = (unsigned)strtoul(getenv("BTS_SABOTAGE"), NULL, 0);
-#endif
 	if (argc > 3)
 		only = (unsigned)strtoul(argv[3], NULL, 0);
 	for (unsigned i = 0; i < count && !bad; i++) {
-		struct sched *sched;
 		struct il il;
 
 		if (only < count && i != only)
 			continue;
-		sched = sched_new(seed, only < count ? schedules : schedules * scenarios[i].weight / 100);
-		il_init(&il, sched);
-		bad += !il_scenario_run(&il, &scenarios[i], argc > 4 ? argv[4] : NULL);
+		il_init(&il, sched_new(seed, only < count ? schedules : schedules * scenarios[i].weight / 100));
+		bad += !il_run(&il, &scenarios[i], argc > 4 ? argv[4] : NULL);
+		total += il.total;
 		il_fini(&il);
-		sched_free(sched);
 	}
+	printf("%" PRIu64 " schedules, %u bad\n", total, bad);
 	return bad != 0;
 }

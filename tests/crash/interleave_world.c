@@ -70,21 +70,16 @@ static struct bts_options il_options(struct bts_env *env, unsigned flags)
 	return options;
 }
 
-bool il_open(struct il *il, unsigned process, unsigned flags)
+void il_open(struct il *il, unsigned process, unsigned flags)
 {
 	struct bts_options options = il_options(sched_env(il->sched), flags | BTS_OPEN_EXISTING);
 	struct bts_error error = {BTS_OK, 0, ""};
 	enum bts_err err = bts_open(IL_PATH, &options, &il->db[process], &error);
 
 	if (!err)
-		return true;
+		return;
 	il->db[process] = NULL;
-	if (err == BTS_BUSY && !(flags & BTS_OPEN_READ_ONLY)) {
-		il->busy++;
-		return false;
-	}
 	sched_fail(il->sched, "process %u: open: %s: %s", process, bts_err_name(err), error.text);
-	return false;
 }
 
 void il_close(struct il *il, unsigned process)
@@ -167,6 +162,17 @@ static void il_acked(struct il *il, unsigned op, bts_txid txid)
 	o->txid = txid;
 }
 
+/* Whoever begins now stands there or later. */
+static bts_txid il_newest_known(const struct il *il)
+{
+	bts_txid newest = 0;
+
+	for (unsigned i = 1; i < il->op_count; i++)
+		if ((il->ops[i].fate == IL_ACKED || il->ops[i].seen) && il->ops[i].txid > newest)
+			newest = il->ops[i].txid;
+	return newest;
+}
+
 /* One attempt; true: done. */
 static bool il_attempt(struct il *il, unsigned process, bool shared, struct bts_txn *txn)
 {
@@ -175,6 +181,7 @@ static bool il_attempt(struct il *il, unsigned process, bool shared, struct bts_
 	enum bts_err err;
 	bts_txid txid;
 
+	il->ops[op].snapshot = bts_txn_id(txn);
 	if (!il_put(il, txn, op))
 		return true;
 	sched_point(il->sched, "before commit");
@@ -194,10 +201,14 @@ static bool il_attempt(struct il *il, unsigned process, bool shared, struct bts_
 
 void il_write(struct il *il, unsigned process, bool shared)
 {
+	bts_txid newest = il_newest_known(il);
 	struct bts_error error = {BTS_OK, 0, ""};
 	struct bts_txn *txn;
 	enum bts_err err = bts_begin(il->db[process], BTS_WRITE, &txn, &error);
 
+	if (!err && bts_txn_id(txn) < newest)
+		sched_fail(il->sched, "process %u: begins to write at %" PRIu64 " though %" PRIu64 " was known before",
+			process, bts_txn_id(txn), newest);
 	for (unsigned i = 0; !err && i < IL_TRIES; i++) {
 		if (il_attempt(il, process, shared, txn))
 			return;
@@ -236,17 +247,6 @@ void il_group(struct il *il, unsigned process)
 	}
 	il_acked(il, op[0], txid[0]);
 	il_acked(il, op[1], txid[1]);
-}
-
-/* Whoever begins now stands there or later. */
-static bts_txid il_newest_known(const struct il *il)
-{
-	bts_txid newest = 0;
-
-	for (unsigned i = 1; i < il->op_count; i++)
-		if ((il->ops[i].fate == IL_ACKED || il->ops[i].seen) && il->ops[i].txid > newest)
-			newest = il->ops[i].txid;
-	return newest;
 }
 
 /* One key of a read: which operation, and its number. */

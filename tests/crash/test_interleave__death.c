@@ -35,8 +35,7 @@ static void death_inherit(void *arg, unsigned process)
 		return;
 	}
 	if (process == 2) {
-		if (!il_open(il, process, 0))
-			return;
+		il_open(il, process, 0);
 		il_read(il, process);
 		il_write(il, process, true);
 	}
@@ -49,8 +48,7 @@ static void death_open(void *arg, unsigned process)
 {
 	struct il *il = arg;
 
-	if (!il_open(il, process, process == 1 ? BTS_OPEN_READ_ONLY : 0))
-		return;
+	il_open(il, process, process == 1 ? BTS_OPEN_READ_ONLY : 0);
 	if (process == 1)
 		il_read(il, process);
 	else

@@ -108,6 +108,24 @@ static void a_holder_is_named(void **state)
 	bed_fini(&bed);
 }
 
+/* Opening for writing does not wait for a batch that somebody is forming. */
+static void opening_waits_for_nobody(void **state)
+{
+	struct bts_group *group;
+	struct bts *second;
+	struct bed bed;
+
+	(void)state;
+	bed_init_file(&bed);
+	bed_set(&bed, "b", "k", "1");
+	assert_int_equal(bts_group_begin(bed.db, &group, &bed.error), BTS_OK);
+	assert_int_equal(open_patient(&bed, 0, 1, &second, &bed.error), BTS_OK);
+	bts_group_abort(group);
+	put_number(second, "n", 1);
+	bts_close(second);
+	bed_fini(&bed);
+}
+
 /* Killed while it holds the build lock: nobody waits for it, nothing of it is there, and the exit is not called clean. */
 static void the_dead_hold_nothing(void **state)
 {
@@ -280,6 +298,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_holder_is_named),
+		cmocka_unit_test(opening_waits_for_nobody),
 		cmocka_unit_test(the_dead_hold_nothing),
 		cmocka_unit_test(pid_namespaces),
 		cmocka_unit_test(reading_without_permission),

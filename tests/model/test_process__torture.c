@@ -6,7 +6,8 @@
  * followed by commits of the others.  At the end of a round all pause, or all are killed at once, and the file is held
  * against the books (torture_books.c) and checked.
  *
- * Arguments: seed, and seconds=N (20), workers=N (8).
+ * Arguments: seed, and seconds=N (20), workers=N (8).  In the environment BTS_TORTURE_KEEP leaves the file, BTS_TORTURE_WAIT
+ * stops at a standstill, to be looked at with a debugger.
  */
 #include "bed.h"
 #include "torture.h"
@@ -41,6 +42,7 @@ static struct post posts[TORTURE_PLACES];
 static struct torture_books books;
 static struct torture_control *control;
 static int control_file;
+static bool passed;
 static uint32_t incarnation;
 static uint64_t stalls[STALLS_MAX];
 static size_t stall_count;
@@ -501,6 +503,7 @@ static void torture(void **state)
 	audit(0, "all are dead");
 	audit(0, "once more");
 	tell();
+	passed = true;
 }
 
 static int start(void **state)
@@ -528,9 +531,12 @@ static int finish(void **state)
 		if (posts[i].pid > 0)
 			kill(posts[i].pid, SIGKILL);
 	strcpy(bed.path, path);
-	if (rounds > 0 && stall_count > 0 && getenv("BTS_TORTURE_KEEP") == NULL)
+	if (passed && getenv("BTS_TORTURE_KEEP") == NULL) {
 		bed_remove(&bed);
-	rmdir(folder);
+		rmdir(folder);
+	} else {
+		printf("kept: %s\n", folder);
+	}
 	munmap(control, sizeof(*control));
 	close(control_file);
 	return 0;

@@ -224,10 +224,10 @@ static uint64_t seed;
 static void random_cuts(void **state)
 {
 	(void)state;
-	run_cuts(4096, KEYS, 250, seed);
-	run_cuts(4096, 300, 250, seed + 1);
-	run_cuts(8192, KEYS, 120, seed);
-	run_cuts(65536, KEYS, 60, seed);
+	run_cuts(4096, KEYS, 100, seed);
+	run_cuts(4096, 300, 150, seed + 1);
+	run_cuts(8192, KEYS, 50, seed);
+	run_cuts(65536, KEYS, 25, seed);
 }
 
 /* The tree is hardly larger then than one made of what is left. */

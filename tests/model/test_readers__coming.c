@@ -101,6 +101,7 @@ static pid_t reading_child(const char *path, struct rng rng)
 
 	if (pid != 0)
 		return pid;
+	alarm(300); /* should the test die before it kills us */
 	bts_options_init(&options);
 	options.flags = BTS_OPEN_READ_ONLY;
 	if (bts_open(path, &options, &db, NULL))

@@ -198,6 +198,26 @@ static void changes(struct scene *s, struct bts_txn *txn)
 		toggle(s, txn);
 }
 
+/* A savepoint in the middle, gone back to or not. */
+static void changes_around_savepoint(struct scene *s, struct bts_txn *txn)
+{
+	struct names names;
+	struct world world;
+	uint32_t id;
+
+	changes(s, txn);
+	names = s->next_names;
+	world = s->next;
+	assert_int_equal(bts_savepoint(txn, &id, NULL), BTS_OK);
+	changes(s, txn);
+	if (rng_one_in(&s->rng, 2)) {
+		assert_int_equal(bts_savepoint_rollback(txn, id, NULL), BTS_OK);
+		s->next_names = names;
+		s->next = world;
+	}
+	changes(s, txn);
+}
+
 static void begin(struct scene *s)
 {
 	s->next = s->now;
@@ -224,7 +244,10 @@ static void step_private(struct scene *s)
 	bts_txid txid;
 
 	begin(s);
-	changes(s, txn);
+	if (rng_one_in(&s->rng, 4))
+		changes_around_savepoint(s, txn);
+	else
+		changes(s, txn);
 	if (rng_one_in(&s->rng, 10)) {
 		bts_abort(txn);
 		return;

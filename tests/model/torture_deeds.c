@@ -413,10 +413,8 @@ static uint64_t digest(struct worker *w, struct bts_txn *txn, struct bts_slice n
 		sum = (sum ^ stamp) * UINT64_C(0x100000001b3);
 	}
 	bts_cursor_close(cursor);
-	if (err != BTS_NOT_FOUND) {
-		w->error = *bts_txn_error(txn);
-		worker_must(w, err, "scan");
-	}
+	if (err != BTS_NOT_FOUND)
+		worker_read(w, txn, err, "scan");
 	return sum;
 }
 
@@ -452,14 +450,14 @@ static void look(struct worker *w, struct bts *db)
 	struct bts_txn *txn;
 
 	worker_must(w, bts_begin(db, BTS_READ, &txn, &w->error), "begin to read");
-	worker_must(w, torture_read_shared(txn, &shared, &wrong), "reading what is shared");
+	worker_read(w, txn, torture_read_shared(txn, &shared, &wrong), "reading what is shared");
 	if (wrong)
 		worker_wrong(w, "snapshot %" PRIu64 ": %s", bts_txn_id(txn), wrong);
 	for (unsigned i = 0; i < TORTURE_COUNTERS; i++)
 		if (shared.counters[i] < w->seen.counters[i])
 			worker_wrong(w, "snapshot %" PRIu64 ": counter %u went back", bts_txn_id(txn), i);
 	w->seen = shared;
-	worker_must(w, torture_read_own(txn, w->place, own, &wrong), "reading own keys");
+	worker_read(w, txn, torture_read_own(txn, w->place, own, &wrong), "reading own keys");
 	if (wrong)
 		worker_wrong(w, "snapshot %" PRIu64 ": %s", bts_txn_id(txn), wrong);
 	for (unsigned i = 0; i < TORTURE_OWN; i++)

@@ -53,6 +53,12 @@ void worker_must(struct worker *w, enum bts_err err, const char *what)
 		worker_wrong(w, "%s: %s: %s", what, bts_err_name(err), w->error.text);
 }
 
+void worker_read(struct worker *w, const struct bts_txn *txn, enum bts_err err, const char *what)
+{
+	if (err)
+		worker_wrong(w, "%s: %s: %s", what, bts_err_name(err), bts_txn_error(txn)->text);
+}
+
 void worker_tally(struct worker *w, unsigned deed)
 {
 	atomic_fetch_add(&w->control->tally[deed], 1);
@@ -103,8 +109,9 @@ static void *mate_run(void *arg)
 		if (bts_update(w->db, mate_count, w, &error))
 			worker_wrong(w, "the mate's update: %s", error.text);
 		w->mate_counted = w->mate_counts;
-		if (bts_begin(w->db, BTS_READ, &txn, &error) || torture_read_shared(txn, &shared, &wrong))
-			worker_wrong(w, "the mate's look: %s", error.text);
+		if (bts_begin(w->db, BTS_READ, &txn, &error))
+			worker_wrong(w, "the mate begins to read: %s", error.text);
+		worker_read(w, txn, torture_read_shared(txn, &shared, &wrong), "the mate");
 		if (wrong)
 			worker_wrong(w, "the mate, snapshot %" PRIu64 ": %s", bts_txn_id(txn), wrong);
 		bts_abort(txn);
@@ -178,7 +185,7 @@ static void roll_call(struct worker *w)
 	} while (err == BTS_CONFLICT);
 	worker_must(w, err, "commit");
 	worker_must(w, bts_begin(w->db, BTS_READ, &txn, &w->error), "begin to read");
-	worker_must(w, torture_read_own(txn, w->place, w->own, &wrong), "reading own keys");
+	worker_read(w, txn, torture_read_own(txn, w->place, w->own, &wrong), "reading own keys");
 	if (wrong)
 		worker_wrong(w, "snapshot %" PRIu64 ": %s", bts_txn_id(txn), wrong);
 	bts_abort(txn);

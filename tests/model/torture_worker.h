@@ -32,6 +32,8 @@ void worker_report(enum torture_type type, uint64_t stamp);
 __attribute__((format(printf, 2, 3))) _Noreturn void worker_wrong(struct worker *w, const char *format, ...);
 /* An error is wrong; w->error says more. */
 void worker_must(struct worker *w, enum bts_err err, const char *what);
+/* The same for what txn knows of it. */
+void worker_read(struct worker *w, const struct bts_txn *txn, enum bts_err err, const char *what);
 void worker_tally(struct worker *w, unsigned deed);
 enum bts_err worker_try_open(struct worker *w, unsigned flags, struct bts **db);
 void worker_open(struct worker *w);

@@ -312,6 +312,7 @@ static void sched_ready(struct sched *s)
 		p->state = SCHED_READY;
 		p->last_word = NULL;
 		p->stream = 0;
+		p->refused = 0;
 		ENSURE(getcontext(&p->context) == 0);
 		p->context.uc_stack.ss_sp = (char *)p->stack + SCHED_GUARD;
 		p->context.uc_stack.ss_size = SCHED_STACK - SCHED_GUARD;
@@ -328,6 +329,7 @@ static void sched_bodies(struct sched *s)
 	s->next = sched_choose(s, s->scenario->procs, false);
 	s->scheduling = true;
 	while (s->going) {
+		s->switches += s->current != s->next;
 		s->current = s->next;
 		ENSURE(swapcontext(&s->main, &s->processes[s->current].context) == 0);
 	}

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ENV_SCHED_PATIENCE 4u
+
 static struct sched *env_sched_of(struct bts_env *env)
 {
 	return (struct sched *)env;
@@ -156,6 +158,16 @@ static void env_sched_file_unmap(struct bts_file *file, const void *base, size_t
 	env_sched_file(file, "unmap", size)->inner->ops->file_unmap(file, base, size);
 }
 
+/* Refused again and again with nothing in between but its own steps: it tries until somebody else gets on. */
+static bool env_sched_spins(struct sched *s, struct sched_process *p, uint64_t offset)
+{
+	if (p->refused_since != s->switches || p->refused_at != offset)
+		p->refused = 0;
+	p->refused_since = s->switches;
+	p->refused_at = offset;
+	return ++p->refused >= ENV_SCHED_PATIENCE && s->scheduling;
+}
+
 static int env_sched_file_lock(
 	struct bts_file *file, uint64_t offset, uint64_t size, enum bts_lock_kind kind, int wait)
 {
@@ -165,7 +177,7 @@ static int env_sched_file_lock(
 	struct sched_process *p = &s->processes[s->current];
 	int os = s->inner->ops->file_lock(file, offset, size, kind, wait);
 
-	while (os == EDEADLK) {
+	while (os == EDEADLK || (os == EAGAIN && env_sched_spins(s, p, offset))) {
 		p->file = file;
 		p->offset = offset;
 		p->size = size;
@@ -180,6 +192,27 @@ static int env_sched_file_lock(
 static int env_sched_file_lock_test(struct bts_file *file, uint64_t offset, uint64_t size, int *held)
 {
 	return env_sched_file(file, "test lock", offset)->inner->ops->file_lock_test(file, offset, size, held);
+}
+
+static int env_sched_fd_write(struct bts_env *env, int fd, const void *data, size_t size)
+{
+	struct sched *s = env_sched_of(env);
+
+	return s->inner->ops->fd_write(s->inner, fd, data, size);
+}
+
+static int env_sched_fd_skip(struct bts_env *env, int fd, uint64_t size)
+{
+	struct sched *s = env_sched_of(env);
+
+	return s->inner->ops->fd_skip(s->inner, fd, size);
+}
+
+static int env_sched_fd_read(struct bts_env *env, int fd, void *data, size_t size, size_t *got)
+{
+	struct sched *s = env_sched_of(env);
+
+	return s->inner->ops->fd_read(s->inner, fd, data, size, got);
 }
 
 static int env_sched_path_link(struct bts_env *env, const char *from, const char *to)
@@ -343,6 +376,9 @@ const struct bts_env_ops env_sched_ops = {
 	.file_unmap = env_sched_file_unmap,
 	.file_lock = env_sched_file_lock,
 	.file_lock_test = env_sched_file_lock_test,
+	.fd_write = env_sched_fd_write,
+	.fd_skip = env_sched_fd_skip,
+	.fd_read = env_sched_fd_read,
 	.path_link = env_sched_path_link,
 	.path_unlink = env_sched_path_unlink,
 	.path_sync_dir = env_sched_path_sync_dir,

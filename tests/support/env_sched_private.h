@@ -41,6 +41,9 @@ struct sched_process {
 	uint32_t expected;
 	uint64_t deadline;
 	bool woken, timed_out;
+	/* the lock that was refused last, how often since the last switch */
+	uint64_t refused_since, refused_at;
+	unsigned refused;
 	/* the stream of neighbouring words it is in */
 	const volatile char *last_word;
 	unsigned stream;
@@ -68,6 +71,7 @@ struct sched {
 	uint64_t seed, limit;
 	struct sched_process processes[SCHED_PROCS + 1];
 	unsigned current, next;
+	uint64_t switches; /* from process to process */
 	bool scheduling, going; /* a body runs; there is a next one */
 	ucontext_t main;
 	unsigned preemptions_left;
