@@ -1,9 +1,9 @@
 /*
  * The proof of one state of a frame against the state before it (R1, R4): see apply_proof.c.
  *
- * Closure: from the state's roots along edges with birth > floor, the number of the state before, each leads to a unit
- * of the frame.  The other edges are kept.  Graft: from the roots of the state before, turning back at kept pointers;
- * each must be met.
+ * Closure: from the state's roots along edges with birth > floor, the number of the state before, each leads
+ * to a unit of the frame.  The other edges are kept.  Graft: from the roots of the state before, turning back
+ * at kept pointers; each must be met.
  */
 #include "apply.h"
 
@@ -40,8 +40,8 @@ static enum bts_err graft_bytes(
 	struct bts_apply *apply, const struct traverse_edge *edge, const uint8_t *image, uint64_t crc_bytes)
 {
 	if (!image)
-		return error_set(&apply->error, BTS_IO, 0, "page %" PRIu64 ": cannot read back what was received",
-			edge->ptr.pgno);
+		return error_set(&apply->error, BTS_IO, 0,
+			"page %" PRIu64 ": cannot read back what was received", edge->ptr.pgno);
 	if (layout_pgno(image) != edge->ptr.pgno || layout_birth(image) != edge->ptr.birth ||
 		layout_crc(image) != edge->ptr.crc)
 		return apply_refuse_page(apply, edge->ptr.pgno, "its header is of another page");
@@ -177,7 +177,8 @@ static enum bts_err graft_brought(struct bts_apply *apply, const struct traverse
 	if (!image)
 		return error_set(&apply->error, BTS_IO, 0, "page %" PRIu64 " of a frame cannot be read back",
 			edge->ptr.pgno);
-	err = edge->kind == BTS_KIND_EXTENT ? graft_extent(apply, edge, image) : graft_node(apply, edge, image);
+	err = edge->kind == BTS_KIND_EXTENT ? graft_extent(apply, edge, image)
+					    : graft_node(apply, edge, image);
 	if (!err && edge->kind == BTS_KIND_NODE)
 		err = apply_tally_node(apply, edge, image, true);
 	if (!err && edge->kind != BTS_KIND_EXTENT)
@@ -277,8 +278,8 @@ static enum bts_err graft_release(
 }
 
 /* An edge of the state before that the one being proven does not have. */
-static enum bts_err graft_left(struct bts_apply *apply, struct tree_ctx *ctx, const struct traverse_edge *edge,
-	enum apply_releases releases)
+static enum bts_err graft_left(struct bts_apply *apply, struct tree_ctx *ctx,
+	const struct traverse_edge *edge, enum apply_releases releases)
 {
 	const uint8_t *image = NULL;
 	enum bts_err err = graft_release(apply, edge, releases);
@@ -296,7 +297,8 @@ static enum bts_err graft_left(struct bts_apply *apply, struct tree_ctx *ctx, co
 }
 
 /* apply->traverse is at the roots of the state before, which ctx reads. */
-static enum bts_err graft_meet_all(struct bts_apply *apply, struct tree_ctx *ctx, enum apply_releases releases)
+static enum bts_err graft_meet_all(
+	struct bts_apply *apply, struct tree_ctx *ctx, enum apply_releases releases)
 {
 	const struct traverse_edge *edge;
 	size_t met = 0;

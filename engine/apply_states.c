@@ -1,13 +1,14 @@
 /*
  * The proof of a frame: its states (B3, R1, R4).
  *
- * Named snapshots above the base are states between the base's head and the target's head.  They are proven as a chain,
- * each against the one before, so that each page of the frame is reached once, in the oldest state that has it, and what
- * a state has in common with the one before is met there.  Named snapshots up to the base must be the base's own.
+ * Named snapshots above the base are states between the base's head and the target's head.  They are proven
+ * as a chain, each against the one before, so that each page of the frame is reached once, in the oldest
+ * state that has it, and what a state has in common with the one before is met there.  Named snapshots up to
+ * the base must be the base's own.
  *
- * Free after the frame is what was released between the base's head and the first state of the chain, unless a named
- * snapshot that stays holds it (birth <= its number; snapshot.h), and what only those reach that are gone.  What is
- * released further up the chain is still reached from the state before.
+ * Free after the frame is what was released between the base's head and the first state of the chain, unless
+ * a named snapshot that stays holds it (birth <= its number; snapshot.h), and what only those reach that are
+ * gone.  What is released further up the chain is still reached from the state before.
  */
 #include "apply.h"
 
@@ -34,8 +35,8 @@ static bool states_same(const struct snapshot *a, const struct snapshot *b)
 
 static enum bts_err states_refuse(struct bts_apply *apply, const struct snapshot *snapshot, const char *what)
 {
-	return error_set(&apply->error, BTS_CORRUPT, 0, "frame refused: named snapshot of transaction %" PRIu64 ": %s",
-		snapshot->txid, what);
+	return error_set(&apply->error, BTS_CORRUPT, 0,
+		"frame refused: named snapshot of transaction %" PRIu64 ": %s", snapshot->txid, what);
 }
 
 /* Both lists, and what they share. */
@@ -55,7 +56,8 @@ static enum bts_err states_load(struct bts_apply *apply, struct tree_ctx *old_ct
 	*kept = (struct snapshot_list){.env = env};
 	kept->items = env->ops->memory(env, NULL, (apply->named.count + 1) * sizeof(*kept->items));
 	if (!kept->items)
-		return error_set(&apply->error, BTS_MEMORY, 0, "no memory for %zu named snapshots", apply->named.count);
+		return error_set(&apply->error, BTS_MEMORY, 0, "no memory for %zu named snapshots",
+			apply->named.count);
 	for (size_t i = 0; i < apply->named.count && apply->named.items[i].txid <= apply->base.txid; i++) {
 		const struct snapshot *now = &apply->named.items[i];
 		const struct snapshot *before = snapshot_find(&apply->named_before, now->txid);
@@ -70,11 +72,12 @@ static enum bts_err states_load(struct bts_apply *apply, struct tree_ctx *old_ct
 static enum bts_err states_release(void *arg, const struct page_ptr *ptr, uint64_t pages)
 {
 	struct bts_apply *apply = arg;
-	enum bts_err err = apply_grow(apply, (void **)&apply->released, apply->released_count, &apply->released_cap,
-		sizeof(*apply->released));
+	enum bts_err err = apply_grow(apply, (void **)&apply->released, apply->released_count,
+		&apply->released_cap, sizeof(*apply->released));
 
 	if (!err)
-		apply->released[apply->released_count++] = (struct apply_released){ptr->pgno, pages, ptr->birth};
+		apply->released[apply->released_count++] =
+			(struct apply_released){ptr->pgno, pages, ptr->birth};
 	return err;
 }
 
@@ -94,7 +97,8 @@ static enum bts_err states_chain(struct bts_apply *apply)
 			state = (struct apply_state){now->txid, now->high_water, now->catalog};
 		if (snapshot && snapshot->high_water > now->high_water)
 			state.limit = now->high_water;
-		if (snapshot && snapshot->txid == now->txid && !states_same_tree(&snapshot->catalog, &now->catalog))
+		if (snapshot && snapshot->txid == now->txid &&
+			!states_same_tree(&snapshot->catalog, &now->catalog))
 			return states_refuse(apply, snapshot, "not the state it names");
 		err = apply_graft_state(apply, &before, &state, first);
 		before = state;

@@ -76,22 +76,26 @@ static enum bts_err backup_read(struct backup *backup, bts_pgno pgno, uint64_t o
 {
 	struct bts *db = backup->db;
 	size_t got = 0;
-	int os = db->env->ops->file_pread(db->file, backup->buffer, (size_t)size, pgno * backup->page_size + offset, &got);
+	int os = db->env->ops->file_pread(
+		db->file, backup->buffer, (size_t)size, pgno * backup->page_size + offset, &got);
 
 	if (os)
 		return error_os(&backup->why, os, "page %" PRIu64 ": cannot read", pgno);
 	if (got < size)
-		return error_set(&backup->why, BTS_CORRUPT, 0, "page %" PRIu64 ": beyond the end of the file", pgno);
+		return error_set(
+			&backup->why, BTS_CORRUPT, 0, "page %" PRIu64 ": beyond the end of the file", pgno);
 	return BTS_OK;
 }
 
 static enum bts_err backup_damaged(struct backup *backup, bts_pgno pgno)
 {
-	return error_set(&backup->why, BTS_CORRUPT, 0, "page %" PRIu64 ": checksum mismatch while it was copied", pgno);
+	return error_set(&backup->why, BTS_CORRUPT, 0,
+		"page %" PRIu64 ": checksum mismatch while it was copied", pgno);
 }
 
 /* The payload chunk by chunk, the sums from the verified header; then the zeros behind it. */
-static enum bts_err backup_payload(struct backup *backup, bts_pgno pgno, const uint8_t *header, uint64_t headers)
+static enum bts_err backup_payload(
+	struct backup *backup, bts_pgno pgno, const uint8_t *header, uint64_t headers)
 {
 	uint64_t size = bytes_get_u64(header + LAYOUT_EXTENT_SIZE_AT), left = size % backup->page_size;
 	bts_pgno payload = pgno + headers;
@@ -102,7 +106,7 @@ static enum bts_err backup_payload(struct backup *backup, bts_pgno pgno, const u
 
 		err = backup_read(backup, payload, at, part);
 		if (err == BTS_OK && crc32c(0, backup->buffer, (size_t)part) !=
-			    bytes_get_u32(header + LAYOUT_EXTENT_TABLE_AT + 4 * i))
+					     bytes_get_u32(header + LAYOUT_EXTENT_TABLE_AT + 4 * i))
 			return backup_damaged(backup, payload + at / backup->page_size);
 		if (err == BTS_OK)
 			err = backup_write(backup, backup->buffer, part);
@@ -237,8 +241,8 @@ static enum bts_err backup_same(struct backup *backup, const struct traverse_edg
 		layout_birth(image) == edge->ptr.birth && layout_crc(image) == edge->ptr.crc &&
 		layout_pages(image) == edge->pages)
 		return BTS_OK;
-	return error_set(&backup->why, BTS_CORRUPT, 0, "page %" PRIu64 ": not the large value that page expects there",
-		edge->ptr.pgno);
+	return error_set(&backup->why, BTS_CORRUPT, 0,
+		"page %" PRIu64 ": not the large value that page expects there", edge->ptr.pgno);
 }
 
 /* Along the pointers, but for what a state of the number `known` shares with this one. */
@@ -253,8 +257,8 @@ static enum bts_err backup_walk(struct backup *backup, bts_txid known)
 		if (edge->ptr.birth <= known && !traverse_is_aside(edge))
 			continue;
 		if (!space_is_live(&backup->space, (struct space_run){edge->ptr.pgno, edge->pages}))
-			return error_set(&backup->why, BTS_CORRUPT, 0, "page %" PRIu64 ": in use and free, or outside the file",
-				edge->ptr.pgno);
+			return error_set(&backup->why, BTS_CORRUPT, 0,
+				"page %" PRIu64 ": in use and free, or outside the file", edge->ptr.pgno);
 		if (edge->kind == BTS_KIND_EXTENT)
 			err = backup_same(backup, edge);
 		else if (edge->kind == BTS_KIND_FREE_LOG)
@@ -278,7 +282,8 @@ static enum bts_err backup_walk_all(struct backup *backup)
 	bts_txid known = 0;
 
 	for (size_t i = 0; i < list.count && err == BTS_OK; i++) {
-		traverse_init_catalog(&backup->traverse, record, &list.items[i].catalog, list.items[i].txid, &backup->why);
+		traverse_init_catalog(
+			&backup->traverse, record, &list.items[i].catalog, list.items[i].txid, &backup->why);
 		err = backup_walk(backup, known);
 		known = list.items[i].txid;
 	}
@@ -311,7 +316,8 @@ static enum bts_err backup_all(struct backup *backup)
 	return err ? err : backup_pages(backup);
 }
 
-enum bts_err bts_backup(struct bts *db, int fd, const struct bts_backup_options *options, struct bts_error *error)
+enum bts_err bts_backup(
+	struct bts *db, int fd, const struct bts_backup_options *options, struct bts_error *error)
 {
 	static const struct bts_backup_options plain = {.size = sizeof(plain)};
 	struct bts_env *env = db->env;
@@ -319,7 +325,8 @@ enum bts_err bts_backup(struct bts *db, int fd, const struct bts_backup_options 
 	enum bts_err err;
 
 	if (options != NULL && options->size != sizeof(*options))
-		return error_set(error, BTS_INVALID, 0, "struct bts_backup_options of %zu bytes", options->size);
+		return error_set(
+			error, BTS_INVALID, 0, "struct bts_backup_options of %zu bytes", options->size);
 	backup = env->ops->memory(env, NULL, sizeof(*backup));
 	if (backup == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory for a backup");

@@ -82,13 +82,13 @@ static uint32_t commit_content(const struct bts *db, const struct seal_segment *
 	return crc32c(crc, commit_zeros, commit_padding(db, segment));
 }
 
-/* I3: every page of this commit; false when they are too many or too scattered for a manifest. */
+/* I3: every page of this commit; false when they are too many or too scattered for a manifest, or some were written before. */
 static bool commit_manifest(const struct bts *db, const struct seal *seal, struct commit_built *built)
 {
 	struct meta_run *run = NULL;
 
 	built->manifest_count = 0;
-	if (seal->pages << db->pager.page_shift > META_MANIFEST_BYTES)
+	if (seal->leased_count > 0 || seal->pages << db->pager.page_shift > META_MANIFEST_BYTES)
 		return false;
 	for (size_t i = 0; i < seal->segment_count; i++) {
 		const struct seal_segment *segment = &seal->segments[i];
@@ -128,6 +128,19 @@ static int commit_grow(struct bts *db)
 	return os == ENOTSUP || os == EOPNOTSUPP || error_from_os(os) == BTS_FULL ? 0 : os;
 }
 
+/* A raised mark promises a file that is as long: nothing of it is written now. */
+static int commit_reach(struct bts *db)
+{
+	uint64_t need = db->space.high_water << db->pager.page_shift;
+	struct bts_file_identity id;
+	int os = db->env->ops->file_identity(db->file, &id);
+
+	if (os || need <= id.size)
+		return os;
+	os = db->env->ops->file_reserve(db->file, need);
+	return os == ENOTSUP || os == EOPNOTSUPP ? db->env->ops->file_truncate(db->file, need) : os;
+}
+
 static enum bts_err commit_fault(struct bts *db, const char *point, struct bts_error *error)
 {
 	int os = db->env->ops->fault(db->env, point);
@@ -144,6 +157,8 @@ static enum bts_err commit_pages(struct bts *db, const struct seal *seal, struct
 	if (err)
 		return err;
 	os = commit_grow(db);
+	if (os == 0 && seal->raised.count > 0)
+		os = commit_reach(db);
 	if (os == 0)
 		os = commit_write_pages(db, seal);
 	if (os == 0)

@@ -42,7 +42,8 @@ static uint64_t compact_reserve(const struct compact *compact)
 	/* One path of the catalog for each bucket that changes. */
 	pages += compact->state->bucket_count * record->catalog.depth;
 	if (compact->state->condense)
-		pages += freelog_set_entries(&compact->db->space) * 8 / record->page_size + compact->placed * 16 / record->page_size + 2;
+		pages += freelog_set_entries(&compact->db->space) * 8 / record->page_size +
+			 compact->placed * 16 / record->page_size + 2;
 	return pages;
 }
 
@@ -63,13 +64,14 @@ static bool compact_room(const struct compact *compact, const struct compact_uni
 }
 
 /* From top down to bottom until the budget is spent or something has no room.  The state's bound follows. */
-static enum bts_err compact_range(struct compact *compact, bts_pgno top, bts_pgno bottom, struct compact_unit *refused)
+static enum bts_err compact_range(
+	struct compact *compact, bts_pgno top, bts_pgno bottom, struct compact_unit *refused)
 {
 	const struct space *space = &compact->db->space;
 	bts_pgno at = top;
 	enum bts_err err = BTS_OK;
 
-	refused->pages = 0;
+	*refused = (struct compact_unit){.kind = COMPACT_GONE};
 	while (err == BTS_OK && at > bottom && compact->placed < compact->budget) {
 		struct compact_unit unit;
 
@@ -102,7 +104,8 @@ static enum bts_err compact_range(struct compact *compact, bts_pgno top, bts_pgn
 static bool compact_overlaps(const struct compact_refused *refused, bts_pgno pgno, uint64_t pages)
 {
 	for (unsigned i = 0; i < refused->count; i++)
-		if (pgno < refused->runs[i].pgno + refused->runs[i].count && refused->runs[i].pgno < pgno + pages)
+		if (pgno < refused->runs[i].pgno + refused->runs[i].count &&
+			refused->runs[i].pgno < pgno + pages)
 			return true;
 	return false;
 }
@@ -205,8 +208,8 @@ static enum bts_err compact_gain(struct compact *compact, struct bts_compact_inf
 }
 
 /* One commit with at most budget pages placed.  BTS_FULL: there was no room for it after all. */
-static enum bts_err compact_commit(struct bts *db, uint64_t budget, struct bts_compact_info *info, bool *done,
-	struct bts_error *error)
+static enum bts_err compact_commit(
+	struct bts *db, uint64_t budget, struct bts_compact_info *info, bool *done, struct bts_error *error)
 {
 	struct compact compact = {.db = db, .budget = budget};
 	struct bts_error why = {0};
@@ -263,7 +266,8 @@ static bts_pgno compact_mark(struct bts *db, bts_txid *reader)
 		mark = record->high_water;
 	count = db_snapshots(db);
 	for (size_t i = 0; i < count; i++) {
-		if (shared_reader_record(db->shared, db->snapshots[i], record) != BTS_OK || record->high_water <= mark)
+		if (shared_reader_record(db->shared, db->snapshots[i], record) != BTS_OK ||
+			record->high_water <= mark)
 			continue;
 		mark = record->high_water;
 		*reader = db->snapshots[i];
@@ -298,7 +302,8 @@ enum bts_err compact_truncate(struct bts *db, struct bts_compact_info *info, str
 	return BTS_OK;
 }
 
-enum bts_err bts_compact_step(struct bts *db, uint64_t budget, struct bts_compact_info *info, struct bts_error *error)
+enum bts_err bts_compact_step(
+	struct bts *db, uint64_t budget, struct bts_compact_info *info, struct bts_error *error)
 {
 	struct bts_compact_info ignored = {.size = sizeof(ignored)};
 	struct bts_error why = {0};
@@ -309,8 +314,9 @@ enum bts_err bts_compact_step(struct bts *db, uint64_t budget, struct bts_compac
 	if (info == NULL)
 		info = &ignored;
 	if (info->size != sizeof(*info) || budget == 0)
-		return error_set(error, BTS_INVALID, 0, "bts_compact_step: a budget of %" PRIu64 " pages, an info of %zu bytes",
-			budget, info->size);
+		return error_set(error, BTS_INVALID, 0,
+			"bts_compact_step: a budget of %" PRIu64 " pages, an info of %zu bytes", budget,
+			info->size);
 	/* The pages that a commit needs for itself are an estimate: try with less when it was too low, at last with none. */
 	for (;; budget /= 2) {
 		*info = (struct bts_compact_info){.size = sizeof(*info)};

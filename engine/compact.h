@@ -22,7 +22,7 @@ struct compact_extent {
 /* Kept between steps (struct bts, build held): the large values that lie highest in the file, as of a commit. */
 struct compact_memo {
 	bts_txid txid;
-	bts_pgno floor; /* none is missing from here on */
+	bts_pgno floor;			/* none is missing from here on */
 	struct compact_extent *extents; /* ascending */
 	size_t count, cap;
 	bts_pgno stuck; /* a large value for which room is being made, since so many steps */
@@ -38,32 +38,33 @@ struct compact_name {
 
 struct compact {
 	struct bts *db;
-	struct state *state; /* of the group that will commit the moves */
+	struct state *state;  /* of the group that will commit the moves */
 	struct tree_ctx base; /* reads the commit the step began at */
-	bts_txid named;      /* newest named snapshot: what is not younger is held by one; 0: there is none */
+	bts_txid named; /* newest named snapshot: what is not younger is held by one; 0: there is none */
 	struct compact_name *names; /* by tree */
 	size_t name_count, name_cap;
 	bool names_there;
-	bts_pgno *log;       /* pages of the free log, ascending */
+	bts_pgno *log; /* pages of the free log, ascending */
 	size_t log_count, log_cap;
 	bool log_there;
-	uint64_t ready;      /* pages ready below what was looked at */
+	uint64_t ready;		 /* pages ready below what was looked at */
 	uint64_t budget, placed; /* private pages that may be, and were, made */
-	uint64_t moved;      /* pages */
-	bts_pgno waiting;    /* the last page of the tail that is free, but needed by somebody; 0: none */
+	uint64_t moved;		 /* pages */
+	bts_pgno waiting;	 /* the last page of the tail that is free, but needed by somebody; 0: none */
 };
 
 /* One unit of the tail. */
 enum compact_kind { COMPACT_NODE, COMPACT_EXTENT, COMPACT_LOG, COMPACT_GONE, COMPACT_STUCK };
 struct compact_unit {
-	enum compact_kind kind; /* _GONE: this step moved it already; _STUCK: nothing movable is known there */
+	enum compact_kind
+		kind; /* _GONE: this step moved it already; _STUCK: nothing movable is known there */
 	bts_pgno pgno;
 	uint64_t pages;
 	bts_txid birth;
 	struct tree *tree;
 	struct bucket_state *bucket; /* NULL: catalog or history */
-	struct bts_slice key;  /* leads to it; borrowed for the step */
-	unsigned level;        /* of a node */
+	struct bts_slice key;	     /* leads to it; borrowed for the step */
+	unsigned level;		     /* of a node */
 };
 
 /* What lies on this page, which is live. */

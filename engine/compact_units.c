@@ -12,7 +12,8 @@
 
 #define COMPACT_EXTENTS 4096u /* remembered at most */
 
-static enum bts_err compact_grow(struct compact *compact, void **items, size_t *cap, size_t count, size_t size)
+static enum bts_err compact_grow(
+	struct compact *compact, void **items, size_t *cap, size_t count, size_t size)
 {
 	struct bts_env *env = compact->db->env;
 	size_t want = *cap == 0 ? 64 : *cap * 2;
@@ -56,8 +57,8 @@ static enum bts_err compact_buckets(struct compact *compact, compact_bucket_fn *
 static enum bts_err compact_add_name(struct compact *compact, const struct bucket_state *bucket)
 {
 	struct compact_name *name;
-	enum bts_err err = compact_grow(compact, (void **)&compact->names, &compact->name_cap, compact->name_count,
-		sizeof(*compact->names));
+	enum bts_err err = compact_grow(compact, (void **)&compact->names, &compact->name_cap,
+		compact->name_count, sizeof(*compact->names));
 
 	if (err)
 		return err;
@@ -76,14 +77,15 @@ static int compact_name_order(const void *a, const void *b)
 }
 
 /* The live tree of this id, in the state that will be committed; BTS_NOT_FOUND. */
-static enum bts_err compact_tree(struct compact *compact, uint32_t id, struct tree **tree, struct bucket_state **bucket)
+static enum bts_err compact_tree(
+	struct compact *compact, uint32_t id, struct tree **tree, struct bucket_state **bucket)
 {
 	struct commit_record *record = &compact->state->record;
 	struct compact_name key = {.tree = id}, *name;
 	enum bts_err err;
 
 	*bucket = NULL;
-	*tree = id == LAYOUT_TREE_CATALOG ? &record->catalog
+	*tree = id == LAYOUT_TREE_CATALOG   ? &record->catalog
 		: id == LAYOUT_TREE_HISTORY ? &record->history
 					    : &record->snapshots;
 	if (id == LAYOUT_TREE_CATALOG || id == LAYOUT_TREE_HISTORY || id == LAYOUT_TREE_SNAPSHOTS)
@@ -96,9 +98,9 @@ static enum bts_err compact_tree(struct compact *compact, uint32_t id, struct tr
 			qsort(compact->names, compact->name_count, sizeof(key), compact_name_order);
 		compact->names_there = true;
 	}
-	name = compact->name_count == 0 ? NULL
-					: bsearch(&key, compact->names, compact->name_count, sizeof(key),
-						  compact_name_order);
+	name = compact->name_count == 0
+		       ? NULL
+		       : bsearch(&key, compact->names, compact->name_count, sizeof(key), compact_name_order);
 	if (name == NULL)
 		return BTS_NOT_FOUND;
 	err = state_bucket(compact->state, (struct bts_slice){name->name, name->size}, false, bucket);
@@ -169,7 +171,8 @@ static enum bts_err compact_add_extent(struct compact *compact, uint32_t tree, c
 }
 
 /* Levels fall by one: recursion is bounded by the depth of the tree. */
-static enum bts_err compact_leaves(struct compact *compact, uint32_t tree, const struct page_ptr *ptr, int level)
+static enum bts_err compact_leaves(
+	struct compact *compact, uint32_t tree, const struct page_ptr *ptr, int level)
 {
 	const uint8_t *image;
 	enum bts_err err = pager_node(&compact->base, ptr, tree, level, &image);
@@ -253,8 +256,8 @@ static const struct compact_extent *compact_covering(const struct compact_memo *
 }
 
 /* Does the way down the live tree end at this extent?  Then it is the unit. */
-static enum bts_err compact_is_extent(struct compact *compact, const struct compact_extent *extent,
-	struct compact_unit *unit)
+static enum bts_err compact_is_extent(
+	struct compact *compact, const struct compact_extent *extent, struct compact_unit *unit)
 {
 	struct bts_slice key = {extent->key, extent->key_size};
 	struct tree_hit hit;
@@ -285,7 +288,8 @@ static enum bts_err compact_look_extent(struct compact *compact, bts_pgno pgno, 
 
 		if (extent != NULL)
 			err = compact_is_extent(compact, extent, unit);
-		if (err != BTS_NOT_FOUND || (memo != NULL && memo->txid == compact->base.newest && pgno >= memo->floor))
+		if (err != BTS_NOT_FOUND ||
+			(memo != NULL && memo->txid == compact->base.newest && pgno >= memo->floor))
 			return err;
 		err = compact_gather(compact);
 		if (err)
@@ -298,8 +302,8 @@ static enum bts_err compact_look_extent(struct compact *compact, bts_pgno pgno, 
 static enum bts_err compact_add_log(void *arg, const struct page_ptr *ptr)
 {
 	struct compact *compact = arg;
-	enum bts_err err = compact_grow(compact, (void **)&compact->log, &compact->log_cap, compact->log_count,
-		sizeof(*compact->log));
+	enum bts_err err = compact_grow(compact, (void **)&compact->log, &compact->log_cap,
+		compact->log_count, sizeof(*compact->log));
 
 	if (err == BTS_OK)
 		compact->log[compact->log_count++] = ptr->pgno;
@@ -336,7 +340,8 @@ static enum bts_err compact_look_log(struct compact *compact, bts_pgno pgno, str
  * The bytes of a sound node: does the live tree hold it?  A node that it no longer holds, but a private one in its place,
  * was on the way to something moved before.
  */
-static enum bts_err compact_look_node(struct compact *compact, const uint8_t *image, struct compact_unit *unit)
+static enum bts_err compact_look_node(
+	struct compact *compact, const uint8_t *image, struct compact_unit *unit)
 {
 	struct tree_path path;
 	enum bts_err err;
@@ -388,7 +393,8 @@ static bool compact_is_aside(const struct compact *compact, const struct compact
 {
 	const struct commit_record *record = &compact->state->record;
 
-	return unit->kind == COMPACT_LOG || unit->tree == &record->history || unit->tree == &record->snapshots;
+	return unit->kind == COMPACT_LOG || unit->tree == &record->history ||
+	       unit->tree == &record->snapshots;
 }
 
 enum bts_err compact_look(struct compact *compact, bts_pgno pgno, struct compact_unit *unit)
@@ -399,14 +405,16 @@ enum bts_err compact_look(struct compact *compact, bts_pgno pgno, struct compact
 	err = compact_look_page(compact, pgno, unit);
 	if (err == BTS_NOT_FOUND)
 		err = compact_look_extent(compact, pgno, unit);
-	if (err == BTS_NOT_FOUND || (err == BTS_OK && unit->birth <= compact->named && !compact_is_aside(compact, unit))) {
+	if (err == BTS_NOT_FOUND ||
+		(err == BTS_OK && unit->birth <= compact->named && !compact_is_aside(compact, unit))) {
 		unit->kind = COMPACT_STUCK;
 		return BTS_OK;
 	}
 	return err;
 }
 
-static enum bts_err compact_own(struct compact *compact, const struct compact_unit *unit, struct tree_path *path)
+static enum bts_err compact_own(
+	struct compact *compact, const struct compact_unit *unit, struct tree_path *path)
 {
 	enum bts_err err;
 
@@ -423,7 +431,8 @@ static enum bts_err compact_own(struct compact *compact, const struct compact_un
 	return BTS_OK;
 }
 
-static enum bts_err compact_move_extent(struct compact *compact, const struct compact_unit *unit, struct tree_path *path)
+static enum bts_err compact_move_extent(
+	struct compact *compact, const struct compact_unit *unit, struct tree_path *path)
 {
 	struct tree_ctx *ctx = &compact->state->ctx;
 	struct tree_step *leaf = &path->at[path->depth - 1];
@@ -440,8 +449,10 @@ static enum bts_err compact_move_extent(struct compact *compact, const struct co
 		return err;
 	header = (const uint8_t *)value.data - layout_extent_header_pages(cell.size, page_size) * page_size;
 	if (pager_crc(header, (size_t)((const uint8_t *)value.data - header)) != cell.ptr.crc)
-		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": checksum mismatch in the header of a "
-			"large value", cell.ptr.pgno);
+		return error_set(ctx->error, BTS_CORRUPT, 0,
+			"page %" PRIu64 ": checksum mismatch in the header of a "
+			"large value",
+			cell.ptr.pgno);
 	err = compact_own(compact, unit, path);
 	if (err == BTS_OK)
 		err = dirty_borrow(ctx, value, header + LAYOUT_EXTENT_TABLE_AT, &fresh);

@@ -13,6 +13,7 @@
 #include "compact.h"
 #include "error.h"
 #include "flush.h"
+#include "lease.h"
 #include "pending.h"
 #include "recover.h"
 #include "ring.h"
@@ -20,7 +21,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #define DB_MAP_BYTES (UINT64_C(4) << 40)
 #define DB_TXN_MEMORY (UINT64_C(64) << 20)
@@ -451,37 +451,39 @@ enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 }
 
 /* Among the threads of this handle. */
-static enum bts_err db_build_wait(struct bts *db, struct bts_error *error)
+static enum bts_err db_build_wait(struct bts *db, unsigned timeout_ms, struct bts_error *error)
 {
-	struct timespec until;
+	const struct bts_env_ops *ops = db->env->ops;
+	uint64_t began;
+	uint32_t never = 0;
 
-	if (db->lock_timeout_ms == 0) {
+	if (timeout_ms == 0) {
 		pthread_mutex_lock(&db->build);
 		return BTS_OK;
 	}
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += db->lock_timeout_ms / 1000;
-	until.tv_nsec += (long)(db->lock_timeout_ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
-	if (pthread_mutex_clocklock(&db->build, CLOCK_MONOTONIC, &until) == 0)
+	if (pthread_mutex_trylock(&db->build) == 0)
 		return BTS_OK;
-	return error_set(error, BTS_BUSY, 0, "%s: a group or exclusive transaction of this handle has been open for %u ms", db->path,
-		db->lock_timeout_ms);
+	began = ops->clock_ms(db->env);
+	do {
+		if (ops->clock_ms(db->env) - began >= timeout_ms)
+			return error_set(error, BTS_BUSY, 0,
+				"%s: another thread of this handle has been forming a batch for %u ms (a group, an exclusive transaction)",
+				db->path, timeout_ms);
+		ops->wait(db->env, &never, 0, 1);
+	} while (pthread_mutex_trylock(&db->build) != 0);
+	return BTS_OK;
 }
 
-enum bts_err db_build_lock(struct bts *db, struct bts_error *error)
+static enum bts_err db_build_lock_within(struct bts *db, unsigned timeout_ms, struct bts_error *error)
 {
 	bool orphaned;
-	enum bts_err err = db_build_wait(db, error);
+	enum bts_err err = db_build_wait(db, timeout_ms, error);
 
 	if (err)
 		return err;
 	err = db_may_write(db, error);
 	if (err == BTS_OK)
-		err = shared_lock(db->shared, SHARED_LOCK_BUILD, db->lock_timeout_ms, &orphaned, error);
+		err = shared_lock(db->shared, SHARED_LOCK_BUILD, timeout_ms, &orphaned, error);
 	if (err) {
 		pthread_mutex_unlock(&db->build);
 		return err;
@@ -489,23 +491,38 @@ enum bts_err db_build_lock(struct bts *db, struct bts_error *error)
 	if (orphaned) {
 		/* It may have numbered pages and written them to free places: nobody reaches them, the numbers are gone. */
 		shared_lose_numbers(db->shared);
+		shared_leases_doubt(db->shared);
 		shared_lock_settled(db->shared, SHARED_LOCK_BUILD);
 	}
 	return BTS_OK;
 }
 
+enum bts_err db_build_lock(struct bts *db, struct bts_error *error)
+{
+	return db_build_lock_within(db, db->lock_timeout_ms, error);
+}
+
 enum bts_err db_build_enter(struct bts *db, struct bts_error *error)
 {
-	enum bts_err err = db_build_lock(db, error);
+	return db_build_enter_within(db, db->lock_timeout_ms, error);
+}
+
+enum bts_err db_build_enter_within(struct bts *db, unsigned timeout_ms, struct bts_error *error)
+{
+	enum bts_err err = db_build_lock_within(db, timeout_ms, error);
 
 	if (err)
 		return err;
 	shared_tip(db->shared, &db->tip, &db->tip_ring);
 	err = db_may_write(db, error);
-	if (err == BTS_OK)
+	if (err == BTS_OK) {
+		lease_inherit(db);
 		err = ring_follow(db, error);
+	}
 	if (err)
 		db_build_leave(db);
+	else
+		lease_collect(db);
 	return err;
 }
 

@@ -49,6 +49,8 @@ struct bts {
 	struct commit_queue *queue;
 	struct compact_memo *compact; /* compact.h */
 	bts_txid *snapshots;      /* scratch for shared_readers, SHARED_READERS_MAX */
+	struct page_ptr named_root; /* of a tree of named snapshots, and the newest of them */
+	bts_txid named_newest;
 	/* counters, atomics */
 	_Atomic uint64_t commits, flushes, pages_written, conflicts;
 	_Atomic uint64_t apply_frames, apply_pages, apply_redirected;
@@ -67,6 +69,7 @@ enum bts_err db_start_writing(struct bts *, struct bts_error *);
 /* Take or leave the build lock; entered, tip and space are the newest. */
 enum bts_err db_build_lock(struct bts *, struct bts_error *);
 enum bts_err db_build_enter(struct bts *, struct bts_error *);
+enum bts_err db_build_enter_within(struct bts *, unsigned timeout_ms, struct bts_error *); /* 0: for ever; else BTS_BUSY */
 void db_build_leave(struct bts *);
 /* The free set that a record describes, loaded into *space (owned: space_fini). */
 enum bts_err db_load_space(struct bts *, const struct commit_record *, struct space *space, struct bts_error *);

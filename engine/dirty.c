@@ -16,6 +16,7 @@ struct dirty_entry {
 	uint32_t owner; /* level_count when it was made; 0: none of the levels in progress */
 	enum dirty_kind kind;
 	const uint8_t *sums; /* not NULL: a value whose bytes, data, are not ours */
+	struct lease *lease; /* and are in their place already */
 };
 
 struct dirty_list { /* of entry indices */
@@ -299,11 +300,17 @@ uint64_t dirty_serial(const struct dirty *dirty, const struct page_ptr *ptr)
 
 enum bts_err dirty_borrow(struct tree_ctx *ctx, struct bts_slice value, const uint8_t *sums, struct page_ptr *ptr)
 {
-	struct dirty_entry entry = { .size = value.size, .kind = DIRTY_VALUE, .sums = sums };
+	return dirty_leased(ctx, value, sums, NULL, ptr);
+}
+
+enum bts_err dirty_leased(struct tree_ctx *ctx, struct bts_slice value, const uint8_t *sums, struct lease *lease,
+	struct page_ptr *ptr)
+{
+	struct dirty_entry entry = { .size = value.size, .kind = DIRTY_VALUE, .sums = sums, .lease = lease };
 
 	entry.data = (uint8_t *)(uintptr_t)value.data; /* only read */
 	if (!dirty_room(ctx->dirty))
-		return error_set(ctx->error, BTS_MEMORY, 0, "no memory to move a large value");
+		return error_set(ctx->error, BTS_MEMORY, 0, "no memory for a large value");
 	dirty_enter(ctx->dirty, &entry, ptr);
 	return BTS_OK;
 }
@@ -313,6 +320,13 @@ const uint8_t *dirty_sums(const struct dirty *dirty, const struct page_ptr *ptr)
 	struct dirty_entry *entry = dirty_find(dirty, ptr, DIRTY_VALUE);
 
 	return entry == NULL ? NULL : entry->sums;
+}
+
+struct lease *dirty_lease(const struct dirty *dirty, const struct page_ptr *ptr)
+{
+	struct dirty_entry *entry = dirty_find(dirty, ptr, DIRTY_VALUE);
+
+	return entry == NULL ? NULL : entry->lease;
 }
 
 const uint8_t *dirty_image(const struct dirty *dirty, const struct page_ptr *ptr)

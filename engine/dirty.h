@@ -52,6 +52,10 @@ uint64_t dirty_serial(const struct dirty *, const struct page_ptr *ptr);
  * until the commit or the end of the context.
  */
 enum bts_err dirty_borrow(struct tree_ctx *, struct bts_slice value, const uint8_t *sums, struct page_ptr *ptr);
+/* The same of a value that is where it will stay (lease.h). */
+struct lease;
+enum bts_err dirty_leased(struct tree_ctx *, struct bts_slice value, const uint8_t *sums, struct lease *, struct page_ptr *ptr);
+struct lease *dirty_lease(const struct dirty *, const struct page_ptr *ptr); /* NULL: it is to be placed */
 /* The chunk sums of a borrowed value; NULL: it is not a borrowed one. */
 const uint8_t *dirty_sums(const struct dirty *, const struct page_ptr *ptr);
 

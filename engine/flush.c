@@ -6,7 +6,8 @@
  *
  * The slot's manifest must name exactly the pages that the tip reaches and D does not: a page that one waiting commit wrote
  * and a later one retired may be written again as soon as the tip is D, and a manifest that names it would then reject a
- * good slot.  One commit upon D brings its own manifest.  Of several the ring tells what they took and retired.
+ * good slot.  One commit upon D brings its own manifest.  Of several the ring tells what they took and retired.  Values that
+ * were written before their commit (lease.h) are in no manifest: two flushes.
  *
  * Failure modes: a failed slot write or flush poisons (I7).  When the holder of the flush lock dies, the next one judges the slot it
  * may have written: whole, then its commit is made durable again and becomes D (I6); else it is written over.
@@ -118,7 +119,7 @@ static bool flush_manifest(struct bts *db, struct meta_slot *slot, uint64_t from
 	struct bts_env *env = db->env;
 	size_t changes = to - from, taken_count = 0, retired_count = 0;
 	struct space_run *taken, *retired;
-	bool fits;
+	bool fits, leased = false;
 
 	if (from == SHARED_RING_UNKNOWN || to - from > FLUSH_CHANGES_MAX)
 		return false;
@@ -130,14 +131,16 @@ static bool flush_manifest(struct bts *db, struct meta_slot *slot, uint64_t from
 		struct shared_change change;
 
 		shared_ring_get(db->shared, at, &change);
-		if (change.kind == SHARED_TAKE)
+		if (change.kind == SHARED_UNFLUSHED)
+			leased = true;
+		else if (change.kind == SHARED_TAKE)
 			taken[taken_count++] = (struct space_run){ change.pgno, change.count };
-		else if (change.birth > slot->durable)
+		else if (change.kind == SHARED_RETIRE && change.birth > slot->durable)
 			retired[retired_count++] = (struct space_run){ change.pgno, change.count };
 	}
 	qsort(taken, taken_count, sizeof(*taken), flush_run_order);
 	qsort(retired, retired_count, sizeof(*retired), flush_run_order);
-	fits = flush_manifest_fill(db, slot, taken, taken_count, retired, retired_count);
+	fits = !leased && flush_manifest_fill(db, slot, taken, taken_count, retired, retired_count);
 	env->ops->memory(env, taken, 0);
 	return fits;
 }

@@ -3,6 +3,7 @@
 
 #include "error.h"
 #include "flush.h"
+#include "lease.h"
 
 #include <string.h>
 
@@ -88,6 +89,7 @@ static void group_end(struct bts_group *group)
 	struct bts *db = group->db;
 
 	group_close(group);
+	lease_end(&group->leases);
 	db_build_leave(db);
 	db->env->ops->memory(db->env, group, 0);
 }

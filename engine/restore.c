@@ -67,7 +67,8 @@ static enum bts_err restore_copy(struct restore *restore, struct bts_error *erro
 		os = env->ops->fd_read(env, restore->fd, restore->buffer, RESTORE_BUFFER, &got);
 		if (os)
 			return error_os(error, os, "reading the backup");
-		if (restore->size == 0 && (got < sizeof(META_MAGIC) || memcmp(restore->buffer, META_MAGIC, strlen(META_MAGIC)) != 0))
+		if (restore->size == 0 && (got < sizeof(META_MAGIC) || memcmp(restore->buffer, META_MAGIC,
+									       strlen(META_MAGIC)) != 0))
 			return error_set(error, BTS_INVALID, 0, "this is no backup of a database");
 		os = restore_put(restore, got);
 		if (os)
@@ -149,14 +150,17 @@ static enum bts_err restore_fill(void *arg, struct bts_file *file, const char *t
 	if (err == BTS_OK)
 		err = recover_choose(restore->env, file, &restore->state, error);
 	if (err == BTS_OK && restore->state.slot.pending_count > 0)
-		err = error_set(error, BTS_INVALID, 0, "a copy of a follower's file without its pending pages");
+		err = error_set(
+			error, BTS_INVALID, 0, "a copy of a follower's file without its pending pages");
 	return err ? err : restore_slots(restore, error);
 }
 
-enum bts_err bts_restore(int fd, const char *path, const struct bts_restore_options *options, struct bts_error *error)
+enum bts_err bts_restore(
+	int fd, const char *path, const struct bts_restore_options *options, struct bts_error *error)
 {
 	static const struct bts_restore_options plain = {.size = sizeof(plain)};
-	struct recover_create create = {.page_size = BTS_PAGE_SIZE_MIN, .role = META_PRIMARY, .fill = restore_fill};
+	struct recover_create create = {
+		.page_size = BTS_PAGE_SIZE_MIN, .role = META_PRIMARY, .fill = restore_fill};
 	struct restore *restore;
 	struct bts_env *env;
 	enum bts_err err;
@@ -164,8 +168,8 @@ enum bts_err bts_restore(int fd, const char *path, const struct bts_restore_opti
 	if (options == NULL)
 		options = &plain;
 	if (options->size != sizeof(*options) || (options->flags & ~BTS_RESTORE_SAME_ID) != 0)
-		return error_set(error, BTS_INVALID, 0, "struct bts_restore_options of %zu bytes, flags %#x", options->size,
-			options->flags);
+		return error_set(error, BTS_INVALID, 0, "struct bts_restore_options of %zu bytes, flags %#x",
+			options->size, options->flags);
 	env = options->env != NULL ? options->env : bts_env_posix();
 	restore = env->ops->memory(env, NULL, sizeof(*restore));
 	if (restore == NULL)

@@ -5,6 +5,7 @@
 #include "base/fault.h"
 #include "error.h"
 #include "flush.h"
+#include "lease.h"
 
 #include <inttypes.h>
 
@@ -20,6 +21,11 @@ static enum bts_err ring_rebuild(struct bts *db, struct bts_error *error)
 	space_fini(&db->space);
 	if (err == BTS_OK)
 		err = db_load_allocator(db, &db->tip, error);
+	if (err == BTS_OK) {
+		err = lease_restore(db);
+		if (err)
+			error_set(error, err, 0, "%s: pages that a transaction is writing are not free", db->path);
+	}
 	if (err) {
 		space_fini(&db->space);
 		return err;
@@ -51,12 +57,31 @@ static enum bts_err ring_take(struct bts *db, const struct shared_change *change
 	return space_claim(space, run) ? BTS_OK : BTS_CORRUPT;
 }
 
+/* Pages that are ready again, or new at the end. */
+static enum bts_err ring_give(struct bts *db, const struct shared_change *change)
+{
+	struct space *space = &db->space;
+	struct space_run run = { change->pgno, change->count };
+
+	if (run.pgno + run.count > space->high_water) {
+		enum bts_err err = run.pgno > space->high_water ? BTS_CORRUPT : space_raise(space, run.pgno + run.count);
+
+		if (err)
+			return err;
+	}
+	return space_is_live(space, run) ? space_give(space, run) : BTS_CORRUPT;
+}
+
 static enum bts_err ring_apply(struct bts *db, const struct shared_change *change)
 {
 	struct space_pending entry = { change->pgno, change->count, change->birth, change->freed };
 
-	if (change->kind == SHARED_TAKE)
+	if (change->kind == SHARED_TAKE || change->kind == SHARED_LEASE)
 		return ring_take(db, change);
+	if (change->kind == SHARED_GIVE)
+		return ring_give(db, change);
+	if (change->kind == SHARED_UNFLUSHED)
+		return BTS_OK;
 	if (change->kind == SHARED_LOWER)
 		return change->pgno > db->space.high_water ? BTS_CORRUPT : space_set_mark(&db->space, change->pgno);
 	if (change->kind != SHARED_RETIRE || !space_is_live(&db->space, (struct space_run){ entry.pgno, entry.count }))
@@ -86,7 +111,7 @@ void ring_publish(struct bts *db, const struct seal *seal)
 {
 	uint64_t ring = db->tip_ring;
 
-	if (seal->run_count + seal->retired_count + 1 > SHARED_RING_REACH) {
+	if (seal->run_count + seal->retired_count + 3 > SHARED_RING_REACH) {
 		ring += SHARED_RING_ENTRIES; /* too much to tell: the others rebuild */
 	} else {
 		if (seal->lowered > 0)
@@ -99,6 +124,11 @@ void ring_publish(struct bts *db, const struct seal *seal)
 			shared_ring_put(db->shared, ring++,
 				&(struct shared_change){ SHARED_RETIRE, seal->retired[i].pgno, seal->retired[i].count,
 					seal->retired[i].birth, seal->retired[i].freed });
+		if (seal->raised.count > 0)
+			shared_ring_put(db->shared, ring++,
+				&(struct shared_change){ SHARED_GIVE, seal->raised.pgno, seal->raised.count, 0, 0 });
+		if (seal->leased_count > 0)
+			shared_ring_put(db->shared, ring++, &(struct shared_change){ .kind = SHARED_UNFLUSHED });
 	}
 	for (size_t i = 0; i < seal->retired_count; i++) {
 		enum bts_err err = SABOTAGE(FAULT_I1_FREE_EARLY) ?
@@ -107,7 +137,14 @@ void ring_publish(struct bts *db, const struct seal *seal)
 
 		ENSURE(err == BTS_OK); /* the seal made room */
 	}
+	if (seal->raised.count > 0) {
+		enum bts_err err = space_give(&db->space, seal->raised);
+
+		ENSURE(err == BTS_OK);
+	}
 	db->tip = seal->state->record;
 	db->ring = db->tip_ring = ring;
 	shared_publish_tip(db->shared, &db->tip, ring);
+	for (size_t i = 0; i < seal->leased_count; i++)
+		lease_commit(seal->leased[i]);
 }

@@ -4,6 +4,7 @@
 #include "base/crc32c.h"
 #include "base/ensure.h"
 #include "error.h"
+#include "lease.h"
 #include "seal_internal.h"
 #include "snapshot.h"
 
@@ -128,15 +129,19 @@ static enum bts_err seal_gather(struct seal *seal)
 	return err;
 }
 
+bts_pgno seal_page_limit(const struct seal *seal)
+{
+	bts_pgno limit = seal->db->pager.map_bytes >> seal->db->pager.page_shift;
+
+	return limit < LAYOUT_PGNO_LIMIT ? limit : LAYOUT_PGNO_LIMIT;
+}
+
 static enum bts_err seal_take(struct seal *seal, uint64_t pages, bool join, size_t cap, size_t *first)
 {
-	struct space_request request = { pages, join, LAYOUT_PGNO_LIMIT, seal->state->below };
-	uint64_t limit = seal->db->pager.map_bytes >> seal->db->pager.page_shift;
+	struct space_request request = { pages, join, seal_page_limit(seal), seal->state->below };
 	size_t count = 0;
 	enum bts_err err;
 
-	if (limit < request.max_pages)
-		request.max_pages = limit;
 	*first = seal->run_count;
 	if (pages == 0)
 		return BTS_OK;
@@ -164,6 +169,16 @@ enum bts_err seal_take_pages(struct seal *seal, bts_pgno *numbers, size_t pages)
 	return err;
 }
 
+static enum bts_err seal_add_lease(struct seal *seal, struct seal_item *item)
+{
+	if (!seal_grow(seal, (void **)&seal->leased, &seal->leased_cap, seal->leased_count, sizeof(*seal->leased)))
+		return BTS_MEMORY;
+	ENSURE(item->lease->run.count == item->pages);
+	item->final.pgno = item->lease->run.pgno;
+	seal->leased[seal->leased_count++] = item->lease;
+	return BTS_OK;
+}
+
 static enum bts_err seal_place_extents(struct seal *seal)
 {
 	enum bts_err err = BTS_OK;
@@ -174,6 +189,11 @@ static enum bts_err seal_place_extents(struct seal *seal)
 
 		if (item->extent_size == 0)
 			continue;
+		item->lease = dirty_lease(seal->state->dirty, &item->dirty);
+		if (item->lease != NULL) {
+			err = seal_add_lease(seal, item);
+			continue;
+		}
 		err = seal_take(seal, item->pages, true, 1, &first);
 		if (err == BTS_OK)
 			item->final.pgno = seal->runs[first].pgno;
@@ -380,8 +400,12 @@ static enum bts_err seal_segments(struct seal *seal)
 			segment.body = value.data;
 			segment.body_size = value.size;
 		}
+		if (item->lease != NULL) { /* the header alone is to be written */
+			segment.pages = segment.head_size / page_size;
+			segment.body_size = 0;
+		}
 		seal->segments[n++] = segment;
-		seal->pages += item->pages;
+		seal->pages += segment.pages;
 	}
 	for (size_t i = 0; i < seal->log_pages; i++)
 		seal->segments[n++] = (struct seal_segment){ seal->log_numbers[i], 1, seal->log_images + i * page_size,
@@ -455,6 +479,11 @@ void seal_undo(struct seal *seal)
 
 		ENSURE(err == BTS_OK);
 	}
+	if (seal->raised.count > 0) {
+		enum bts_err err = space_give(&seal->db->space, seal->raised);
+
+		ENSURE(err == BTS_OK);
+	}
 	space_lower(&seal->db->space, seal->old_high_water);
 	if (seal->lowered > 0) {
 		struct space_run tail = { seal->old_high_water, seal->lowered };
@@ -475,6 +504,7 @@ void seal_fini(struct seal *seal)
 	env->ops->memory(env, seal->items, 0);
 	env->ops->memory(env, seal->by_index, 0);
 	env->ops->memory(env, seal->runs, 0);
+	env->ops->memory(env, (void *)seal->leased, 0);
 	env->ops->memory(env, seal->retired, 0);
 	env->ops->memory(env, seal->log_images, 0);
 	env->ops->memory(env, seal->log_numbers, 0);

@@ -33,6 +33,9 @@ struct seal {
 	uint64_t nodes;
 	struct space_run *runs;  /* given by space */
 	size_t run_count, run_cap;
+	struct lease **leased;   /* values that were written before, and lie in none of runs */
+	size_t leased_count, leased_cap;
+	struct space_run raised; /* new pages at the end, live in space until the commit is built */
 	bts_pgno old_high_water; /* less what was given up */
 	uint64_t lowered;        /* pages given up at the end */
 	struct space_pending *retired;

@@ -8,12 +8,15 @@ struct seal_item {
 	struct page_ptr dirty, final;
 	uint64_t extent_size; /* 0: a node */
 	uint64_t pages;
+	struct lease *lease;  /* of an extent whose payload is in its place */
 	uint8_t *image;       /* of a node */
 	uint8_t *header;      /* of an extent: its header pages, owned */
 };
 
 /* A vector with room for an element at count. */
 bool seal_grow(struct seal *, void **items, size_t *cap, size_t count, size_t size);
+/* No page from this one on: the address range ends. */
+bts_pgno seal_page_limit(const struct seal *);
 /* Single pages, taken from space. */
 enum bts_err seal_take_pages(struct seal *, bts_pgno *numbers, size_t pages);
 /* What the batch no longer needs, gathered to be freed: before its trees get their final pointers. */

@@ -9,7 +9,9 @@
  * reaches, is left to the rule above and nothing is freed twice.
  */
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "error.h"
+#include "lease.h"
 #include "seal_internal.h"
 #include "snapshot.h"
 
@@ -51,8 +53,28 @@ static enum bts_err seal_retire_freed(struct seal *seal, bts_txid held)
 	enum bts_err err = BTS_OK;
 
 	for (size_t i = 0; i < count && err == BTS_OK; i++)
-		if (freed[i].aside || freed[i].ptr.birth > held)
+		if (freed[i].aside || freed[i].ptr.birth > held || SABOTAGE(FAULT_G2_FREE_HELD))
 			err = seal_retire(seal, &freed[i].ptr, freed[i].pages);
+	return err;
+}
+
+/* Of the newest named snapshot before the batch; looked up once for as long as the tree of them stays the same. */
+static enum bts_err seal_newest(struct seal *seal, bts_txid *newest)
+{
+	struct state *state = seal->state;
+	struct bts *db = seal->db;
+	struct snapshot_list list;
+	enum bts_err err = BTS_OK;
+
+	if (!layout_ptr_equal(&db->named_root, &state->base_snapshots.root)) {
+		err = snapshot_list_load(&state->ctx, &state->record, &state->base_snapshots, &list);
+		if (err == BTS_OK) {
+			db->named_root = state->base_snapshots.root;
+			db->named_newest = snapshot_newest(&list);
+		}
+		snapshot_list_fini(&list);
+	}
+	*newest = db->named_newest;
 	return err;
 }
 
@@ -62,24 +84,42 @@ enum bts_err seal_release(struct seal *seal)
 	struct snapshot_list before = { 0 }, after = { 0 };
 	struct snapshot_orphans orphans = { &state->record, &state->base_catalog, &before, &after,
 		seal_retire_orphan, seal };
+	bts_txid held;
 	enum bts_err err;
 
 	if (state->base_snapshots.entries == 0)
 		return seal_retire_freed(seal, 0);
-	err = snapshot_list_load(&state->ctx, &state->record, &state->base_snapshots, &before);
-	if (err == BTS_OK && layout_ptr_equal(&state->base_snapshots.root, &state->record.snapshots.root)) {
-		err = seal_retire_freed(seal, snapshot_newest(&before));
-		goto done;
+	if (layout_ptr_equal(&state->base_snapshots.root, &state->record.snapshots.root)) {
+		err = seal_newest(seal, &held);
+		return err ? err : seal_retire_freed(seal, held);
 	}
+	err = snapshot_list_load(&state->ctx, &state->record, &state->base_snapshots, &before);
 	if (err == BTS_OK)
 		err = snapshot_list_load(&state->ctx, &state->record, &state->record.snapshots, &after);
 	if (err == BTS_OK)
 		err = seal_retire_freed(seal, snapshot_newest(&after));
-	if (err == BTS_OK)
+	if (err == BTS_OK && !SABOTAGE(FAULT_G3_NO_ORPHANS))
 		err = snapshot_orphans(&state->ctx, &orphans);
-done:
 	snapshot_list_fini(&before);
 	snapshot_list_fini(&after);
+	return err;
+}
+
+/* Behind all that the commit itself has taken: what is missing at the end, free from now on. */
+static enum bts_err seal_raise(struct seal *seal)
+{
+	struct space *space = &seal->db->space;
+	uint64_t ready = space_tail(space, seal->state->raise);
+	struct space_run run = { space->high_water, seal->state->raise - ready };
+	enum bts_err err;
+
+	if (run.count == 0)
+		return BTS_OK;
+	if (run.count > seal_page_limit(seal) - run.pgno)
+		return BTS_FULL;
+	err = space_raise(space, run.pgno + run.count);
+	if (err == BTS_OK)
+		seal->raised = run;
 	return err;
 }
 
@@ -97,8 +137,12 @@ static enum bts_err seal_delta(struct seal *seal)
 			run.count = seal->old_high_water - run.pgno;
 		err = freelog_delta_add(&seal->delta, run, false);
 	}
+	for (size_t i = 0; i < seal->leased_count && err == BTS_OK; i++)
+		err = freelog_delta_add(&seal->delta, seal->leased[i]->run, false);
 	if (seal->lowered > 0 && err == BTS_OK)
 		err = freelog_delta_add(&seal->delta, (struct space_run){ seal->old_high_water, seal->lowered }, false);
+	if (err == BTS_OK)
+		err = freelog_delta_add(&seal->delta, seal->raised, true);
 	if (seal->retired_count > 1)
 		qsort(seal->retired, seal->retired_count, sizeof(*seal->retired), seal_retired_order);
 	run.count = 0;
@@ -117,11 +161,36 @@ static enum bts_err seal_delta(struct seal *seal)
 	return err;
 }
 
-struct seal_set { /* the free set after the commit: what space has now, then what is retired */
+/* The free set after the commit: what space has now, what is retired, raised, and leased to transactions in progress. */
+struct seal_set {
 	struct seal *seal;
 	bts_pgno state;
 	size_t retired;
+	bool raised;
+	uint32_t lease;
 };
+
+static bool seal_uses_lease(const struct seal *seal, uint32_t index)
+{
+	for (size_t i = 0; i < seal->leased_count; i++)
+		if (seal->leased[i]->index == index)
+			return true;
+	return false;
+}
+
+static bool seal_set_lease(struct seal_set *set, struct space_run *run)
+{
+	struct shared *shared = set->seal->db->shared;
+
+	while (set->lease < SHARED_LEASES) {
+		uint32_t index = set->lease++;
+
+		if (shared_lease_get(shared, index, &run->pgno, &run->count) != SHARED_LEASE_NONE &&
+			!seal_uses_lease(set->seal, index))
+			return true;
+	}
+	return false;
+}
 
 static bool seal_set_next(void *arg, struct space_run *run)
 {
@@ -129,11 +198,17 @@ static bool seal_set_next(void *arg, struct space_run *run)
 
 	if (space_next_free(&set->seal->db->space, &set->state, run))
 		return true;
-	if (set->retired == set->seal->retired_count)
-		return false;
-	*run = (struct space_run){ set->seal->retired[set->retired].pgno, set->seal->retired[set->retired].count };
-	set->retired++;
-	return true;
+	if (set->retired < set->seal->retired_count) {
+		*run = (struct space_run){ set->seal->retired[set->retired].pgno, set->seal->retired[set->retired].count };
+		set->retired++;
+		return true;
+	}
+	if (!set->raised && set->seal->raised.count > 0) {
+		*run = set->seal->raised;
+		set->raised = true;
+		return true;
+	}
+	return seal_set_lease(set, run);
 }
 
 static enum bts_err seal_log_memory(struct seal *seal, size_t pages)
@@ -155,10 +230,10 @@ static enum bts_err seal_log_memory(struct seal *seal, size_t pages)
 static enum bts_err seal_log_condense(struct seal *seal)
 {
 	struct freelog *log = &seal->state->record.free;
-	struct seal_set set = { seal, 0, 0 };
+	struct seal_set set = { .seal = seal };
 	uint32_t page_size = seal->db->pager.page_size;
 	struct space_run run;
-	uint64_t runs = 0;
+	uint64_t runs = 1 + seal->state->raise / 32767;
 	enum bts_err err;
 	bool condense = true;
 	size_t pages;
@@ -170,9 +245,11 @@ static enum bts_err seal_log_condense(struct seal *seal)
 		runs += run.count / 32767 + 1;
 	pages = freelog_plan(log, 0, runs + SEAL_LOG_SLACK, page_size, &condense);
 	err = seal_log_memory(seal, pages);
+	if (err == BTS_OK)
+		err = seal_raise(seal);
 	if (err)
 		return err;
-	set = (struct seal_set){ seal, 0, 0 };
+	set = (struct seal_set){ .seal = seal };
 	freelog_condense(log, seal_set_next, &set, seal->log_images, seal->log_numbers, seal->log_pages, seal->txid,
 		page_size);
 	return BTS_OK;
@@ -193,6 +270,9 @@ enum bts_err seal_log(struct seal *seal)
 		bound += seal->retired[i].count / 32767;
 	for (size_t i = 0; i < seal->run_count; i++)
 		bound += seal->runs[i].count / 32767;
+	for (size_t i = 0; i < seal->leased_count; i++)
+		bound += 1 + seal->leased[i]->run.count / 32767;
+	bound += 1 + seal->state->raise / 32767;
 	pages = freelog_plan(log, bound, runs, page_size, &condense);
 	if (condense)
 		return seal_log_condense(seal);
@@ -202,6 +282,8 @@ enum bts_err seal_log(struct seal *seal)
 			return seal_log_condense(seal);
 	}
 	err = seal_log_memory(seal, pages);
+	if (err == BTS_OK)
+		err = seal_raise(seal);
 	if (err == BTS_OK)
 		err = seal_delta(seal);
 	if (err)

@@ -83,7 +83,10 @@ bts_txid shared_durable_txid(const struct shared *);
 enum shared_change_kind {
 	SHARED_TAKE = 1,
 	SHARED_RETIRE,
-	SHARED_LOWER /* the mark falls to pgno, before the batch takes anything */
+	SHARED_LOWER, /* the mark falls to pgno, before the batch takes anything */
+	SHARED_LEASE, /* taken for a transaction in progress (lease.h) */
+	SHARED_GIVE, /* live pages are ready again; above the mark: which rises behind them */
+	SHARED_UNFLUSHED /* this batch has pages that no manifest names */
 };
 struct shared_change {
 	enum shared_change_kind kind;
@@ -93,6 +96,29 @@ struct shared_change {
 };
 void shared_ring_put(struct shared *, uint64_t at, const struct shared_change *);
 void shared_ring_get(const struct shared *, uint64_t at, struct shared_change *);
+
+/*
+ * Leases (lease.h): runs of pages that transactions in progress write.  In every allocator they are live, in the tip they are
+ * free.  Build lock held, but for _leave and _forget.
+ */
+#define SHARED_LEASES 256u
+enum shared_lease_state {
+	SHARED_LEASE_NONE,
+	SHARED_LEASE_HELD,
+	SHARED_LEASE_LEFT, /* to be given back by the next builder */
+	SHARED_LEASE_DEAD  /* its owner died: what the tip says is right */
+};
+uint32_t shared_leases(const struct shared *); /* entries in use; may be too many after a death */
+bool shared_lease_take(struct shared *, bts_pgno, uint64_t count, uint32_t *index); /* false: the table is full */
+enum shared_lease_state shared_lease_get(const struct shared *, uint32_t index, bts_pgno *pgno, uint64_t *count);
+void shared_lease_clear(struct shared *, uint32_t index);
+void shared_lease_leave(struct shared *, uint32_t index); /* one's own */
+/* A builder died: what was left may or may not have been given back. */
+void shared_leases_doubt(struct shared *);
+/* Another process has this index now. */
+void shared_leases_forget(struct shared *, uint32_t index);
+/* Marks those of dead owners dead; true when there are any.  The allocators then have to be built anew. */
+bool shared_leases_bury(struct shared *);
 
 /*
  * Locks between processes: byte locks, which the kernel drops when their holder dies.  In this order.  Threads of one handle

@@ -63,6 +63,11 @@ struct shared_ring_entry {
 	_Atomic uint64_t words[4];
 };
 
+struct shared_lease_word {
+	_Atomic uint64_t owner; /* as of a reader's slot, or what shared_leases.c says; 0: free */
+	_Atomic uint64_t pgno, count;
+};
+
 /* One reader's slot, on a cache line of its own: threads that begin and end all the time do not share one. */
 struct shared_slot {
 	_Alignas(64) _Atomic uint64_t owner; /* instance << 16 | process index + 1, 0 = free */
@@ -108,6 +113,8 @@ struct shared_map {
 	_Atomic uint32_t wakes;
 	struct shared_lock_word locks[SHARED_LOCKS];
 	struct shared_ring_entry ring[SHARED_RING_ENTRIES];
+	_Atomic uint32_t leases_used;
+	struct shared_lease_word leases[SHARED_LEASES];
 
 	/* 0: open, else the owner word of who closed it, with SHARED_GATE_HELD. */
 	_Alignas(64) _Atomic uint64_t gate;

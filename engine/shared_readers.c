@@ -57,6 +57,7 @@ void shared_forget(struct shared *s, uint32_t index)
 		if ((owner & 0xffff) == index + 1)
 			shared_reap(s, i, owner);
 	}
+	shared_leases_forget(s, index);
 	/* A held gate loses its owner, lest the newcomer under this index passes for him. */
 	if ((gate & 0xffff) == index + 1 &&
 		atomic_compare_exchange_strong(&map->gate, &gate, gate & SHARED_GATE_HELD)) {

@@ -31,10 +31,12 @@ static const char *snapshot_check(const struct snapshot *s, const struct commit_
 
 	if (s->txid > record->txid)
 		return "named snapshot of a commit to come";
-	if (tree->id != LAYOUT_TREE_CATALOG || tree->depth > TREE_DEPTH_MAX || none != (tree->root.pgno == 0) ||
-		none != (tree->root.birth == 0) || tree->root.birth > s->txid)
+	if (tree->id != LAYOUT_TREE_CATALOG || tree->depth > TREE_DEPTH_MAX ||
+		none != (tree->root.pgno == 0) || none != (tree->root.birth == 0) ||
+		tree->root.birth > s->txid)
 		return "named snapshot: impossible catalog";
-	if (s->buckets != tree->entries || tree->pages < tree->depth || (none && (tree->entries || tree->pages)))
+	if (s->buckets != tree->entries || tree->pages < tree->depth ||
+		(none && (tree->entries || tree->pages)))
 		return "named snapshot: impossible counters";
 	if (s->high_water < record->first || s->high_water > LAYOUT_PGNO_LIMIT / 2 ||
 		tree->root.pgno >= s->high_water || tree->root.pgno >= record->high_water)
@@ -102,14 +104,15 @@ static enum bts_err snapshot_list_sort(struct tree_ctx *ctx, struct snapshot_lis
 			list->items[kept++] = list->items[i];
 		else if (!layout_ptr_equal(&list->items[kept - 1].catalog.root, &list->items[i].catalog.root))
 			return error_set(ctx->error, BTS_CORRUPT, 0,
-				"two named snapshots of transaction %" PRIu64 " that differ", list->items[i].txid);
+				"two named snapshots of transaction %" PRIu64 " that differ",
+				list->items[i].txid);
 	}
 	list->count = kept;
 	return BTS_OK;
 }
 
-enum bts_err snapshot_list_load(
-	struct tree_ctx *ctx, const struct commit_record *record, struct tree *tree, struct snapshot_list *list)
+enum bts_err snapshot_list_load(struct tree_ctx *ctx, const struct commit_record *record, struct tree *tree,
+	struct snapshot_list *list)
 {
 	struct tree_cursor cursor;
 	struct snapshot snapshot;
@@ -123,7 +126,8 @@ enum bts_err snapshot_list_load(
 	tree_cursor_init(&cursor, ctx, tree);
 	for (err = tree_cursor_first(&cursor, &cell); !err; err = tree_cursor_next(&cursor, &cell)) {
 		if (list->count == BTS_SNAPSHOTS_MAX)
-			return error_set(ctx->error, BTS_CORRUPT, 0, "more than %d named snapshots", BTS_SNAPSHOTS_MAX);
+			return error_set(ctx->error, BTS_CORRUPT, 0, "more than %d named snapshots",
+				BTS_SNAPSHOTS_MAX);
 		wrong = snapshot_decode(&cell, record, ctx->dirty != NULL, &snapshot);
 		if (wrong)
 			return error_set(ctx->error, BTS_CORRUPT, 0, "snapshots: %s", wrong);
@@ -203,8 +207,7 @@ struct snapshot_pair {
 	struct snapshot_set frontier;
 };
 
-static enum bts_err snapshot_below(
-	struct tree_ctx *ctx, struct traverse *t, const struct traverse_edge *edge)
+static enum bts_err snapshot_below(struct tree_ctx *ctx, struct traverse *t, const struct traverse_edge *edge)
 {
 	const uint8_t *image;
 	enum bts_err err;
@@ -254,9 +257,9 @@ static enum bts_err snapshot_only(struct tree_ctx *ctx, struct snapshot_pair *pa
 }
 
 /*
- * From the newest down, each snapshot that goes against its neighbours at that moment: above, what stays or the head;
- * below, the next older one of `before`, whether it stays or goes after it.  A page that several of those that go reach
- * is met at the oldest of them only: at the others its birth is <= the neighbour below.
+ * From the newest down, each snapshot that goes against its neighbours at that moment: above, what stays or
+ * the head; below, the next older one of `before`, whether it stays or goes after it.  A page that several of
+ * those that go reach is met at the oldest of them only: at the others its birth is <= the neighbour below.
  */
 enum bts_err snapshot_orphans(struct tree_ctx *ctx, const struct snapshot_orphans *how)
 {

@@ -1,8 +1,9 @@
 /*
  * Named snapshots in transactions: made, deleted, listed, read.
  *
- * Creating one enters a name with an empty record, so that conflicts, rollbacks and replays are those of any other key;
- * what it names is the state of the whole batch, known only at the seal, which completes the record (snapshot_settle).
+ * Creating one enters a name with an empty record, so that conflicts, rollbacks and replays are those of any
+ * other key; what it names is the state of the whole batch, known only at the seal, which completes the
+ * record (snapshot_settle).
  */
 #include "snapshot.h"
 
@@ -36,8 +37,8 @@ enum bts_err snapshot_create(struct state *state, struct bts_slice name)
 	if (err != BTS_NOT_FOUND)
 		return err;
 	if (state->record.snapshots.entries >= BTS_SNAPSHOTS_MAX)
-		return error_set(state->ctx.error, BTS_LIMIT, 0, "there are %d named snapshots, no more are possible",
-			BTS_SNAPSHOTS_MAX);
+		return error_set(state->ctx.error, BTS_LIMIT, 0,
+			"there are %d named snapshots, no more are possible", BTS_SNAPSHOTS_MAX);
 	err = snapshot_put(state, name, &built, state->ctx.stamp);
 	if (err == BTS_OK)
 		state->changed = true;
@@ -129,7 +130,8 @@ static enum bts_err snapshot_write(
 	if (err == BTS_OK)
 		err = ops_log_op(txn, &op);
 	if (err == BTS_OK)
-		err = kind == OPLOG_SNAPSHOT ? snapshot_create(txn->state, name) : snapshot_delete(txn->state, name);
+		err = kind == OPLOG_SNAPSHOT ? snapshot_create(txn->state, name)
+					     : snapshot_delete(txn->state, name);
 	if (err == BTS_OK) {
 		txn->changed = true;
 		return BTS_OK;
@@ -200,7 +202,8 @@ static void snapshot_enter(struct state *state, const struct snapshot *snapshot)
 	state->ctx.newest = record->txid;
 }
 
-enum bts_err bts_begin_at(struct bts *db, struct bts_slice name, struct bts_txn **out, struct bts_error *error)
+enum bts_err bts_begin_at(
+	struct bts *db, struct bts_slice name, struct bts_txn **out, struct bts_error *error)
 {
 	struct snapshot snapshot;
 	struct bts_txn *txn;
@@ -211,8 +214,8 @@ enum bts_err bts_begin_at(struct bts *db, struct bts_slice name, struct bts_txn 
 	if (err)
 		return err;
 	/*
-	 * G1: the head that lists it is held from here on, so a deletion from now on frees its pages above that, while their
-	 * births are at or below the snapshot: pending until this reader has gone.
+	 * G1: the head that lists it is held from here on, so a deletion from now on frees its pages above
+	 * that, while their births are at or below the snapshot: pending until this reader has gone.
 	 */
 	err = bts_begin(db, BTS_READ, &txn, error);
 	if (err)

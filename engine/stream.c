@@ -2,11 +2,13 @@
  * Values written in pieces.
  *
  * The bytes go where the transaction's large values are (dirty.h, spill.h), once; the end of the stream is the put.  A
- * value of unknown size grows by doubling, later by quarters: at the end of the temporary file it grows where it is.
+ * value of unknown size grows by doubling, later by quarters: at the end of the temporary file it grows where it is.  One whose
+ * size is known to be large goes to its final place (lease.h), if there is one to be had.
  */
 #include "ops.h"
 
 #include "error.h"
+#include "lease.h"
 
 #include <string.h>
 
@@ -24,6 +26,8 @@ struct bts_stream {
 	struct page_ptr ptr; /* the private value */
 	uint64_t serial;     /* of it: a savepoint may have taken it away */
 	uint8_t *data;
+	struct lease *lease; /* NULL: the bytes go to data */
+	enum bts_err broken; /* a write to the final place failed */
 	uint32_t key_size;
 	uint8_t key[BTS_KEY_MAX];
 };
@@ -63,6 +67,18 @@ static enum bts_err stream_check(
 	return err;
 }
 
+static enum bts_err stream_place(struct bts_stream *stream)
+{
+	struct bts_slice value = {0};
+
+	if (stream->known && stream->size >= LEASE_MIN)
+		stream->lease = lease_take(stream->txn, stream->size);
+	if (stream->lease == NULL)
+		return dirty_extent_open(stream_ctx(stream), stream->size, &stream->ptr, &stream->data);
+	value = (struct bts_slice){stream->lease->data, (size_t)stream->size};
+	return dirty_leased(stream_ctx(stream), value, stream->lease->sums, stream->lease, &stream->ptr);
+}
+
 enum bts_err bts_put_begin(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
 	uint64_t size, unsigned flags, struct bts_stream **out, struct bts_error *error)
 {
@@ -77,13 +93,13 @@ enum bts_err bts_put_begin(struct bts_txn *txn, struct bts_bucket *bucket, struc
 		err = error_set(&txn->error, BTS_MEMORY, 0, "no memory for a stream");
 		goto fail;
 	}
+	memset(stream, 0, offsetof(struct bts_stream, key));
 	stream->txn = txn;
 	stream->bucket = (struct bucket_state *)bucket;
 	stream->flags = flags;
 	stream->known = size != BTS_SIZE_UNKNOWN;
 	stream->size = stream->known ? size : STREAM_FIRST;
-	stream->done = 0;
-	err = dirty_extent_open(stream_ctx(stream), stream->size, &stream->ptr, &stream->data);
+	err = stream_place(stream);
 	if (err)
 		goto fail;
 	stream->serial = dirty_serial(txn->state->dirty, &stream->ptr);
@@ -97,6 +113,8 @@ enum bts_err bts_put_begin(struct bts_txn *txn, struct bts_bucket *bucket, struc
 	*out = stream;
 	return BTS_OK;
 fail:
+	if (stream != NULL)
+		lease_drop(stream->lease);
 	env->ops->memory(env, stream, 0);
 	if (error != NULL)
 		*error = txn->error;
@@ -119,6 +137,15 @@ static enum bts_err stream_grow(struct bts_stream *stream, uint64_t need)
 	return err;
 }
 
+static enum bts_err stream_write_lease(struct bts_stream *stream, struct bts_slice bytes)
+{
+	if (stream->broken)
+		return error_set(&stream->txn->error, stream->broken, 0, "an earlier write of this stream failed");
+	stream->broken = lease_write(stream->lease, bytes, &stream->txn->error);
+	stream->done += bytes.size;
+	return stream->broken;
+}
+
 enum bts_err bts_put_write(struct bts_stream *stream, struct bts_slice bytes)
 {
 	struct bts_error *error = &stream->txn->error;
@@ -133,6 +160,8 @@ enum bts_err bts_put_write(struct bts_stream *stream, struct bts_slice bytes)
 	if (bytes.size > limit - stream->done)
 		return error_set(error, BTS_INVALID, 0, "a value of more than the %llu bytes it may have",
 			(unsigned long long)limit);
+	if (stream->lease != NULL)
+		return stream_write_lease(stream, bytes);
 	if (bytes.size > stream->size - stream->done) {
 		err = stream_grow(stream, stream->done + bytes.size);
 		if (err)
@@ -156,6 +185,8 @@ static enum bts_err stream_complete(struct bts_stream *stream)
 	if (!stream_has_value(stream))
 		return error_set(&txn->error, BTS_INVALID, 0,
 			"the stream was begun after a savepoint that was rolled back to");
+	if (stream->broken)
+		return error_set(&txn->error, stream->broken, 0, "an earlier write of this stream failed");
 	if (stream->known && stream->done != stream->size)
 		return error_set(&txn->error, BTS_INVALID, 0,
 			"a value of %llu bytes was announced, %llu were written",
@@ -171,6 +202,10 @@ static enum bts_err stream_put(struct bts_stream *stream)
 	struct bts_slice value = {stream->data, (size_t)stream->done};
 	enum bts_err err = BTS_OK;
 
+	if (stream->lease != NULL) {
+		value.data = stream->lease->data;
+		return ops_put(txn, stream->bucket, key, value, &stream->ptr);
+	}
 	if (node_fits_inline(txn->db->pager.page_size, key.size, value.size)) {
 		err = ops_put(txn, stream->bucket, key, value, NULL);
 		(void)dirty_release(
@@ -210,6 +245,7 @@ void bts_put_abort(struct bts_stream *stream)
 	if (stream_has_value(stream))
 		(void)dirty_release(
 			stream_ctx(stream), &stream->ptr, 1); /* else it goes with the transaction */
+	lease_drop(stream->lease);
 	stream_free(stream);
 }
 

@@ -6,6 +6,7 @@
 #include "base/ensure.h"
 #include "error.h"
 #include "flush.h"
+#include "lease.h"
 
 #include <string.h>
 
@@ -58,6 +59,7 @@ static enum bts_err txn_exclusive(struct bts_txn *txn)
 static void txn_drop_snapshot(struct bts_txn *txn)
 {
 	state_fini(&txn->own);
+	lease_end(&txn->leases);
 	if (txn->registered)
 		shared_reader_leave(txn->db->shared, &txn->reader);
 	txn->registered = false;

@@ -70,6 +70,7 @@ struct state {
 	/* Compaction: new pages go below this one, the lowest first (0: anywhere); the ready tail is given up; a new free log. */
 	bts_pgno below;
 	bool lower, condense;
+	uint64_t raise; /* so many pages at the end are made ready, by raising the mark (lease.c) */
 	struct commit_record record; /* the snapshot; catalog and history trees move as the state changes; last: it is large */
 };
 
@@ -176,6 +177,7 @@ struct bts_txn {
 	struct bts_cursor *cursors;
 	struct bts_load *load;   /* open, or NULL */
 	struct bts_stream *streams;
+	struct lease *leases;    /* lease.h */
 	/* in the commit queue: */
 	struct bts_txn *queue_next;
 	enum bts_err result;
@@ -189,6 +191,7 @@ struct bts_group {
 	struct state state;
 	struct bts_error error;
 	struct bts_txn *txn;     /* in progress */
+	struct lease *leases;    /* of all its transactions */
 	bts_txid last;           /* assigned to the newest kept transaction; the base's when there is none */
 	uint64_t count;          /* transactions kept */
 };

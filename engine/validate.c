@@ -5,6 +5,7 @@
 #include "txn.h"
 
 #include "error.h"
+#include "lease.h"
 #include "snapshot.h"
 
 #include <inttypes.h>
@@ -221,7 +222,25 @@ enum bts_err validate_txn(struct bts_group *group, struct bts_txn *txn)
 	return reads_validate(group, txn);
 }
 
-static enum bts_err validate_replay_op(struct bts_group *group, const struct oplog_op *op)
+/* A value that is in its final place stays there: the group's state takes it over from the transaction. */
+static enum bts_err validate_replay_put(
+	struct state *state, struct bucket_state *bucket, const struct bts_txn *txn, const struct oplog_op *op)
+{
+	struct lease *lease = NULL;
+	struct page_ptr made;
+	enum bts_err err;
+
+	if (op->serial != 0 && dirty_serial(txn->own.dirty, &op->made) == op->serial)
+		lease = dirty_lease(txn->own.dirty, &op->made);
+	if (lease == NULL)
+		return tree_put(&state->ctx, &bucket->tree, op->key, op->value, state->ctx.stamp);
+	err = dirty_leased(&state->ctx, op->value, lease->sums, lease, &made);
+	if (err)
+		return err;
+	return tree_put_made(&state->ctx, &bucket->tree, op->key, &made, op->value.size, state->ctx.stamp);
+}
+
+static enum bts_err validate_replay_op(struct bts_group *group, const struct bts_txn *txn, const struct oplog_op *op)
 {
 	struct state *state = &group->state;
 	struct tree_range range = { op->key, op->value };
@@ -241,7 +260,7 @@ static enum bts_err validate_replay_op(struct bts_group *group, const struct opl
 	if (err)
 		return err;
 	if (op->kind == OPLOG_PUT)
-		err = tree_put(&state->ctx, &bucket->tree, op->key, op->value, state->ctx.stamp);
+		err = validate_replay_put(state, bucket, txn, op);
 	else if (op->kind == OPLOG_DEL)
 		err = tree_del(&state->ctx, &bucket->tree, op->key);
 	else if (op->kind == OPLOG_DEL_RANGE)
@@ -268,7 +287,7 @@ enum bts_err validate_replay(struct bts_group *group, struct bts_txn *txn)
 		return err;
 	while (err == BTS_OK && oplog_next(&txn->log, &at, &op)) {
 		oplog_value(txn->own.dirty, &op);
-		err = validate_replay_op(group, &op);
+		err = validate_replay_op(group, txn, &op);
 	}
 	if (err) {
 		state_rollback_nested(&group->state);

@@ -25,6 +25,8 @@ enum fault_rule {
 	FAULT_I9_FOREIGN_MODE,	/* recover: the mode is taken from the other slot */
 	FAULT_I10_NO_SEAL,	/* close: nothing is written, so one slot alone holds the last state */
 	FAULT_I11_LINK_EARLY,	/* create: the name appears before the flush */
+	FAULT_G2_FREE_HELD,	/* seal: what a named snapshot holds is freed with the rest */
+	FAULT_G3_NO_ORPHANS,	/* seal: what only a deleted named snapshot had is not freed */
 	FAULT_RULES
 };
 

@@ -60,7 +60,7 @@ enum bts_err {
 	BTS_FULL,           /* no space on the disk, or no transaction numbers left; nothing was changed */
 	BTS_IO,             /* the operating system refused; os holds errno */
 	BTS_INVALID,        /* a bad argument, or a call out of place; nothing was changed */
-	BTS_BUSY,           /* another process has the file open for writing */
+	BTS_BUSY,           /* another process holds what is needed, and the time to wait for it is up or none is given */
 	BTS_POISONED,       /* a flush or meta write failed earlier; close everywhere and open again */
 	BTS_MEMORY,         /* allocation failed; nothing was changed */
 	BTS_VERSION,        /* the file is of a newer format or needs a feature this library lacks */
@@ -152,8 +152,10 @@ BTS_EXPORT void bts_options_init(struct bts_options *);
 
 /*
  * Open path, creating it when absent (owned: bts_close).  options may be NULL: defaults (read and write,
- * create).  One process at a time may open for writing (BTS_BUSY otherwise); any number may read beside it.
- * Creates path-lock beside the file.  May block for recovery, bounded by the size of one commit.
+ * create).  Any number of processes, and handles of one process, may have the file open for reading and writing; a
+ * follower's has one that applies (BTS_BUSY otherwise).  Creates path-lock beside the file.  May block for
+ * recovery, bounded by the size of one commit.  A handle for reading that may not write path-lock opens a file that is at
+ * rest and keeps writers out while it is open (BTS_BUSY on either side).
  * BTS_CORRUPT: not a database, or damaged beyond the newest commit and the one before.  BTS_VERSION: newer format.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_open(const char *path, const struct bts_options *options,
@@ -165,17 +167,27 @@ BTS_EXPORT void bts_close(struct bts *db);
 #define BTS_READ 0x1u
 #define BTS_WRITE 0x2u
 #define BTS_CONFLICT_DATABASE 0x10u /* any commit since the snapshot conflicts, not only one on the same key */
-/* Reserved, refused with BTS_INVALID by this version: BTS_EXCLUSIVE 0x20, BTS_ASYNC 0x80 */
+/*
+ * Nobody else commits, in any process, from bts_begin until the end of this write transaction, so it never conflicts.  Waits
+ * for the batch that is being formed.  Beginning another one, or a group, or committing anything else on the same thread
+ * meanwhile waits for itself (with lock_timeout_ms: BTS_BUSY).
+ */
 #define BTS_EXCLUSIVE 0x20u
 /*
  * What the write transaction read conflicts too: keys, found or not, what cursors passed, ranges, buckets and their figures, if
  * another changed them or their neighbours in a page.  Takes memory for what was read.
  */
 #define BTS_SERIALIZABLE 0x40u
+/*
+ * bts_commit returns when readers of all processes see the write transaction, not when it is durable; it is after
+ * bts_options.async_delay_ms at the latest, with the next commit that waits, bts_sync, or bts_close.  A crash of the machine before,
+ * or the death of all processes, goes back to the newest durable commit, never to a state between.  Replicated
+ * when durable.  Beside commits that wait for a flush it waits with them.
+ */
 #define BTS_ASYNC 0x80u
 
 /*
- * Begin at the newest durable commit (owned: bts_commit or bts_abort).  Neither kind waits for the other; write
+ * Begin at the newest commit that readers see, which is durable unless BTS_ASYNC is used (owned: bts_commit or bts_abort).  Neither kind waits for the other; write
  * transactions are optimistic and private until commit.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin(struct bts *db, unsigned flags, struct bts_txn **txn,
@@ -203,9 +215,10 @@ BTS_EXPORT bts_txid bts_txn_id(const struct bts_txn *txn);
 BTS_EXPORT const struct bts_error *bts_txn_error(const struct bts_txn *txn);
 
 /*
- * A group: many transactions of one thread, one flush.  While it is open no other commit proceeds (reads do, and
- * private write transactions may be built; committing one on the same thread would wait for itself).  Transactions of a group see the earlier ones, never conflict, and
- * are made durable together by bts_group_commit: each bts_commit in between returns at once, promising nothing.
+ * A group: many transactions of one thread, one flush.  While it is open no other commit proceeds, in any process (reads
+ * do, and private write transactions may be built; committing one on the same thread would wait for itself).
+ * Transactions of a group see the earlier ones, never conflict, and are made durable together by bts_group_commit: each
+ * bts_commit in between returns at once, promising nothing.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_group_begin(struct bts *db, struct bts_group **group, struct bts_error *error);
 /* One at a time; end it with bts_commit, bts_commit_id or bts_abort.  An abort drops its changes alone. */
@@ -260,7 +273,7 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put(struct bts_txn *txn, struct bts_b
 	struct bts_slice value, unsigned flags);
 /*
  * A put in pieces: memory for it stays within bts_options.txn_memory whatever its size.  size: of the whole value, or
- * BTS_SIZE_UNKNOWN (then up to a quarter more room is needed while it grows).  flags as of bts_put, looked at here and
+ * BTS_SIZE_UNKNOWN (then up to twice its size is needed while it grows, beyond 64 MiB a quarter more).  flags as of bts_put, looked at here and
  * again at the end.  The stream is owned: bts_put_end or bts_put_abort; committing, refreshing or ending the transaction
  * aborts it, and it can not be ended after a rollback to a savepoint from before it.  Other calls on the transaction are
  * allowed in between, other streams too; the key is put by bts_put_end.  BTS_FULL: no room.
@@ -371,7 +384,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_update(struct bts *db, bts_txn_fn *fn
 /* Run fn in a read transaction. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_view(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error);
 /*
- * Returns when everything committed is durable; every commit of this version already is.  BTS_POISONED, for readers too,
+ * Returns when everything committed before is durable, that of other processes included; only BTS_ASYNC leaves something
+ * to do.  BTS_POISONED, for readers too,
  * when a write or flush of any process failed: a reader should close then, so that a writer can start over.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_sync(struct bts *db, struct bts_error *error);

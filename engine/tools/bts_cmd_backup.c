@@ -45,7 +45,8 @@ static void backup_summary(const struct bts_args *args, const char *what, uint64
 static int backup_to(const struct bts_args *args, int fd, bool quiet)
 {
 	struct backup backup = {.done = 0};
-	const struct bts_backup_options options = {.size = sizeof(options), .progress = backup_pages, .arg = &backup};
+	const struct bts_backup_options options = {
+		.size = sizeof(options), .progress = backup_pages, .arg = &backup};
 	struct bts_error error = {0};
 	int status;
 	struct bts *db = bts_tool_open(args, BTS_TOOL_READ, &status);
@@ -74,7 +75,8 @@ int bts_cmd_backup(const struct bts_args *args)
 		return backup_to(args, STDOUT_FILENO, true);
 	fd = open(output, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	if (fd == -1)
-		return bts_tool_fail(args, errno == EEXIST ? BTS_EXISTS : BTS_IO, "%s: %s", output, strerror(errno));
+		return bts_tool_fail(
+			args, errno == EEXIST ? BTS_EXISTS : BTS_IO, "%s: %s", output, strerror(errno));
 	status = backup_to(args, fd, false);
 	close(fd);
 	if (status)
@@ -85,7 +87,8 @@ int bts_cmd_backup(const struct bts_args *args)
 int bts_cmd_restore(const struct bts_args *args)
 {
 	struct backup backup = {.done = 0};
-	struct bts_restore_options options = {.size = sizeof(options), .progress = backup_bytes, .arg = &backup};
+	struct bts_restore_options options = {
+		.size = sizeof(options), .progress = backup_bytes, .arg = &backup};
 	const char *input = args->word_count ? args->words[0] : "-";
 	struct bts_error error = {0};
 	int fd = STDIN_FILENO;
@@ -94,7 +97,8 @@ int bts_cmd_restore(const struct bts_args *args)
 	if (strcmp(input, "-") != 0) {
 		fd = open(input, O_RDONLY | O_CLOEXEC);
 		if (fd == -1)
-			return bts_tool_fail(args, errno == ENOENT ? BTS_NOT_FOUND : BTS_IO, "%s: %s", input, strerror(errno));
+			return bts_tool_fail(args, errno == ENOENT ? BTS_NOT_FOUND : BTS_IO, "%s: %s", input,
+				strerror(errno));
 	}
 	options.flags = args->same_id ? BTS_RESTORE_SAME_ID : 0;
 	bts_progress_begin(&backup.progress, args, "MiB");

@@ -14,8 +14,8 @@ static void compact_summary(const struct compact *compact)
 	struct bts_json_text text = {0};
 
 	if (!compact->args->json) {
-		printf("%s: %" PRIu64 " bytes before, %" PRIu64 " after, %" PRIu64 " pages moved\n", compact->args->file,
-			compact->before, compact->info.file_bytes, compact->moved);
+		printf("%s: %" PRIu64 " bytes before, %" PRIu64 " after, %" PRIu64 " pages moved\n",
+			compact->args->file, compact->before, compact->info.file_bytes, compact->moved);
 		if (compact->info.reader)
 			printf("a reader at transaction %" PRIu64 " holds the rest\n", compact->info.reader);
 		if (compact->info.stuck)

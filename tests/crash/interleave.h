@@ -46,8 +46,8 @@ struct il_op {
 	bts_txid snapshot; /* that it was tried at */
 	unsigned previous; /* of the shared key, when shared */
 	enum il_fate fate;
-	bool seen;	   /* by a read that ended: it must stay */
-	bts_txid txid;	   /* 0: not known */
+	bool seen;     /* by a read that ended: it must stay */
+	bts_txid txid; /* 0: not known */
 };
 
 struct il_read {

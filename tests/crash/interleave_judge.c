@@ -102,7 +102,8 @@ static void il_settle_read(struct il *il, const struct il_read *read)
 
 		if (want != read->op[key])
 			sched_fail(il->sched,
-				"process %u: at %" PRIu64 " key %u shows operation %u, not %u of transaction %" PRIu64,
+				"process %u: at %" PRIu64
+				" key %u shows operation %u, not %u of transaction %" PRIu64,
 				read->process, read->snapshot, key, read->op[key], want, il->ops[want].txid);
 	}
 }
@@ -112,11 +113,13 @@ static void il_settle_link(struct il *il, unsigned op)
 {
 	unsigned before = il->ops[op].previous, want = il_last_before(il, IL_SHARED, il->ops[op].txid);
 
-	for (unsigned i = 0; i < IL_OPS && before && il->ops[before].fate == IL_FLYING && !il->ops[before].txid; i++)
+	for (unsigned i = 0;
+		i < IL_OPS && before && il->ops[before].fate == IL_FLYING && !il->ops[before].txid; i++)
 		before = il->ops[before].previous;
 	if (before != want)
 		sched_fail(il->sched,
-			"operation %u (transaction %" PRIu64 ") was written on operation %u, but %u (transaction %" PRIu64
+			"operation %u (transaction %" PRIu64
+			") was written on operation %u, but %u (transaction %" PRIu64
 			") came before it: a lost update",
 			op, il->ops[op].txid, before, want, il->ops[want].txid);
 }
@@ -127,11 +130,12 @@ static void il_settle_refused(struct il *il, unsigned op)
 	for (unsigned i = 1; i < il->op_count; i++) {
 		const struct il_op *o = &il->ops[i];
 
-		if (i != op && o->shared && o->fate != IL_REFUSED && (!o->txid || o->txid > il->ops[op].snapshot))
+		if (i != op && o->shared && o->fate != IL_REFUSED &&
+			(!o->txid || o->txid > il->ops[op].snapshot))
 			return;
 	}
-	sched_fail(il->sched, "operation %u was refused at %" PRIu64 ", and nobody had written after that", op,
-		il->ops[op].snapshot);
+	sched_fail(il->sched, "operation %u was refused at %" PRIu64 ", and nobody had written after that",
+		op, il->ops[op].snapshot);
 }
 
 /* All that was read and acknowledged fits one order. */
@@ -148,8 +152,8 @@ static void il_settle(struct il *il)
 			il_settle_link(il, i);
 		for (unsigned k = 1; k < i; k++)
 			if (il->ops[k].txid == il->ops[i].txid)
-				sched_fail(il->sched, "operations %u and %u are both transaction %" PRIu64, k, i,
-					il->ops[i].txid);
+				sched_fail(il->sched, "operations %u and %u are both transaction %" PRIu64, k,
+					i, il->ops[i].txid);
 	}
 }
 
@@ -236,7 +240,8 @@ static uint64_t il_expectation(const struct il *il)
 	for (unsigned i = 1; i < il->op_count; i++) {
 		const struct il_op *o = &il->ops[i];
 
-		hash = il_hash(hash, o->process | o->shared << 3 | o->fate << 4 | o->seen << 6 | o->previous << 7);
+		hash = il_hash(
+			hash, o->process | o->shared << 3 | o->fate << 4 | o->seen << 6 | o->previous << 7);
 		hash = il_hash(hash, o->txid);
 	}
 	return hash;
@@ -322,12 +327,14 @@ bool il_run(struct il *il, const struct il_scenario *scenario, const char *choic
 	memcpy(il->open_flags, scenario->open_flags, sizeof(il->open_flags));
 	il->live_every = choices ? 1 : IL_LIVE_EVERY;
 	il->images = il->distinct = il->conflicts = 0;
-	fine = choices ? sched_replay(il->sched, &sched, il, choices) : sched_explore(il->sched, &sched, il, &counts);
+	fine = choices ? sched_replay(il->sched, &sched, il, choices)
+		       : sched_explore(il->sched, &sched, il, &counts);
 	if (!choices)
-		printf("%-44s %7" PRIu64 " schedules%s, %" PRIu64 " points at most, %" PRIu64 " deaths, %" PRIu64
-		       " cuts, %" PRIu64 " images (%" PRIu64 " distinct), %" PRIu64 " conflicts\n",
-			sched.name, counts.schedules, counts.thinned ? " of more" : "", counts.longest, counts.deaths,
-			counts.cuts, il->images, il->distinct, il->conflicts);
+		printf("%-44s %7" PRIu64 " schedules%s, %" PRIu64 " points at most, %" PRIu64
+		       " deaths, %" PRIu64 " cuts, %" PRIu64 " images (%" PRIu64 " distinct), %" PRIu64
+		       " conflicts\n",
+			sched.name, counts.schedules, counts.thinned ? " of more" : "", counts.longest,
+			counts.deaths, counts.cuts, il->images, il->distinct, il->conflicts);
 	fflush(stdout);
 	il->total += counts.schedules;
 	return fine;
@@ -352,7 +359,8 @@ int il_main(int argc, char **argv, const struct il_scenario *scenarios, unsigned
 
 		if (only < count && i != only)
 			continue;
-		il_init(&il, sched_new(seed, only < count ? schedules : schedules * scenarios[i].weight / 100));
+		il_init(&il,
+			sched_new(seed, only < count ? schedules : schedules * scenarios[i].weight / 100));
 		bad += !il_run(&il, &scenarios[i], argc > 4 ? argv[4] : NULL);
 		total += il.total;
 		il_fini(&il);

@@ -90,8 +90,8 @@ void il_close(struct il *il, unsigned process)
 	il->db[process] = NULL;
 }
 
-static enum bts_err il_put_one(struct bts_txn *txn, struct bts_bucket *bucket, unsigned key, unsigned op,
-	unsigned previous)
+static enum bts_err il_put_one(
+	struct bts_txn *txn, struct bts_bucket *bucket, unsigned key, unsigned op, unsigned previous)
 {
 	struct il_value value;
 	char text[8];
@@ -156,7 +156,8 @@ static void il_acked(struct il *il, unsigned op, bts_txid txid)
 	struct il_op *o = &il->ops[op];
 
 	if (o->txid && o->txid != txid)
-		sched_fail(il->sched, "operation %u was read as transaction %" PRIu64 " and acknowledged as %" PRIu64, op,
+		sched_fail(il->sched,
+			"operation %u was read as transaction %" PRIu64 " and acknowledged as %" PRIu64, op,
 			o->txid, txid);
 	o->fate = IL_ACKED;
 	o->txid = txid;
@@ -207,7 +208,8 @@ void il_write(struct il *il, unsigned process, bool shared)
 	enum bts_err err = bts_begin(il->db[process], BTS_WRITE, &txn, &error);
 
 	if (!err && bts_txn_id(txn) < newest)
-		sched_fail(il->sched, "process %u: begins to write at %" PRIu64 " though %" PRIu64 " was known before",
+		sched_fail(il->sched,
+			"process %u: begins to write at %" PRIu64 " though %" PRIu64 " was known before",
 			process, bts_txn_id(txn), newest);
 	for (unsigned i = 0; !err && i < IL_TRIES; i++) {
 		if (il_attempt(il, process, shared, txn))
@@ -250,8 +252,8 @@ void il_group(struct il *il, unsigned process)
 }
 
 /* One key of a read: which operation, and its number. */
-static bool il_read_key(struct il *il, struct bts_txn *txn, struct bts_bucket *bucket, unsigned key,
-	struct il_read *read)
+static bool il_read_key(
+	struct il *il, struct bts_txn *txn, struct bts_bucket *bucket, unsigned key, struct il_read *read)
 {
 	struct bts_slice got;
 	bts_txid version;
@@ -270,8 +272,10 @@ static bool il_read_key(struct il *il, struct bts_txn *txn, struct bts_bucket *b
 	if (read->op[key] == 0)
 		return true;
 	if (o->fate == IL_REFUSED || version > read->snapshot || (o->txid && o->txid != version))
-		sched_fail(il->sched, "process %u: at %" PRIu64 " key %u shows operation %u as transaction %" PRIu64
-			", which %s", read->process, read->snapshot, key, read->op[key], version,
+		sched_fail(il->sched,
+			"process %u: at %" PRIu64 " key %u shows operation %u as transaction %" PRIu64
+			", which %s",
+			read->process, read->snapshot, key, read->op[key], version,
 			o->fate == IL_REFUSED ? "was refused" : "is wrong");
 	o->txid = version;
 	return !sched_failed(il->sched);
@@ -310,7 +314,9 @@ void il_pin(struct il *il, unsigned process, struct bts_txn **txn)
 	if (err)
 		sched_fail(il->sched, "process %u: begin: %s: %s", process, bts_err_name(err), error.text);
 	else if (bts_txn_id(*txn) < newest)
-		sched_fail(il->sched, "process %u: begins at %" PRIu64 " though %" PRIu64 " was acknowledged or read before",
+		sched_fail(il->sched,
+			"process %u: begins at %" PRIu64 " though %" PRIu64
+			" was acknowledged or read before",
 			process, bts_txn_id(*txn), newest);
 }
 

@@ -33,6 +33,8 @@ static const char *const rule_names[FAULT_RULES] = {
 	[FAULT_I9_FOREIGN_MODE] = "I9 mode of the other slot",
 	[FAULT_I10_NO_SEAL] = "I10 no seal",
 	[FAULT_I11_LINK_EARLY] = "I11 linked before the flush",
+	[FAULT_G2_FREE_HELD] = "G2 free what snapshots hold",
+	[FAULT_G3_NO_ORPHANS] = "G3 deleted snapshots leak",
 };
 
 /* In a process of its own: a broken engine may well die. */

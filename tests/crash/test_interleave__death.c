@@ -57,19 +57,25 @@ static void death_open(void *arg, unsigned process)
 }
 
 static const struct il_scenario death_scenarios[] = {
-	{{"the writer dies, a reader reads", 2, 1, 1, false, .body = death_write}, {0, BTS_OPEN_READ_ONLY}, 10, IL_CLOSED},
-	{{"the power goes beside a reader", 2, 1, 0, true, .body = death_write}, {0, BTS_OPEN_READ_ONLY}, 10, IL_CLOSED},
+	{{"the writer dies, a reader reads", 2, 1, 1, false, .body = death_write}, {0, BTS_OPEN_READ_ONLY},
+		10, IL_CLOSED},
+	{{"the power goes beside a reader", 2, 1, 0, true, .body = death_write}, {0, BTS_OPEN_READ_ONLY}, 10,
+		IL_CLOSED},
 	{{"a reader dies", 2, 1, 2, false, .body = death_write}, {0, BTS_OPEN_READ_ONLY}, 10, IL_CLOSED},
 	{{"the writer dies, a reader stays, an heir comes", 3, 1, 1, false, .body = death_inherit},
 		{0, BTS_OPEN_READ_ONLY, IL_NOT_OPEN}, 15, IL_CLOSED},
 	{{"an heir comes, the power goes", 3, 0, 1, true, .body = death_inherit},
 		{0, BTS_OPEN_READ_ONLY, IL_NOT_OPEN}, 15, IL_CLOSED},
-	{{"two recover, one dies", 2, 1, 3, false, .body = death_open}, {IL_NOT_OPEN, IL_NOT_OPEN}, 15, IL_CUT},
-	{{"two recover, one dies, the power goes", 2, 0, 3, true, .body = death_open}, {IL_NOT_OPEN, IL_NOT_OPEN}, 10, IL_CUT},
-	{{"two come after all died, one dies", 2, 1, 3, false, .body = death_open}, {IL_NOT_OPEN, IL_NOT_OPEN}, 15, IL_KILLED},
+	{{"two recover, one dies", 2, 1, 3, false, .body = death_open}, {IL_NOT_OPEN, IL_NOT_OPEN}, 15,
+		IL_CUT},
+	{{"two recover, one dies, the power goes", 2, 0, 3, true, .body = death_open},
+		{IL_NOT_OPEN, IL_NOT_OPEN}, 10, IL_CUT},
+	{{"two come after all died, one dies", 2, 1, 3, false, .body = death_open},
+		{IL_NOT_OPEN, IL_NOT_OPEN}, 15, IL_KILLED},
 };
 
 int main(int argc, char **argv)
 {
-	return il_main(argc, argv, death_scenarios, sizeof(death_scenarios) / sizeof(death_scenarios[0]), 30000);
+	return il_main(
+		argc, argv, death_scenarios, sizeof(death_scenarios) / sizeof(death_scenarios[0]), 25000);
 }

@@ -67,15 +67,20 @@ static void readers_leave(void *arg, unsigned process)
 }
 
 static const struct il_scenario readers_scenarios[] = {
-	{{"a writer, a reader", 2, 2, 0, false, .body = readers_beside}, {0, BTS_OPEN_READ_ONLY}, 20, IL_CLOSED},
+	{{"a writer, a reader", 2, 2, 0, false, .body = readers_beside}, {0, BTS_OPEN_READ_ONLY}, 20,
+		IL_CLOSED},
 	{{"a writer, two readers", 3, 2, 0, false, .body = readers_beside},
 		{0, BTS_OPEN_READ_ONLY, BTS_OPEN_READ_ONLY}, 20, IL_CLOSED},
-	{{"a writer, a held snapshot", 2, 2, 0, false, .body = readers_pinned}, {0, BTS_OPEN_READ_ONLY}, 20, IL_CLOSED},
-	{{"a writer and a reader open and close", 2, 2, 0, false, .body = readers_come}, {IL_NOT_OPEN, IL_NOT_OPEN}, 20, IL_CLOSED},
-	{{"one closes, two open", 3, 2, 0, false, .body = readers_leave}, {0, IL_NOT_OPEN, IL_NOT_OPEN}, 20, IL_CLOSED},
+	{{"a writer, a held snapshot", 2, 2, 0, false, .body = readers_pinned}, {0, BTS_OPEN_READ_ONLY}, 20,
+		IL_CLOSED},
+	{{"a writer and a reader open and close", 2, 2, 0, false, .body = readers_come},
+		{IL_NOT_OPEN, IL_NOT_OPEN}, 20, IL_CLOSED},
+	{{"one closes, two open", 3, 2, 0, false, .body = readers_leave}, {0, IL_NOT_OPEN, IL_NOT_OPEN}, 20,
+		IL_CLOSED},
 };
 
 int main(int argc, char **argv)
 {
-	return il_main(argc, argv, readers_scenarios, sizeof(readers_scenarios) / sizeof(readers_scenarios[0]), 30000);
+	return il_main(argc, argv, readers_scenarios,
+		sizeof(readers_scenarios) / sizeof(readers_scenarios[0]), 25000);
 }

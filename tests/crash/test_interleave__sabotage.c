@@ -46,7 +46,8 @@ static const struct il_scenario sabotage_beside = {
 static const struct il_scenario sabotage_cut = {
 	{"two writers, the power goes", 2, 1, 0, true, .body = sabotage_body}, {0, 0}, 0, IL_CLOSED};
 static const struct il_scenario sabotage_inherit = {
-	{"one dies, another comes, the power goes", 2, 0, 1, true, .body = sabotage_heir}, {0, IL_NOT_OPEN}, 0, IL_CLOSED};
+	{"one dies, another comes, the power goes", 2, 0, 1, true, .body = sabotage_heir}, {0, IL_NOT_OPEN},
+	0, IL_CLOSED};
 
 static const struct {
 	const char *name;

@@ -75,26 +75,37 @@ static void writers_come(void *arg, unsigned process)
 	il_close(il, process);
 }
 
-#define BOTH {0, 0}
-#define THREE {0, 0, 0}
+#define BOTH                                                                                                 \
+	{                                                                                                    \
+		0, 0                                                                                         \
+	}
+#define THREE                                                                                                \
+	{                                                                                                    \
+		0, 0, 0                                                                                      \
+	}
 static const struct il_scenario writers_scenarios[] = {
 	{{"two writers, their own keys", 2, 2, 0, false, .body = writers_apart}, BOTH, 5, IL_CLOSED},
 	{{"three writers, their own keys", 3, 2, 0, false, .body = writers_apart}, THREE, 10, IL_CLOSED},
 	{{"two writers, one key", 2, 2, 0, false, .body = writers_twice}, BOTH, 10, IL_CLOSED},
 	{{"three writers, one key", 3, 2, 0, false, .body = writers_against}, THREE, 10, IL_CLOSED},
 	{{"a group against a transaction", 2, 2, 0, false, .body = writers_group}, BOTH, 10, IL_CLOSED},
-	{{"two writers and a held snapshot", 3, 2, 0, false, .body = writers_read}, {0, 0, BTS_OPEN_READ_ONLY}, 10, IL_CLOSED},
-	{{"one writes and closes, one opens and writes", 2, 2, 0, false, .body = writers_come}, {0, IL_NOT_OPEN}, 5, IL_CLOSED},
-	{{"two recover and write", 2, 2, 0, false, .body = writers_come}, {IL_NOT_OPEN, IL_NOT_OPEN}, 5, IL_CUT},
+	{{"two writers and a held snapshot", 3, 2, 0, false, .body = writers_read},
+		{0, 0, BTS_OPEN_READ_ONLY}, 10, IL_CLOSED},
+	{{"one writes and closes, one opens and writes", 2, 2, 0, false, .body = writers_come},
+		{0, IL_NOT_OPEN}, 5, IL_CLOSED},
+	{{"two recover and write", 2, 2, 0, false, .body = writers_come}, {IL_NOT_OPEN, IL_NOT_OPEN}, 5,
+		IL_CUT},
 	{{"two writers, one dies", 2, 1, 3, false, .body = writers_twice}, BOTH, 10, IL_CLOSED},
 	{{"three writers, one dies", 3, 1, 1, false, .body = writers_against}, THREE, 5, IL_CLOSED},
-	{{"two writers and a held snapshot, one dies", 3, 1, 7, false, .body = writers_read}, {0, 0, BTS_OPEN_READ_ONLY}, 5,
-		IL_CLOSED},
+	{{"two writers and a held snapshot, one dies", 3, 1, 7, false, .body = writers_read},
+		{0, 0, BTS_OPEN_READ_ONLY}, 5, IL_CLOSED},
 	{{"two writers, the power goes", 2, 1, 0, true, .body = writers_twice}, BOTH, 10, IL_CLOSED},
-	{{"two writers, one dies, the power goes", 2, 1, 1, true, .body = writers_against}, BOTH, 5, IL_CLOSED},
+	{{"two writers, one dies, the power goes", 2, 1, 1, true, .body = writers_against}, BOTH, 5,
+		IL_CLOSED},
 };
 
 int main(int argc, char **argv)
 {
-	return il_main(argc, argv, writers_scenarios, sizeof(writers_scenarios) / sizeof(writers_scenarios[0]), 60000);
+	return il_main(argc, argv, writers_scenarios,
+		sizeof(writers_scenarios) / sizeof(writers_scenarios[0]), 60000);
 }

@@ -477,6 +477,63 @@ class StatAndBench(Case):
         self.refused(CONFLICT, *words, says=["already"])
 
 
+class Backups(Case):
+    def test_compact(self):
+        self.load([(b"k%04d" % i, b"v" * 6000) for i in range(1000)])
+        self.run_bts(OK, "put", self.file, "b", "keep", "me")
+        full = os.path.getsize(self.file)
+        self.load([(b"k%04d" % i, b"") for i in range(1000) if i % 10])
+        done = self.run_bts(OK, "compact", self.file, "--json").lines()[0]
+        self.assertGreater(done["pages_moved"], 0)
+        self.assertEqual((done["reader"], done["stuck"], done["bytes"]), (0, 0, os.path.getsize(self.file)))
+        self.assertLess(os.path.getsize(self.file), full / 2)
+        self.assertIn("0 pages moved", self.run_bts(OK, "compact", self.file).out.decode())
+        self.run_bts(OK, "check", self.file)
+        self.assertEqual(self.run_bts(OK, "get", self.file, "b", "keep").out, b"me")
+        self.refused(NOT_FOUND, "compact", self.file + "x")
+
+    def test_backup_and_restore(self):
+        self.load([(b"k%04d" % i, b"v" * (i % 3000)) for i in range(1000)])
+        dump = self.run_bts(OK, "dump", self.file).out
+        copy, again, same = (os.path.join(self.where, name) for name in ("copy", "again", "same"))
+        self.assertIn("pages copied", self.run_bts(OK, "backup", self.file, copy).out.decode())
+        self.refused(CONFLICT, "backup", self.file, copy, says=["exists"])
+        image = self.run_bts(OK, "backup", self.file, "-").out
+        self.assertEqual(len(image), os.path.getsize(copy))
+        self.run_bts(OK, "restore", again, stdin=image)
+        self.run_bts(OK, "restore", same, copy, "--same-id")
+        for path in copy, again, same:
+            self.assertEqual(self.run_bts(OK, "dump", path).out, dump)
+            self.run_bts(OK, "check", path)
+        ids = [self.run_bts(OK, "stat", "--json", path).lines()[0]["database_id"] for path in (self.file, same, again)]
+        self.assertEqual(ids[0], ids[1])
+        self.assertNotEqual(ids[0], ids[2])
+        self.refused(CONFLICT, "restore", again, copy, says=["exists"])
+
+    def test_bad_images(self):
+        self.load([(b"k%04d" % i, b"v" * 500) for i in range(500)])
+        image = self.run_bts(OK, "backup", self.file, "-").out
+        target = os.path.join(self.where, "restored")
+        flipped = bytearray(image)
+        flipped[len(image) // 2] ^= 1
+        for bad in image[:-1], image[:70000], bytes(flipped):
+            self.refused(FAILURE, "restore", target, stdin=bad)
+        for bad in b"", b"no database", image[1:]:
+            self.refused(USAGE, "restore", target, stdin=bad, says=["no backup"])
+        self.assertEqual(sorted(os.listdir(self.where)), ["a.bts", "a.bts-lock"])
+
+    def test_damage_is_not_copied(self):
+        self.load([(b"k%04d" % i, b"v" * 500) for i in range(500)])
+        with open(self.file, "r+b") as file:
+            file.seek(os.path.getsize(self.file) // 4)
+            byte = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([byte[0] ^ 8]))
+        copy = os.path.join(self.where, "copy")
+        self.refused(FAILURE, "backup", self.file, copy, says=["page "])
+        self.assertFalse(os.path.exists(copy))
+
+
 class Snapshots(Case):
     def test_keep_read_and_let_go(self):
         self.load([(b"k%03d" % i, b"old") for i in range(300)])

@@ -72,6 +72,7 @@ void model_savepoint(struct model *m, struct model_txn *t)
 		assert_int_equal(bts_savepoint(t->txn, &mark->id, NULL), BTS_OK);
 		oracle_copy(&mark->view, &t->view);
 		mark->ops = t->ops.count;
+		mark->extra = t->extra;
 		return;
 	}
 	at = (unsigned)rng_below(&m->rng, t->mark_count);
@@ -86,5 +87,6 @@ void model_savepoint(struct model *m, struct model_txn *t)
 	oracle_fini(&t->view);
 	oracle_copy(&t->view, &mark->view);
 	model_ops_cut(&t->ops, mark->ops);
+	t->extra = mark->extra;
 	model_forget(t, at + 1);
 }

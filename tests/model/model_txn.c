@@ -405,7 +405,7 @@ static bool model_within(struct bts_slice key, const struct oracle_entry *range)
 
 /* Did somebody else touch what op touches since the snapshot?  *may: it could be told from its neighbours
  * only. */
-static bool model_clash(
+bool model_clash(
 	const struct model *m, const struct model_txn *t, const struct model_op *op, bool *may)
 {
 	const struct oracle_bucket *bucket = oracle_bucket(&m->now, op->identity ? op->base : op->name);
@@ -442,7 +442,7 @@ static bool model_clash(
 }
 
 /* What t did, done to the state of all. */
-static void model_apply(struct model *m, const struct model_ops *ops, struct oracle *o, bts_txid txid)
+void model_apply(struct model *m, const struct model_ops *ops, struct oracle *o, bts_txid txid)
 {
 	for (size_t i = 0; i < ops->count; i++) {
 		const struct model_op *op = &ops->ops[i];
@@ -468,7 +468,7 @@ static void model_apply(struct model *m, const struct model_ops *ops, struct ora
 	}
 }
 
-static void model_end(struct model_txn *t)
+void model_end(struct model_txn *t)
 {
 	model_marks_fini(t);
 	oracle_fini(&t->view);

@@ -42,7 +42,7 @@ struct model_cursor {
 struct model_mark { /* a savepoint */
 	uint32_t id;
 	struct oracle view;
-	size_t ops;
+	size_t ops, extra;
 };
 
 struct model_txn {
@@ -55,6 +55,7 @@ struct model_txn {
 	struct model_cursor cursors[MODEL_CURSORS];
 	struct model_mark marks[MODEL_MARKS];
 	unsigned mark_count;
+	size_t extra; /* of the test: how much it did besides; a rollback takes it back */
 };
 
 struct model {
@@ -77,6 +78,10 @@ void model_commit(struct model *, struct model_txn *);
 /* Of a group: the changes go into *view, which becomes the next one's. */
 void model_keep(struct model *, struct model_txn *, struct oracle *view);
 void model_abort(struct model_txn *);
+/* The parts of model_commit and model_keep, for a test that does more in a transaction than model_step. */
+bool model_clash(const struct model *, const struct model_txn *, const struct model_op *, bool *may);
+void model_apply(struct model *, const struct model_ops *, struct oracle *, bts_txid txid);
+void model_end(struct model_txn *);
 void model_ops_fini(struct model_ops *);
 
 /* Between the files of the model: model_rework.c has ranges, renaming and savepoints. */

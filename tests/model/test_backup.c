@@ -46,7 +46,8 @@ static void world_write(struct world *w, unsigned changes)
 		}
 		for (size_t i = 0; i < size; i += 16)
 			w->bytes[i] = (uint8_t)rng_next(&w->rng);
-		assert_int_equal(bts_put(txn, bucket, bed_text(key), (struct bts_slice){w->bytes, size}, 0), BTS_OK);
+		assert_int_equal(
+			bts_put(txn, bucket, bed_text(key), (struct bts_slice){w->bytes, size}, 0), BTS_OK);
 		oracle_put(mine, bed_text(key), (struct bts_slice){w->bytes, size}, version);
 	}
 	bed_commit(&w->bed, txn);
@@ -134,6 +135,41 @@ static void an_empty_database(void **state)
 	assert_int_equal(bts_backup(w.bed.db, fd, NULL, &w.bed.error), BTS_OK);
 	image_open(fd, &copy, 0);
 	image_expect(&copy, &w.now);
+	bed_fini(&copy);
+	close(fd);
+	world_fini(&w);
+}
+
+/* Named snapshots are part of it. */
+static void named_snapshots_too(void **state)
+{
+	struct world w;
+	struct bed copy;
+	struct bts_txn *txn;
+	struct bts_snapshot_info info = {.txid = 0};
+	int fd = scratch();
+
+	(void)state;
+	world_init(&w);
+	for (unsigned i = 0; i < 3; i++) {
+		char name[8] = {'s', (char)('0' + i), 0};
+
+		for (int k = 0; k < 4; k++)
+			world_write(&w, 60);
+		txn = bed_begin(&w.bed, BTS_WRITE);
+		assert_int_equal(bts_snapshot_create(txn, bed_text(name), NULL), BTS_OK);
+		bed_commit(&w.bed, txn);
+	}
+	world_write(&w, 100);
+	if (bts_backup(w.bed.db, fd, NULL, &w.bed.error))
+		fail_msg("%s", w.bed.error.text);
+	image_open(fd, &copy, 0);
+	image_expect(&copy, &w.now);
+	txn = bed_begin(&copy, BTS_READ);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(bts_snapshot_next(txn, info.name, &info), BTS_OK);
+	assert_int_equal(bts_snapshot_next(txn, info.name, &info), BTS_NOT_FOUND);
+	bts_abort(txn);
 	bed_fini(&copy);
 	close(fd);
 	world_fini(&w);
@@ -417,6 +453,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_image_is_a_database),
 		cmocka_unit_test(an_empty_database),
+		cmocka_unit_test(named_snapshots_too),
 		cmocka_unit_test(beside_a_writer),
 		cmocka_unit_test(through_a_pipe),
 		cmocka_unit_test(over_old_bytes),

@@ -75,7 +75,8 @@ static struct bts_slice world_value(struct world *w)
 	return (struct bts_slice){w->bytes, size};
 }
 
-static struct oracle_bucket *world_bucket(struct world *w, struct bts_txn *txn, unsigned b, struct bts_bucket **bucket)
+static struct oracle_bucket *world_bucket(
+	struct world *w, struct bts_txn *txn, unsigned b, struct bts_bucket **bucket)
 {
 	struct oracle_bucket *mine = oracle_bucket(&w->now, world_name(b));
 
@@ -104,7 +105,8 @@ static void world_write(struct world *w, unsigned changes, unsigned gone)
 		struct bts_slice key = world_key((unsigned)rng_below(&w->rng, KEYS), text), value;
 
 		if (rng_below(&w->rng, 8) < gone) {
-			assert_int_equal(bts_del(txn, bucket, key), oracle_del(mine, key) ? BTS_OK : BTS_NOT_FOUND);
+			assert_int_equal(
+				bts_del(txn, bucket, key), oracle_del(mine, key) ? BTS_OK : BTS_NOT_FOUND);
 			continue;
 		}
 		value = world_value(w);
@@ -113,7 +115,8 @@ static void world_write(struct world *w, unsigned changes, unsigned gone)
 	}
 	assert_int_equal(bts_commit_id(txn, &txid, &w->bed.error), BTS_OK);
 	if (txid != w->now.txid + 1 && txid != w->now.txid)
-		fail_msg("transaction %llu after %llu", (unsigned long long)txid, (unsigned long long)w->now.txid);
+		fail_msg("transaction %llu after %llu", (unsigned long long)txid,
+			(unsigned long long)w->now.txid);
 	w->now.txid = txid;
 }
 
@@ -158,7 +161,8 @@ static void expect_small(struct world *w)
 	uint64_t live = stat.pages - stat.first_page - stat.free_pages;
 
 	if (stat.free_pages > 32 + live / 20 + (w->large ? 2 * LARGE_PAGES : 0))
-		fail_msg("%llu of %llu pages are free", (unsigned long long)stat.free_pages, (unsigned long long)stat.pages);
+		fail_msg("%llu of %llu pages are free", (unsigned long long)stat.free_pages,
+			(unsigned long long)stat.pages);
 	assert_true(stat.file_bytes / stat.page_size <= stat.pages + stat.pages / 16 + SLACK_PAGES);
 }
 
@@ -274,17 +278,20 @@ static void beside_a_reader(void **state)
 	struct world w;
 	bts_txid snapshot;
 	uint64_t pinned;
+	bts_pgno mark;
 
 	(void)state;
 	world_init(&w, true);
 	world_load(&w, 100);
 	pin(&w, &w.pins[0]);
 	snapshot = bts_txn_id(w.pins[0].txn);
+	mark = bed_stat(&w.bed).pages;
 	for (int i = 0; i < 40; i++)
 		world_write(&w, 150, 7);
 	info = world_compact(&w, 200);
 	assert_int_equal(info.reader, snapshot);
 	pinned = info.file_bytes;
+	assert_true(pinned / 4096 >= mark); /* G4: its own mark bounds what it touches */
 	for (int i = 0; i < 10; i++)
 		world_write(&w, 50, 2);
 	oracle_verify(w.pins[0].txn, &w.pins[0].view);
@@ -324,6 +331,77 @@ static void moving_is_no_conflict(void **state)
 		oracle_put(oracle_bucket(&w.now, world_name(k % BUCKETS)), world_key(k, text), bed_text("x"),
 			bed_stat(&w.bed).txid);
 	}
+	world_fini(&w);
+}
+
+/* Two handles on the file write and compact by turns: each follows the other's lowered marks. */
+static void two_writers(void **state)
+{
+	struct world w;
+	struct bts *other;
+
+	(void)state;
+	world_init(&w, true);
+	if (bed_try_open(&w.bed, 0, &other))
+		fail_msg("second handle: %s", w.bed.error.text);
+	for (unsigned i = 0; i < 200; i++) {
+		struct bts *mine = w.bed.db;
+
+		w.bed.db = rng_one_in(&w.rng, 2) ? other : mine;
+		if (rng_one_in(&w.rng, 3))
+			world_step(&w, 1 + rng_below(&w.rng, 300));
+		else
+			world_write(&w, 60, i / 25 % 2 ? 7 : 0);
+		if (i % 20 == 0)
+			bed_check(&w.bed);
+		w.bed.db = mine;
+	}
+	world_compact(&w, 200);
+	bts_close(other);
+	world_compact(&w, 200);
+	expect_small(&w);
+	world_fini(&w);
+}
+
+static void name_snapshot(struct world *w, const char *name, bool delete)
+{
+	struct bts_txn *txn = bed_begin(&w->bed, BTS_WRITE);
+
+	if (delete)
+		assert_int_equal(bts_snapshot_delete(txn, bed_text(name), NULL), BTS_OK);
+	else
+		assert_int_equal(bts_snapshot_create(txn, bed_text(name), NULL), BTS_OK);
+	bed_commit(&w->bed, txn);
+	w->now.txid = bed_stat(&w->bed).txid;
+}
+
+/* Pages of a named snapshot cannot move; what is younger does. */
+static void around_a_named_snapshot(void **state)
+{
+	struct bts_compact_info info;
+	struct world w;
+	uint64_t held;
+
+	(void)state;
+	world_init(&w, true);
+	world_load(&w, 60);
+	for (int i = 0; i < 20; i++)
+		world_write(&w, 120, 7);
+	name_snapshot(&w, "kept", false);
+	for (int i = 0; i < 10; i++)
+		world_write(&w, 50, 5);
+	info = world_compact(&w, 300);
+	held = info.file_bytes;
+	bed_check(&w.bed);
+	world_verify(&w);
+	assert_true(info.stuck != 0);
+	assert_true(info.snapshot != 0);
+	name_snapshot(&w, "kept", true);
+	info = world_compact(&w, 300);
+	assert_int_equal(info.stuck, 0);
+	assert_true(info.file_bytes < held);
+	bed_check(&w.bed);
+	expect_small(&w);
 	world_fini(&w);
 }
 
@@ -381,6 +459,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(empty_buckets_and_reopening),
 		cmocka_unit_test(beside_a_reader),
 		cmocka_unit_test(moving_is_no_conflict),
+		cmocka_unit_test(two_writers),
+		cmocka_unit_test(around_a_named_snapshot),
 		cmocka_unit_test(random_steps),
 	};
 

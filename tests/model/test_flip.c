@@ -88,6 +88,8 @@ static void write_round(struct flip *f, struct bts *db, unsigned round, bool las
 		if (!last && i % 5 == 0)
 			assert_int_equal(bts_del(txn, bucket, slice(e->key)), BTS_OK);
 	}
+	if (round == 1) /* what only the named snapshot has is as well guarded as the rest */
+		assert_int_equal(bts_snapshot_create(txn, slice("held"), NULL), BTS_OK);
 	assert_int_equal(bts_commit(txn, NULL), BTS_OK);
 }
 
@@ -287,6 +289,8 @@ static void try_writer(struct flip *f)
 			err = bts_bucket(txn, slice("other"), BTS_CREATE, &bucket, NULL);
 		if (!err)
 			err = bts_put(txn, bucket, slice("key"), slice("value"), 0);
+		if (!err && f->at % 2)
+			err = bts_snapshot_delete(txn, slice("held"), NULL);
 		if (!err)
 			err = bts_commit(txn, NULL);
 		else

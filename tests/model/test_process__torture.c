@@ -46,6 +46,9 @@ static bool passed;
 static uint32_t incarnation;
 static uint64_t stalls[STALLS_MAX];
 static size_t stall_count;
+static uint64_t newest_ack,
+	calm_gap; /* the longest time between two commits that no kill, stop or pause fell into */
+static uint64_t disturbed;
 static unsigned kills, aimed, stops, killed_stopped, blamed, rounds, massacres;
 
 static void hire(unsigned place)
@@ -82,6 +85,15 @@ static void hire(unsigned place)
 	post->reports = from[0];
 }
 
+static void acknowledged(struct post *post, uint64_t time)
+{
+	post->last_ack = time;
+	if (newest_ack > disturbed && time > newest_ack && time - newest_ack > calm_gap)
+		calm_gap = time - newest_ack;
+	if (time > newest_ack)
+		newest_ack = time;
+}
+
 static void take(unsigned place, const struct torture_message *message)
 {
 	struct post *post = &posts[place];
@@ -91,7 +103,7 @@ static void take(unsigned place, const struct torture_message *message)
 		if (!torture_books_settle(&books, place, message->u.own))
 			fail_msg("a new worker does not find what the one before was told");
 		post->ready = true;
-		post->last_ack = message->time;
+		acknowledged(post, message->time);
 		break;
 	case TORTURE_INTENT:
 		torture_books_intent(&books, place, message);
@@ -99,11 +111,11 @@ static void take(unsigned place, const struct torture_message *message)
 		break;
 	case TORTURE_ACK:
 		torture_books_ack(&books, place, message->stamp);
-		post->last_ack = message->time;
+		acknowledged(post, message->time);
 		break;
 	case TORTURE_ASYNC:
 		torture_books_async(&books, place, message->stamp);
-		post->last_ack = message->time;
+		acknowledged(post, message->time);
 		break;
 	case TORTURE_ABANDON:
 		torture_books_abandon(&books, place, message->stamp);
@@ -233,6 +245,7 @@ static uint64_t kill_now(unsigned place)
 	uint64_t time;
 	int status;
 
+	disturbed = torture_now();
 	kill(posts[place].pid, SIGKILL);
 	time = torture_now();
 	status = bury(place);
@@ -285,6 +298,7 @@ static void stop_one(unsigned place)
 
 	if (!rng_one_in(&rng, 4))
 		aim(place);
+	disturbed = torture_now();
 	kill(posts[place].pid, SIGSTOP);
 	time = torture_now();
 	stops++;
@@ -304,6 +318,7 @@ static void stop_one(unsigned place)
 		kill_one(place);
 		return;
 	}
+	disturbed = torture_now();
 	kill(posts[place].pid, SIGCONT);
 	time = torture_now();
 	if (workers > 1)
@@ -348,6 +363,7 @@ static void pause_all(void)
 
 static void go_on(void)
 {
+	disturbed = torture_now();
 	atomic_store(&control->pause, 0);
 	for (unsigned i = 0; i < workers; i++) {
 		posts[i].paused = false;
@@ -470,7 +486,8 @@ static void tell(void)
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
 		printf(" %g%% %.2f,", parts[i] * 100,
 			(double)stalls[(size_t)(parts[i] * (double)stall_count)] / 1e6);
-	printf(" longest %.2f (%zu)\n", (double)stalls[stall_count - 1] / 1e6, stall_count);
+	printf(" longest %.2f (%zu); between two commits without a kill %.2f at most\n",
+		(double)stalls[stall_count - 1] / 1e6, stall_count, (double)calm_gap / 1e6);
 }
 
 static void torture(void **state)

@@ -1,8 +1,8 @@
 /*
- * Named snapshots against an oracle: each holds what the database held when its batch committed, whatever is written,
- * deleted, dropped, snapshotted, un-snapshotted and reopened afterwards; nothing they need is freed, nothing they no
- * longer need is lost (bts_check: G2), and making and deleting them does not grow the file.  Two handles write by turns,
- * as two processes would.
+ * Named snapshots against an oracle: each holds what the database held when its batch committed, whatever is
+ * written, deleted, dropped, snapshotted, un-snapshotted and reopened afterwards; nothing they need is freed,
+ * nothing they no longer need is lost (bts_check: G2), and making and deleting them does not grow the file.
+ * Two handles write by turns, as two processes would.
  *
  * Argument: seed.
  */
@@ -538,7 +538,8 @@ static void test_rules(void **unused)
 	assert_non_null(strstr(bed.error.text, "snapshot \"same\": created by"));
 	assert_int_equal(bts_refresh(two, NULL), BTS_OK);
 	assert_int_equal(bts_snapshot_create(two, bed_text("same"), NULL), BTS_EXISTS);
-	assert_int_equal(bts_snapshot_create(two, (struct bts_slice){longest, sizeof(longest) - 1}, NULL), BTS_INVALID);
+	assert_int_equal(bts_snapshot_create(two, (struct bts_slice){longest, sizeof(longest) - 1}, NULL),
+		BTS_INVALID);
 	assert_int_equal(bts_snapshot_create(two, (struct bts_slice){0}, NULL), BTS_INVALID);
 	assert_int_equal(bts_snapshot_delete(two, bed_text("none"), NULL), BTS_NOT_FOUND);
 	assert_int_equal(

@@ -106,8 +106,9 @@ static void write_or_delete(struct scene *s, bool gone)
 			continue;
 		}
 		rng_fill(&s->rng, value, 16);
-		assert_int_equal(bts_put(txn, bucket, k,
-					 (struct bts_slice){value, (size_t)rng_below(&s->rng, sizeof(value))}, 0),
+		assert_int_equal(
+			bts_put(txn, bucket, k,
+				(struct bts_slice){value, (size_t)rng_below(&s->rng, sizeof(value))}, 0),
 			BTS_OK);
 	}
 	assert_int_equal(bts_commit(txn, NULL), BTS_OK);

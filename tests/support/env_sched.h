@@ -70,14 +70,15 @@ struct bts_env *sched_env(struct sched *);
 /* Does not return to a body; a judge goes on, and its later findings are dropped. */
 void sched_fail(struct sched *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool sched_failed(const struct sched *);
-bool sched_lost(const struct sched *); /* a process died, or the power went */
+bool sched_lost(const struct sched *);		    /* a process died, or the power went */
 void sched_point(struct sched *, const char *what); /* a scheduling point of the body's own; what is static */
-void sched_use(struct sched *, struct env_mem *); /* borrowed until the next */
+void sched_use(struct sched *, struct env_mem *);   /* borrowed until the next */
 /* From now on calls are those of this process (without scheduling): for prepare. */
 void sched_act_as(struct sched *, unsigned process);
 /* Called by code compiled with sched_atomic.h. */
 void sched_atomic(const volatile void *word, const char *name);
 /* The blocks of this size that the process holds. */
-void sched_blocks(struct sched *, unsigned process, size_t size, void (*see)(void *arg, void *block), void *arg);
+void sched_blocks(
+	struct sched *, unsigned process, size_t size, void (*see)(void *arg, void *block), void *arg);
 
 #endif

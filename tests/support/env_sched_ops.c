@@ -171,8 +171,8 @@ static bool env_sched_spins(struct sched *s, struct sched_process *p, uint64_t o
 static int env_sched_file_lock(
 	struct bts_file *file, uint64_t offset, uint64_t size, enum bts_lock_kind kind, int wait)
 {
-	static const char *const names[2][3] = {{"unlock", "try shared lock", "try lock"},
-		{"unlock", "shared lock", "lock"}};
+	static const char *const names[2][3] = {
+		{"unlock", "try shared lock", "try lock"}, {"unlock", "shared lock", "lock"}};
 	struct sched *s = env_sched_file(file, names[wait != 0][kind], offset);
 	struct sched_process *p = &s->processes[s->current];
 	int os = s->inner->ops->file_lock(file, offset, size, kind, wait);
@@ -191,7 +191,8 @@ static int env_sched_file_lock(
 
 static int env_sched_file_lock_test(struct bts_file *file, uint64_t offset, uint64_t size, int *held)
 {
-	return env_sched_file(file, "test lock", offset)->inner->ops->file_lock_test(file, offset, size, held);
+	return env_sched_file(file, "test lock", offset)
+		->inner->ops->file_lock_test(file, offset, size, held);
 }
 
 static int env_sched_fd_write(struct bts_env *env, int fd, const void *data, size_t size)

@@ -71,7 +71,7 @@ struct sched {
 	uint64_t seed, limit;
 	struct sched_process processes[SCHED_PROCS + 1];
 	unsigned current, next;
-	uint64_t switches; /* from process to process */
+	uint64_t switches;	/* from process to process */
 	bool scheduling, going; /* a body runs; there is a next one */
 	ucontext_t main;
 	unsigned preemptions_left;

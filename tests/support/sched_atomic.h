@@ -31,14 +31,14 @@ void sched_atomic(const volatile void *word, const char *name);
 #define atomic_load_explicit(p, order) __c11_atomic_load(SCHED_TOLD(p), order)
 #define atomic_store_explicit(p, v, order) __c11_atomic_store(SCHED_TOLD(p), v, order)
 #define atomic_exchange(p, v) __c11_atomic_exchange(SCHED_TOLD(p), v, __ATOMIC_SEQ_CST)
-#define atomic_compare_exchange_strong(p, old, v) \
+#define atomic_compare_exchange_strong(p, old, v)                                                            \
 	__c11_atomic_compare_exchange_strong(SCHED_TOLD(p), old, v, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 #else
 #define SCHED_OP(op, ...) __atomic_##op(__VA_ARGS__)
 #define atomic_load_explicit(p, order) __atomic_load_n(SCHED_TOLD(p), order)
 #define atomic_store_explicit(p, v, order) __atomic_store_n(SCHED_TOLD(p), v, order)
 #define atomic_exchange(p, v) __atomic_exchange_n(SCHED_TOLD(p), v, __ATOMIC_SEQ_CST)
-#define atomic_compare_exchange_strong(p, old, v) \
+#define atomic_compare_exchange_strong(p, old, v)                                                            \
 	__atomic_compare_exchange_n(SCHED_TOLD(p), old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 #endif
 

@@ -193,6 +193,35 @@ out:
 	return err;
 }
 
+/* Kept, read and let go, while the bucket that it holds is dropped. */
+static enum bts_err fail_snapshots(struct fail_bed *bed)
+{
+	struct bts_txn *txn = NULL;
+	struct bts_bucket *bucket;
+	enum bts_err err;
+
+	fail_armed(bed);
+	for (unsigned i = 0; i < 2; i++) {
+		FAIL_TRY(bed, bts_begin(bed->db, BTS_WRITE, &txn, &bed->error));
+		FAIL_TRY(bed, fail_bucket(bed, txn, "small", &bucket));
+		FAIL_TRY(bed, fail_put(txn, bucket, 5000 + i, 100));
+		if (i > 0) {
+			FAIL_TRY(bed, bts_bucket_drop(txn, fail_text("small"), &bed->error));
+			FAIL_TRY(bed, bts_snapshot_delete(txn, fail_text("a"), &bed->error));
+		}
+		FAIL_TRY(bed, bts_snapshot_create(txn, fail_text(i > 0 ? "b" : "a"), &bed->error));
+		err = fail_commit(bed, &txn);
+		if (err)
+			goto out;
+		FAIL_TRY(bed, bts_begin_at(bed->db, fail_text(i > 0 ? "b" : "a"), &txn, &bed->error));
+		bts_abort(txn);
+		txn = NULL;
+	}
+out:
+	bts_abort(txn);
+	return err;
+}
+
 static enum bts_err fail_group_end(struct fail_bed *bed, struct bts_group **group)
 {
 	enum bts_err err = bts_group_commit(*group, &bed->error);
@@ -469,6 +498,7 @@ const struct fail_named fail_scenarios[] = {
 	{"a commit of two flushes", fail_two_flushes},
 	{"deletes", fail_deletes},
 	{"drop", fail_drop},
+	{"named snapshots", fail_snapshots},
 	{"group", fail_group},
 	{"cursor", fail_cursor},
 	{"conflict", fail_conflict},

@@ -363,6 +363,71 @@ static void space__mostly_free_file_does_not_grow(void **state)
 }
 
 /* Every allocation of memory fails once: nothing is lost, and asking again works. */
+
+/* For compaction: the lowest ready pages, below a bound, and never a raised mark. */
+static void space__lowest_below(void **state)
+{
+	struct fixture *f = fixture_comb(4000, 3, 10); /* pages 0 to 2 of every 10 */
+	struct space_request request = {.pages = 7, .max_pages = LAYOUT_PGNO_LIMIT, .below = FIRST + 100};
+	struct space_run runs[64];
+	size_t count;
+
+	(void)state;
+	f->space.hint = FIRST + 2000;
+	assert_int_equal(space_alloc(&f->space, &request, runs, 64, &count), BTS_OK);
+	assert_int_equal(count, 3);
+	assert_int_equal(runs[0].pgno, FIRST);
+	assert_int_equal(runs[2].pgno, FIRST + 20);
+	assert_int_equal(runs[2].count, 1);
+	request.must_join = true;
+	request.pages = 3;
+	assert_int_equal(space_alloc(&f->space, &request, runs, 64, &count), BTS_OK);
+	assert_int_equal(runs[0].pgno, FIRST + 30);
+	request.pages = 4;
+	assert_false(space_fits(&f->space, 4, request.below));
+	assert_int_equal(space_alloc(&f->space, &request, runs, 64, &count), BTS_FULL);
+	request.must_join = false;
+	request.pages = 21; /* 20 are left there */
+	assert_int_equal(space_alloc(&f->space, &request, runs, 64, &count), BTS_FULL);
+	request.pages = 20;
+	assert_int_equal(space_alloc(&f->space, &request, runs, 3, &count), BTS_LIMIT);
+	assert_int_equal(space_alloc(&f->space, &request, runs, 64, &count), BTS_OK);
+	assert_true(runs[count - 1].pgno + runs[count - 1].count <= request.below);
+	assert_int_equal(f->space.high_water, FIRST + 4000);
+	fixture_free(f);
+}
+
+/* A replica follows a mark that fell over pages which it still has pending, on its list and on a shelf. */
+static void space__mark_down_and_up(void **state)
+{
+	struct fixture *f = fixture_new(FIRST + 1000, 0);
+	bts_txid snapshot = 50;
+	struct space_run run;
+	bts_pgno at = 0;
+
+	(void)state;
+	assert_int_equal(space_give(&f->space, (struct space_run){FIRST + 900, 20}), BTS_OK);
+	assert_int_equal(space_retire(&f->space, (struct space_pending){FIRST + 880, 20, 40, 90}), BTS_OK);
+	space_reclaim(&f->space, 100, &snapshot, 1);
+	assert_int_equal(space_holder(&f->space, FIRST + 885), snapshot);
+	assert_int_equal(space_holder(&f->space, FIRST + 905), 0);
+	assert_int_equal(space_retire(&f->space, (struct space_pending){FIRST + 920, 80, 95, 101}), BTS_OK);
+	assert_int_equal(space_set_mark(&f->space, FIRST + 890), BTS_OK);
+	assert_int_equal(space_free_pages(&f->space), 10);
+	space_reclaim(&f->space, 200, NULL, 0);
+	assert_int_equal(f->space.ready, 10);
+	assert_true(space_next_free(&f->space, &at, &run));
+	assert_int_equal(run.pgno, FIRST + 880);
+	assert_int_equal(run.count, 10);
+	assert_int_equal(space_set_mark(&f->space, FIRST + 950), BTS_OK);
+	assert_true(space_is_live(&f->space, (struct space_run){FIRST + 890, 60}));
+	assert_int_equal(space_reach(&f->space, FIRST + 960), BTS_OK);
+	assert_true(space_is_ready(&f->space, FIRST + 950));
+	assert_int_equal(space_reach(&f->space, FIRST + 100), BTS_OK);
+	assert_int_equal(f->space.high_water, FIRST + 960);
+	fixture_free(f);
+}
+
 static void space__no_memory(void **state)
 {
 	struct fixture *f = fixture_new(FIRST + 5000, 0);
@@ -399,6 +464,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(space__one_run_when_there_is_one),
 		cmocka_unit_test(space__few_longest_runs_then_the_tail),
 		cmocka_unit_test(space__mostly_free_file_does_not_grow),
+		cmocka_unit_test(space__lowest_below),
+		cmocka_unit_test(space__mark_down_and_up),
 		cmocka_unit_test(space__no_memory),
 	};
 
