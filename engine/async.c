@@ -53,6 +53,7 @@ static void *async_run(void *arg)
 {
 	struct bts *db = arg;
 	struct async *async = db->async;
+	enum bts_err err;
 
 	pthread_mutex_lock(&async->lock);
 	while (async->owed || !async->stopping) {
@@ -65,9 +66,12 @@ static void *async_run(void *arg)
 		async->owed = false;
 		pthread_mutex_unlock(&async->lock);
 		/* A failure poisons, which every later call says. */
-		if (flush_to(db, shared_tip_txid(db->shared), NULL, NULL, NULL, NULL))
+		err = flush_to(db, shared_tip_txid(db->shared), NULL, NULL, NULL, NULL);
+		if (err && err != BTS_BUSY)
 			db_poison(db, NULL, 0, "flushing in the background");
 		pthread_mutex_lock(&async->lock);
+		if (err == BTS_BUSY)
+			async->owed = true;
 	}
 	pthread_mutex_unlock(&async->lock);
 	return NULL;

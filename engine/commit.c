@@ -186,6 +186,9 @@ enum bts_err commit_build(struct bts *db, struct state *state, bts_txid txid, st
 
 	if (txid >= LAYOUT_TXID_LIMIT)
 		return error_set(error, BTS_FULL, 0, "transaction numbers are used up at %" PRIu64, txid);
+	err = db_may_write(db, error);
+	if (err)
+		return err;
 	db_reclaim(db);
 	err = seal_state(&seal, db, state, txid, &why);
 	if (err)

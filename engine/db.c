@@ -445,6 +445,8 @@ enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 {
 	bts_txid head = shared_head_txid(db->shared);
 
+	if (shared_foreign(db->shared))
+		return db_may_write(db, error);
 	if (!db->writer || db->follower || head <= shared_durable_txid(db->shared))
 		return db_check_poison(db, error);
 	return flush_to(db, head, NULL, NULL, NULL, error);
@@ -474,11 +476,37 @@ static enum bts_err db_build_wait(struct bts *db, unsigned timeout_ms, struct bt
 	return BTS_OK;
 }
 
+/*
+ * The last builder died.  It may have numbered pages and written them to free places: nobody reaches them, the numbers are gone.
+ * Or it held the flush lock too and was making an opening commit (I4, R3), which may be D by now: the next is built upon that.
+ */
+static enum bts_err db_build_inherit(struct bts *db, struct bts_error *error)
+{
+	struct shared_durable durable;
+	uint64_t ring;
+	enum bts_err err;
+
+	shared_lose_numbers(db->shared);
+	shared_leases_doubt(db->shared);
+	err = flush_settle(db, error);
+	if (err)
+		return err;
+	if (shared_durable_txid(db->shared) > shared_tip_txid(db->shared)) {
+		shared_durable(db->shared, &db->tip, &durable);
+		shared_tip(db->shared, NULL, &ring);
+		shared_publish_tip(db->shared, &db->tip, ring);
+	}
+	shared_lock_settled(db->shared, SHARED_LOCK_BUILD);
+	return BTS_OK;
+}
+
 static enum bts_err db_build_lock_within(struct bts *db, unsigned timeout_ms, struct bts_error *error)
 {
 	bool orphaned;
-	enum bts_err err = db_build_wait(db, timeout_ms, error);
+	enum bts_err err = db_may_write(db, error); /* in the child of a fork the mutex may be held for ever */
 
+	if (err == BTS_OK)
+		err = db_build_wait(db, timeout_ms, error);
 	if (err)
 		return err;
 	err = db_may_write(db, error);
@@ -488,13 +516,11 @@ static enum bts_err db_build_lock_within(struct bts *db, unsigned timeout_ms, st
 		pthread_mutex_unlock(&db->build);
 		return err;
 	}
-	if (orphaned) {
-		/* It may have numbered pages and written them to free places: nobody reaches them, the numbers are gone. */
-		shared_lose_numbers(db->shared);
-		shared_leases_doubt(db->shared);
-		shared_lock_settled(db->shared, SHARED_LOCK_BUILD);
-	}
-	return BTS_OK;
+	if (orphaned)
+		err = db_build_inherit(db, error);
+	if (err)
+		db_build_leave(db);
+	return err;
 }
 
 enum bts_err db_build_lock(struct bts *db, struct bts_error *error)

@@ -141,6 +141,8 @@ enum bts_err db_load_allocator(struct bts *db, const struct commit_record *recor
 			shared_reader_record(db->shared, db->snapshots[i], then) != BTS_OK)
 			continue;
 		err = db_hold_snapshot(db, then, record->txid, error);
+		if (err == BTS_CORRUPT && !shared_reader_settled(db->shared, db->snapshots[i]))
+			err = BTS_OK;
 	}
 	db->env->ops->memory(db->env, then, 0);
 	return err;

@@ -138,9 +138,12 @@ static bool flush_manifest(struct bts *db, struct meta_slot *slot, uint64_t from
 		else if (change.kind == SHARED_RETIRE && change.birth > slot->durable)
 			retired[retired_count++] = (struct space_run){ change.pgno, change.count };
 	}
+	/* Builders go on meanwhile, and may have come around to what was read. */
+	shared_tip(db->shared, NULL, &to);
 	qsort(taken, taken_count, sizeof(*taken), flush_run_order);
 	qsort(retired, retired_count, sizeof(*retired), flush_run_order);
-	fits = !leased && flush_manifest_fill(db, slot, taken, taken_count, retired, retired_count);
+	fits = !leased && to - from <= SHARED_RING_REACH &&
+		flush_manifest_fill(db, slot, taken, taken_count, retired, retired_count);
 	env->ops->memory(env, taken, 0);
 	return fits;
 }
@@ -309,8 +312,8 @@ enum bts_err flush_to(struct bts *db, bts_txid txid, const struct commit_built *
 	enum bts_err err = BTS_OK;
 
 	if (txid > shared_durable_txid(db->shared)) {
-		/* What is built has happened unless the environment is poisoned: no time limit from here on. */
-		err = flush_enter(db, 0, error);
+		/* What the caller has built has happened unless the environment is poisoned: no time limit then. */
+		err = flush_enter(db, own == NULL ? db->lock_timeout_ms : 0, error);
 		if (begun != NULL)
 			begun(arg);
 		if (err)

@@ -16,8 +16,8 @@ struct commit_built {
 enum bts_err commit_build(struct bts *, struct state *, bts_txid txid, struct commit_built *, struct bts_error *);
 /*
  * Makes every built commit up to txid durable, and with it all others that are built by then.  own: NULL, or the commit that
- * this caller built itself.  begun (may be NULL) is called once, when the lock is held and before the flush.  Returns at once when
- * somebody else has done it.
+ * this caller built itself; without one the wait for the lock has the limit of the handle (BTS_BUSY: nothing happened).  begun
+ * (may be NULL) is called once, when the lock is held and before the flush.  Returns at once when somebody else has done it.
  */
 enum bts_err flush_to(struct bts *, bts_txid txid, const struct commit_built *own, void (*begun)(void *arg), void *arg,
 	struct bts_error *);

@@ -207,6 +207,8 @@ enum bts_err queue_commit(struct bts_txn *txn, bts_txid *txid, struct bts_error 
 	struct queue_batch batch;
 	struct bts_txn *next;
 
+	if (shared_foreign(txn->db->shared)) /* a child of fork: the lock may be held by a thread that is not there */
+		return db_may_write(txn->db, error);
 	txn->queue_next = NULL;
 	txn->place = QUEUE_WAITING;
 	pthread_mutex_lock(&queue->lock);

@@ -115,7 +115,7 @@ static enum bts_err readers_measure_one(struct bts *db, const struct space *newe
 			space_fini(&then);
 		}
 		/* Without its readers its pages are anybody's, and no damage. */
-		if (shared_reader_record(db->shared, snapshot, record) == BTS_NOT_FOUND) {
+		if (!shared_reader_settled(db->shared, snapshot)) {
 			*held = 0;
 			err = err == BTS_CORRUPT ? BTS_OK : err;
 		}

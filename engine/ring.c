@@ -19,6 +19,7 @@ static enum bts_err ring_rebuild(struct bts *db, struct bts_error *error)
 
 	db->replica = false;
 	space_fini(&db->space);
+	atomic_store(&db->pager.mapped, 0); /* a reader that comes too late may name pages that were cut off since */
 	if (err == BTS_OK)
 		err = db_load_allocator(db, &db->tip, error);
 	if (err == BTS_OK) {

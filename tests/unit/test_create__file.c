@@ -12,7 +12,7 @@
 
 #define PATH "/db"
 
-static const struct recover_create primary = {4096, META_PRIMARY, NULL};
+static const struct recover_create primary = {.page_size = 4096, .role = META_PRIMARY};
 
 static enum bts_err create_choose(struct bts_env *env, struct recover_state *state)
 {
@@ -40,7 +40,7 @@ static void create_every_page_size(void **unused)
 {
 	(void)unused;
 	for (uint32_t size = 4096; size <= 65536; size *= 2) {
-		struct recover_create create = {size, META_PRIMARY, NULL};
+		struct recover_create create = {.page_size = size, .role = META_PRIMARY};
 		struct env_mem *mem = env_mem_new(1 << 20);
 		struct recover_state state;
 		uint64_t bytes;

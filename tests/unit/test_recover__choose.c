@@ -31,7 +31,7 @@ static void bed_attach(struct bed *bed, struct env_mem *mem)
 
 static void bed_init(struct bed *bed, enum meta_role role)
 {
-	struct recover_create create = {PAGE, role, NULL};
+	struct recover_create create = {.page_size = PAGE, .role = role};
 	struct bts_position source = {.epoch = 3, .database = {1}};
 	struct env_mem *mem = env_mem_new(1 << 22);
 

@@ -1,0 +1,461 @@
+/*
+ * Moments of the commit core that a scheduler seldom gives: a flusher that is overtaken while it reads the ring (I3), the death
+ * of whoever makes an opening commit while others build (I4, R3), a reader that comes too late beside an allocator that is
+ * built anew (G1, G5), a flush that takes longer than somebody wants to wait, the child of a fork that lets go (M4).
+ *
+ * Usage: test_core__races.  Several handles stand for several processes; the dead free nothing.
+ */
+#include "bed.h"
+
+#include <db.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <shared_map.h>
+#include <sys/wait.h>
+#include <txn.h>
+
+#define NEVER_MS 3600000u
+#define VALUE 1500u /* not in its leaf: two pages, a run of its own */
+
+static void open_one(struct bed *bed, unsigned timeout_ms, struct bts **db)
+{
+	struct bts_options options;
+
+	bts_options_init(&options);
+	options.map_bytes = ENV_MEM_RESERVE_DEFAULT;
+	options.env = env_mem_env(bed->mem);
+	options.async_delay_ms = NEVER_MS;
+	options.lock_timeout_ms = timeout_ms;
+	assert_int_equal(bts_open(bed->path, &options, db, &bed->error), BTS_OK);
+}
+
+/* Again after a conflict: with what a process that died had built. */
+static void put_one(struct bts *db, unsigned flags, const char *value)
+{
+	struct bts_bucket *bucket;
+	struct bts_error error;
+	struct bts_txn *txn;
+	enum bts_err err;
+
+	assert_int_equal(bts_begin(db, BTS_WRITE | flags, &txn, &error), BTS_OK);
+	for (;;) {
+		assert_int_equal(bts_bucket(txn, bed_text("b"), BTS_CREATE, &bucket, &error), BTS_OK);
+		assert_int_equal(bts_put(txn, bucket, bed_text("k"), bed_text(value), 0), BTS_OK);
+		err = bts_commit(txn, &error);
+		if (err != BTS_CONFLICT)
+			break;
+		assert_int_equal(bts_refresh(txn, &error), BTS_OK);
+	}
+	if (err)
+		fail_msg("commit of %s: %s", value, error.text);
+}
+
+/* Every step-th of count large values, in one commit; NULL data: deleted. */
+static void put_many(struct bts *db, unsigned flags, unsigned count, unsigned step, const void *data)
+{
+	struct bts_bucket *bucket;
+	struct bts_error error;
+	struct bts_txn *txn;
+
+	assert_int_equal(bts_begin(db, BTS_WRITE | flags, &txn, &error), BTS_OK);
+	assert_int_equal(bts_bucket(txn, bed_text("large"), BTS_CREATE, &bucket, &error), BTS_OK);
+	for (unsigned i = 0; i < count; i += step) {
+		struct bts_slice key = { &i, sizeof(i) };
+
+		if (data != NULL)
+			assert_int_equal(bts_put(txn, bucket, key, (struct bts_slice){ data, VALUE }, 0), BTS_OK);
+		else
+			assert_int_equal(bts_del(txn, bucket, key), BTS_OK);
+	}
+	if (bts_commit(txn, &error))
+		fail_msg("commit of many: %s", error.text);
+}
+
+/* --- a flusher that is overtaken --- */
+
+static struct {
+	struct bts_env env;
+	struct bts_env_ops ops;
+	struct bts *flusher, *builder;
+	bool watched, named, overtakes;
+	struct space_run taken[64]; /* by what is to be flushed */
+	size_t count;
+} overtaken;
+
+/* The first allocation of a flush lies between its look at the tip and its reading of the ring. */
+static void *overtaken_memory(struct bts_env *env, void *old, size_t size)
+{
+	static const uint8_t value[VALUE];
+
+	if (overtaken.overtakes && old == NULL && size > 0) {
+		overtaken.overtakes = false;
+		for (unsigned i = 0; i < 4; i++)
+			put_many(overtaken.builder, BTS_ASYNC, 2800, 1, value);
+	}
+	return bts_env_posix()->ops->memory(env, old, size);
+}
+
+static bool overtaken_names(const struct meta_slot *slot, bts_pgno pgno)
+{
+	for (uint32_t i = 0; i < slot->manifest_count; i++)
+		if (pgno >= slot->manifest[i].pgno && pgno - slot->manifest[i].pgno < slot->manifest[i].count)
+			return true;
+	return false;
+}
+
+/* The slot is about to be written: does it vouch for what it reaches, or for something else? */
+static int overtaken_fault(struct bts_env *env, const char *point)
+{
+	const struct meta_slot *slot = overtaken.flusher == NULL ? NULL : overtaken.flusher->envelope;
+	uint64_t pages = 0, named = 0;
+
+	(void)env;
+	if (!overtaken.watched || strcmp(point, "commit.slot") != 0)
+		return 0;
+	overtaken.watched = false;
+	overtaken.named = slot->mode == META_ONE_FLUSH;
+	for (uint32_t i = 0; i < slot->manifest_count; i++)
+		pages += slot->manifest[i].count;
+	for (size_t i = 0; i < overtaken.count; i++)
+		for (uint64_t k = 0; k < overtaken.taken[i].count; k++)
+			named += overtaken_names(slot, overtaken.taken[i].pgno + k);
+	if (overtaken.named)
+		assert_int_equal(named, pages); /* retired again: not named */
+	return 0;
+}
+
+static void overtaken_open(const struct bed *bed, struct bts **db)
+{
+	struct bts_options options;
+
+	bts_options_init(&options);
+	options.map_bytes = UINT64_C(1) << 34;
+	options.env = &overtaken.env;
+	options.async_delay_ms = NEVER_MS;
+	assert_int_equal(bts_open(bed->path, &options, db, NULL), BTS_OK);
+}
+
+/* Two commits upon D; what they took. */
+static void overtaken_prepare(struct bts *flusher)
+{
+	struct shared_durable durable;
+	uint64_t end;
+
+	put_one(flusher, BTS_ASYNC, "second");
+	put_one(flusher, BTS_ASYNC, "third");
+	shared_durable(flusher->shared, NULL, &durable);
+	shared_tip(flusher->shared, NULL, &end);
+	overtaken.count = 0;
+	for (uint64_t at = durable.ring; at < end; at++) {
+		struct shared_change change;
+
+		shared_ring_get(flusher->shared, at, &change);
+		if (change.kind == SHARED_TAKE)
+			overtaken.taken[overtaken.count++] = (struct space_run){ change.pgno, change.count };
+		assert_true(overtaken.count < 64);
+	}
+	assert_true(overtaken.count > 0);
+	overtaken.watched = true;
+}
+
+static void a_flusher_is_overtaken(void **state)
+{
+	static const uint8_t value[VALUE];
+	struct bed bed;
+
+	(void)state;
+	memset(&overtaken, 0, sizeof(overtaken));
+	overtaken.ops = *bts_env_posix()->ops;
+	overtaken.ops.memory = overtaken_memory;
+	overtaken.ops.fault = overtaken_fault;
+	overtaken.env.ops = &overtaken.ops;
+	bed_init_file(&bed);
+	overtaken_open(&bed, &overtaken.flusher);
+	overtaken_open(&bed, &overtaken.builder);
+	put_many(overtaken.builder, 0, 2800, 1, value);
+	put_one(overtaken.flusher, 0, "first");
+	for (int round = 0; round < 2; round++) {
+		overtaken_prepare(overtaken.flusher);
+		overtaken.overtakes = round > 0;
+		assert_int_equal(bts_sync(overtaken.flusher, &bed.error), BTS_OK);
+		assert_false(overtaken.overtakes || overtaken.watched);
+		assert_int_equal(overtaken.named, round == 0);
+	}
+	bts_close(overtaken.builder);
+	bts_close(overtaken.flusher);
+	bed_fini(&bed);
+}
+
+/* --- the death of whoever makes an opening commit --- */
+
+static struct {
+	jmp_buf out;
+	unsigned left;
+} death;
+
+static void death_hook(void *arg, struct env_mem *mem, const struct env_mem_event *event)
+{
+	(void)arg;
+	(void)mem;
+	(void)event;
+	if (--death.left == 0)
+		longjmp(death.out, 1);
+}
+
+/* What the kernel does for a dead process. */
+static void bury(struct bts *db)
+{
+	struct bts_file *data = db->file, *lock = db->shared->lock;
+
+	lock->env->ops->file_close(lock);
+	data->env->ops->file_close(data);
+}
+
+/* At its left-th operation; false: it lived. */
+static bool dies_in_a_jump(struct bed *bed, struct bts *dying, unsigned left)
+{
+	death.left = left;
+	shared_assign(dying->shared, shared_tip_txid(dying->shared) + META_JUMP / 2);
+	if (setjmp(death.out) == 0) {
+		env_mem_set_hook(bed->mem, death_hook, NULL);
+		put_one(dying, 0, "dying");
+		env_mem_set_hook(bed->mem, NULL, NULL);
+		return false;
+	}
+	env_mem_set_hook(bed->mem, NULL, NULL);
+	bury(dying);
+	return true;
+}
+
+static void an_opening_commit_is_orphaned(void **state)
+{
+	bool died = true;
+
+	(void)state;
+	for (unsigned left = 1; died; left++) {
+		struct bts *dying;
+		struct bed bed, after = { .path = "/db" };
+
+		bed_init_memory(&bed);
+		put_one(bed.db, 0, "before");
+		open_one(&bed, 0, &dying);
+		put_one(dying, 0, "also before");
+		died = dies_in_a_jump(&bed, dying, left);
+		put_one(bed.db, 0, "after");
+		assert_true(shared_tip_txid(bed.db->shared) >= shared_durable_txid(bed.db->shared));
+		bed_holds(&bed, "b", "k", "after");
+		bed_check(&bed);
+		after.mem = env_mem_crash(bed.mem, env_mem_choose_durable, NULL);
+		bed_open(&after);
+		bed_holds(&after, "b", "k", "after");
+		bed_fini(&after);
+		if (!died)
+			bts_close(dying);
+		bts_close(bed.db);
+		bed_open(&bed);
+		bed_holds(&bed, "b", "k", "after");
+		bed_check(&bed);
+		bts_close(bed.db);
+		env_mem_free(bed.mem);
+	}
+}
+
+/* --- a reader that comes too late --- */
+
+static void a_reader_comes_too_late(void **state)
+{
+	static struct commit_record stale, now;
+	static uint8_t value[VALUE];
+	struct bts *reader, *fresh;
+	struct shared_reader place;
+	struct shared_chunk *chunk;
+	struct bed bed;
+
+	(void)state;
+	bed_init_memory(&bed);
+	put_many(bed.db, 0, 3000, 1, value);
+	put_many(bed.db, 0, 3000, 2, NULL);
+	shared_head(bed.db->shared, &stale);
+	assert_true(stale.free.pages > 0);
+	for (unsigned i = 0; i < 20; i++)
+		put_many(bed.db, 0, 3000, 3 + i % 3, value);
+	open_one(&bed, 0, &reader);
+	assert_int_equal(shared_reader_enter(reader->shared, &place, &now, &bed.error), BTS_OK);
+	/* As it is between taking the head and looking at it again. */
+	chunk = &reader->shared->map->chunks[place.slot / SHARED_SLOTS_STEP];
+	atomic_store(&chunk->slots[place.slot % SHARED_SLOTS_STEP].settled, 0);
+	shared_record_store_reader(chunk->records[place.slot % SHARED_SLOTS_STEP], &stale);
+	atomic_store(&chunk->slots[place.slot % SHARED_SLOTS_STEP].txid, stale.txid + 1);
+	open_one(&bed, 0, &fresh);
+	put_one(fresh, 0, "beside it");
+	bed_holds(&bed, "b", "k", "beside it");
+	assert_int_equal(bed_stat(&bed).readers, 1);
+	shared_reader_leave(reader->shared, &place);
+	bts_close(reader);
+	bts_close(fresh);
+	bed_fini(&bed);
+}
+
+/* --- a flush that takes long --- */
+
+static struct {
+	struct bts *impatient;
+	unsigned asked;
+} slow;
+
+static void slow_hook(void *arg, struct env_mem *mem, const struct env_mem_event *event)
+{
+	struct bts_group *group;
+	struct bts_error error;
+	struct bts_txn *txn;
+
+	(void)arg;
+	(void)mem;
+	if (event->op != ENV_MEM_SYNC || slow.asked++)
+		return;
+	assert_int_equal(bts_begin(slow.impatient, BTS_WRITE | BTS_EXCLUSIVE, &txn, &error), BTS_BUSY);
+	assert_int_equal(bts_group_begin(slow.impatient, &group, &error), BTS_BUSY);
+	assert_int_equal(bts_begin(slow.impatient, BTS_WRITE, &txn, &error), BTS_OK);
+	bed_put(txn, "b", "other", "1");
+	assert_int_equal(bts_commit(txn, &error), BTS_BUSY); /* its allocator waits for that flush */
+}
+
+static void a_flush_takes_long(void **state)
+{
+	struct bed bed;
+
+	(void)state;
+	bed_init_memory(&bed);
+	put_one(bed.db, 0, "1");
+	slow.asked = 0;
+	open_one(&bed, 50, &slow.impatient);
+	env_mem_set_hook(bed.mem, slow_hook, NULL);
+	put_one(bed.db, 0, "2");
+	env_mem_set_hook(bed.mem, NULL, NULL);
+	assert_true(slow.asked > 0);
+	bed_holds(&bed, "b", "other", NULL);
+	put_one(slow.impatient, 0, "3");
+	bts_close(slow.impatient);
+	bed_holds(&bed, "b", "k", "3");
+	bed_fini(&bed);
+}
+
+/* --- numbers --- */
+
+/* All that a group may number lies below what an opening commit after a crash would take (I4). */
+static void a_group_is_full(void **state)
+{
+	struct bts_group *group;
+	struct bts_txn *txn;
+	struct bed bed;
+
+	(void)state;
+	bed_init_memory(&bed);
+	put_one(bed.db, 0, "1");
+	shared_assign(bed.db->shared, shared_tip_txid(bed.db->shared) + META_JUMP / 2 - 1);
+	assert_int_equal(bts_group_begin(bed.db, &group, &bed.error), BTS_OK);
+	group->count += META_JUMP / 2 - 2; /* as many transactions were kept */
+	group->last += META_JUMP / 2 - 2;
+	assert_int_equal(bts_group_txn(group, &txn, &bed.error), BTS_OK);
+	bed_put(txn, "b", "k", "2");
+	assert_true(bts_txn_id(txn) < shared_durable_txid(bed.db->shared) + META_JUMP);
+	bed_commit(&bed, txn);
+	assert_int_equal(bts_group_txn(group, &txn, &bed.error), BTS_LIMIT);
+	assert_int_equal(bts_group_commit(group, &bed.error), BTS_OK);
+	bed_holds(&bed, "b", "k", "2");
+	bed_fini(&bed);
+}
+
+/* --- the child of a fork --- */
+
+static bool build_held(const struct bed *bed)
+{
+	uint64_t since;
+	uint32_t pid;
+
+	return shared_lock_owner(bed->db->shared, SHARED_LOCK_BUILD, &pid, &since);
+}
+
+static void in_a_child(void (*let_go)(void *what), void *what)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		alarm(20);
+		let_go(what);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void let_go_txn(void *what)
+{
+	bts_abort(what);
+}
+
+static void let_go_commit(void *what)
+{
+	if (bts_commit(what, NULL) != BTS_INVALID)
+		_exit(1);
+}
+
+static void let_go_group(void *what)
+{
+	if (bts_group_commit(what, NULL) != BTS_INVALID)
+		_exit(1);
+}
+
+static void let_go_sync(void *what)
+{
+	if (bts_sync(what, NULL) != BTS_INVALID)
+		_exit(1);
+}
+
+/* What it inherited it may end, and that is nothing to the parent: not its locks, not its file. */
+static void a_child_lets_go(void **state)
+{
+	struct bts_group *group;
+	struct bts_txn *txn;
+	struct bed bed;
+
+	(void)state;
+	bed_init_file(&bed);
+	bed_set(&bed, "b", "k", "1");
+	in_a_child(let_go_sync, bed.db);
+	txn = bed_begin(&bed, BTS_WRITE | BTS_EXCLUSIVE);
+	bed_put(txn, "b", "k", "2");
+	in_a_child(let_go_txn, txn);
+	assert_true(build_held(&bed));
+	in_a_child(let_go_commit, txn);
+	assert_true(build_held(&bed));
+	bed_commit(&bed, txn);
+	txn = bed_begin(&bed, BTS_WRITE);
+	bed_put(txn, "b", "k", "3");
+	in_a_child(let_go_commit, txn);
+	bed_commit(&bed, txn);
+	assert_int_equal(bts_group_begin(bed.db, &group, &bed.error), BTS_OK);
+	assert_int_equal(bts_group_txn(group, &txn, &bed.error), BTS_OK);
+	bed_put(txn, "b", "k", "4");
+	bed_commit(&bed, txn);
+	in_a_child(let_go_group, group);
+	assert_true(build_held(&bed));
+	assert_int_equal(bts_group_commit(group, &bed.error), BTS_OK);
+	bed_holds(&bed, "b", "k", "4");
+	bed_fini(&bed);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_child_lets_go), /* before handles die */
+		cmocka_unit_test(a_flusher_is_overtaken),
+		cmocka_unit_test(an_opening_commit_is_orphaned),
+		cmocka_unit_test(a_reader_comes_too_late),
+		cmocka_unit_test(a_flush_takes_long),
+		cmocka_unit_test(a_group_is_full),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
