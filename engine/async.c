@@ -15,6 +15,7 @@ struct async {
 	unsigned delay_ms;
 	bool running, stopping;
 	bool owed;             /* something was shown since the last flush began */
+	uint64_t pages;        /* of it: written, and none of those they replace can be used again before a flush (I1) */
 	struct timespec due;
 };
 
@@ -64,6 +65,7 @@ static void *async_run(void *arg)
 		if (!async->stopping && pthread_cond_timedwait(&async->changed, &async->lock, &async->due) == 0)
 			continue;
 		async->owed = false;
+		async->pages = 0;
 		pthread_mutex_unlock(&async->lock);
 		/* A failure poisons, which every later call says. */
 		err = flush_to(db, shared_tip_txid(db->shared), NULL, NULL, NULL, NULL);
@@ -90,7 +92,7 @@ static int async_start(struct bts *db)
 	return os;
 }
 
-bool async_shown(struct bts *db)
+bool async_shown(struct bts *db, uint64_t pages)
 {
 	struct async *async = db->async;
 	bool running;
@@ -99,8 +101,14 @@ bool async_shown(struct bts *db)
 	if (!async->running && !async->stopping)
 		async->running = async_start(db) == 0;
 	running = async->running;
+	if (running && async->pages > ASYNC_PAGES_MOST)
+		running = false;
 	if (running && !async->owed)
 		async_plan(async);
+	if (running && (async->pages += pages) > ASYNC_PAGES) {
+		clock_gettime(CLOCK_MONOTONIC, &async->due);
+		pthread_cond_signal(&async->changed);
+	}
 	pthread_mutex_unlock(&async->lock);
 	return running;
 }

@@ -173,6 +173,7 @@ static void commit_describe(struct bts *db, const struct seal *seal, bts_txid ba
 {
 	built->txid = seal->txid;
 	built->base = base;
+	built->pages = seal->pages;
 	built->one_flush = commit_manifest(db, seal, built);
 }
 

@@ -7,6 +7,7 @@
 /* What the builder of a commit knows and the one who flushes it wants. */
 struct commit_built {
 	bts_txid txid, base;    /* base: the tip it was built on */
+	uint64_t pages;         /* written for it */
 	bool one_flush;         /* the manifest describes every page of it */
 	uint32_t manifest_count;
 	struct meta_run manifest[META_MANIFEST_MAX];

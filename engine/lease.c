@@ -259,7 +259,7 @@ enum bts_err lease_restore(struct bts *db)
 {
 	struct space_run run;
 
-	for (uint32_t i = 0; i < SHARED_LEASES; i++) {
+	for (uint32_t i = 0; shared_leases(db->shared) > 0 && i < SHARED_LEASES; i++) {
 		enum shared_lease_state state = shared_lease_get(db->shared, i, &run.pgno, &run.count);
 
 		if (state == SHARED_LEASE_DEAD)

@@ -2,6 +2,7 @@
 #include "ops.h"
 
 #include "error.h"
+#include "node.h"
 #include "tree_load.h"
 
 #include <string.h>
@@ -20,6 +21,17 @@ static void load_free(struct bts_load *load)
 
 	load->txn->load = NULL;
 	env->ops->memory(env, load, 0);
+}
+
+/* That nothing lies behind its last key is what a load relies on. */
+static enum bts_err load_read(struct bts_load *load)
+{
+	const uint8_t *leaf = load->core.spine[0].page;
+	struct bts_slice last = {0}, end = {0};
+
+	if (leaf != NULL && layout_count(leaf) > 0)
+		last = node_key(leaf, layout_count(leaf) - 1u);
+	return reads_range(load->txn, load->bucket, last, end);
 }
 
 static enum bts_err load_begin(
@@ -46,6 +58,11 @@ static enum bts_err load_begin(
 	err = state_touch(txn->state, bucket);
 	if (err == BTS_OK)
 		err = tree_load_begin(&load->core, &txn->state->ctx, &bucket->tree, fill == 0 ? 100 : fill);
+	if (err == BTS_OK) {
+		err = load_read(load);
+		if (err)
+			tree_load_abort(&load->core);
+	}
 	if (err) {
 		env->ops->memory(env, load, 0);
 		return err;
@@ -71,8 +88,10 @@ enum bts_err bts_load_add(struct bts_load *load, struct bts_slice key, struct bt
 	struct tree_ctx *ctx = &txn->state->ctx;
 	struct page_ptr made;
 	bool large;
-	enum bts_err err = ops_check_key(txn, (struct bts_bucket *)load->bucket, key);
+	enum bts_err err = ops_check_fork(txn);
 
+	if (err == BTS_OK)
+		err = ops_check_key(txn, (struct bts_bucket *)load->bucket, key);
 	if (err)
 		return err;
 	if (value.size > BTS_VALUE_MAX)

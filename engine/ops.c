@@ -19,15 +19,20 @@ enum bts_err ops_check_key(struct bts_txn *txn, struct bts_bucket *handle, struc
 	return BTS_OK;
 }
 
+enum bts_err ops_check_fork(struct bts_txn *txn)
+{
+	if (txn->writing && shared_foreign(txn->db->shared)) /* its private pages may be the parent's, too (spill.h) */
+		return error_set(&txn->error, BTS_INVALID, 0, "a write in a transaction that was begun before a fork");
+	return txn_live(txn);
+}
+
 enum bts_err ops_check_write(struct bts_txn *txn)
 {
 	if (!txn->writing)
 		return error_set(&txn->error, BTS_INVALID, 0, "a write in a read transaction");
 	if (txn->load != NULL)
 		return error_set(&txn->error, BTS_INVALID, 0, "a load is open: nothing else may be written until it ends");
-	if (shared_foreign(txn->db->shared)) /* its private pages may be the parent's, too (spill.h) */
-		return error_set(&txn->error, BTS_INVALID, 0, "a write in a transaction that was begun before a fork");
-	return txn_live(txn);
+	return ops_check_fork(txn);
 }
 
 /* The tree id a replay must find under the name: 0 when this transaction makes the bucket. */
@@ -142,6 +147,17 @@ enum bts_err bts_bucket_set_meta(struct bts_txn *txn, struct bts_bucket *handle,
 	return ops_done(txn, from, err);
 }
 
+/* The bucket that is to be changed; that there is none has been read, too. */
+static enum bts_err ops_bucket(struct bts_txn *txn, struct bts_slice name, struct bucket_state **bucket)
+{
+	enum bts_err read, err = state_bucket(txn->state, name, false, bucket);
+
+	if (err != BTS_NOT_FOUND)
+		return err;
+	read = reads_open(txn, name, NULL);
+	return read ? read : err;
+}
+
 enum bts_err bts_bucket_rename(struct bts_txn *txn, struct bts_slice from, struct bts_slice to, struct bts_error *error)
 {
 	struct bucket_state *bucket = NULL;
@@ -149,7 +165,7 @@ enum bts_err bts_bucket_rename(struct bts_txn *txn, struct bts_slice from, struc
 	enum bts_err err = ops_check_write(txn);
 
 	if (err == BTS_OK)
-		err = state_bucket(txn->state, from, false, &bucket);
+		err = ops_bucket(txn, from, &bucket);
 	if (err == BTS_OK && to.size > BTS_BUCKET_NAME_MAX)
 		err = error_set(&txn->error, BTS_INVALID, 0, "bucket name of %zu bytes", to.size);
 	if (err == BTS_OK)
@@ -171,7 +187,7 @@ enum bts_err bts_bucket_drop(struct bts_txn *txn, struct bts_slice name, struct 
 	enum bts_err err = ops_check_write(txn);
 
 	if (err == BTS_OK)
-		err = state_bucket(txn->state, name, false, &bucket);
+		err = ops_bucket(txn, name, &bucket);
 	if (err == BTS_OK)
 		err = ops_log(txn, OPLOG_DROP, bucket, (struct bts_slice){ 0 }, (struct bts_slice){ 0 });
 	if (err == BTS_OK)
@@ -213,7 +229,7 @@ enum bts_err bts_bucket_next(struct bts_txn *txn, struct bts_slice after, struct
 {
 	struct bucket_state found, *bucket;
 	struct bts_slice name = { 0 };
-	enum bts_err read, err = txn_live(txn);
+	enum bts_err read, err = ops_check_fork(txn); /* the catalog is brought up to date for it */
 
 	if (err)
 		return err;

@@ -5,6 +5,8 @@
 #include "txn.h"
 
 enum bts_err ops_check_key(struct bts_txn *, struct bts_bucket *, struct bts_slice key);
+/* Nothing that changes private pages in the child of a fork. */
+enum bts_err ops_check_fork(struct bts_txn *);
 /* A write now: in a write transaction of this process, no load open. */
 enum bts_err ops_check_write(struct bts_txn *);
 /* BTS_PUT_NEW and BTS_PUT_EXISTING. */

@@ -135,7 +135,7 @@ static void queue_build(struct bts *db, struct queue_batch *batch)
 		queue_fail(batch->list, base, err, &error);
 	} else if (batch->count > 0 && base == shared_head_txid(db->shared) && queue_all_async(batch->list)) {
 		/* Shown before it is durable, unless that would show somebody's who waits for his flush (I8). */
-		batch->shown = async_shown(db) && flush_show(db, &error) == BTS_OK;
+		batch->shown = async_shown(db, batch->built.pages) && flush_show(db, &error) == BTS_OK;
 	}
 	group_close(&group);
 }

@@ -43,8 +43,6 @@ static enum bts_err seal_add(struct seal *seal, const struct seal_item *item)
 	ENSURE(seal->by_index[index] == 0); /* a page has one parent */
 	seal->items[seal->count++] = *item;
 	seal->by_index[index] = (uint32_t)seal->count;
-	if (item->extent_size == 0)
-		seal->nodes++;
 	return BTS_OK;
 }
 
@@ -119,6 +117,7 @@ static enum bts_err seal_gather(struct seal *seal)
 	seal->catalog_from = seal->count;
 	if (err == BTS_OK)
 		err = seal_collect(seal, &state->record.catalog.root);
+	seal->history_from = seal->count;
 	if (err == BTS_OK)
 		err = seal_collect(seal, &state->record.history.root);
 	seal->snapshots_from = seal->count;
@@ -201,13 +200,17 @@ static enum bts_err seal_place_extents(struct seal *seal)
 	return err;
 }
 
-static enum bts_err seal_place_nodes(struct seal *seal)
+/* The nodes among items [from, to). */
+static enum bts_err seal_place_nodes(struct seal *seal, size_t from, size_t to)
 {
-	size_t run;
+	size_t run, nodes = 0;
 	uint64_t used = 0;
-	enum bts_err err = seal_take(seal, seal->nodes, false, seal->nodes < SEAL_RUNS ? SEAL_RUNS : seal->nodes, &run);
+	enum bts_err err;
 
-	for (size_t i = 0; i < seal->count && err == BTS_OK; i++) {
+	for (size_t i = from; i < to; i++)
+		nodes += seal->items[i].extent_size == 0;
+	err = seal_take(seal, nodes, false, nodes < SEAL_RUNS ? SEAL_RUNS : nodes, &run);
+	for (size_t i = from; i < to && err == BTS_OK; i++) {
 		if (seal->items[i].extent_size > 0)
 			continue;
 		if (used == seal->runs[run].count) {
@@ -219,15 +222,37 @@ static enum bts_err seal_place_nodes(struct seal *seal)
 	return err;
 }
 
+/*
+ * Pages of the history stay for good.  Among the others, wherever the search has come to, each would be a wall that keeps the free
+ * runs around it short, until no extent finds one and the file grows: so they go to the lowest free pages.
+ */
+static enum bts_err seal_place_trees(struct seal *seal)
+{
+	struct space *space = &seal->db->space;
+	size_t history = seal->history_from, snapshots = seal->snapshots_from;
+	bts_pgno hint = space->hint;
+	enum bts_err err;
+
+	if (seal->state->below != 0 || snapshots == history || space->ready < snapshots - history)
+		return seal_place_nodes(seal, 0, seal->count);
+	seal->state->below = space->high_water;
+	err = seal_place_nodes(seal, history, snapshots);
+	seal->state->below = 0;
+	space->hint = hint;
+	if (err == BTS_OK)
+		err = seal_place_nodes(seal, 0, history);
+	return err ? err : seal_place_nodes(seal, snapshots, seal->count);
+}
+
 /* Page numbers for all items: the nodes together, each extent contiguous.  Where space is tight, extents choose first. */
 static enum bts_err seal_place(struct seal *seal)
 {
 	bool tight = seal->state->below != 0;
-	enum bts_err err = tight ? seal_place_extents(seal) : seal_place_nodes(seal);
+	enum bts_err err = tight ? seal_place_extents(seal) : seal_place_trees(seal);
 
 	if (err)
 		return err;
-	return tight ? seal_place_nodes(seal) : seal_place_extents(seal);
+	return tight ? seal_place_trees(seal) : seal_place_extents(seal);
 }
 
 static enum bts_err seal_extent(struct seal *seal, struct seal_item *item)

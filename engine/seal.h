@@ -29,8 +29,7 @@ struct seal {
 	size_t count, cap;
 	uint32_t *by_index;      /* dirty index -> item + 1 */
 	size_t by_index_cap;
-	size_t catalog_from, snapshots_from;
-	uint64_t nodes;
+	size_t catalog_from, history_from, snapshots_from;
 	struct space_run *runs;  /* given by space */
 	size_t run_count, run_cap;
 	struct lease **leased;   /* values that were written before, and lie in none of runs */

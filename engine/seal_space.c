@@ -182,7 +182,7 @@ static bool seal_set_lease(struct seal_set *set, struct space_run *run)
 {
 	struct shared *shared = set->seal->db->shared;
 
-	while (set->lease < SHARED_LEASES) {
+	while (shared_leases(shared) > 0 && set->lease < SHARED_LEASES) {
 		uint32_t index = set->lease++;
 
 		if (shared_lease_get(shared, index, &run->pgno, &run->count) != SHARED_LEASE_NONE &&

@@ -135,6 +135,9 @@ enum shared_lock {
  * last holder died holding it; shared_lock_settled says that what it may have left is in order.
  */
 enum bts_err shared_lock(struct shared *, enum shared_lock, unsigned timeout_ms, bool *orphaned, struct bts_error *);
+/* The same, and BTS_NOT_FOUND, without the lock, as soon as D has reached `done`: somebody else did what it was wanted for. */
+enum bts_err shared_lock_until(struct shared *, enum shared_lock, unsigned timeout_ms, bts_txid done, bool *orphaned,
+	struct bts_error *);
 void shared_lock_settled(struct shared *, enum shared_lock);
 void shared_unlock(struct shared *, enum shared_lock);
 /* Who holds it and since when by clock_ms; false: nobody. */

@@ -65,7 +65,7 @@ void shared_lease_leave(struct shared *s, uint32_t index)
 
 void shared_leases_doubt(struct shared *s)
 {
-	for (uint32_t i = 0; i < SHARED_LEASES; i++) {
+	for (uint32_t i = 0; shared_leases(s) > 0 && i < SHARED_LEASES; i++) {
 		uint64_t owner = LEASES_LEFT;
 
 		atomic_compare_exchange_strong(&s->map->leases[i].owner, &owner, LEASES_GONE);
@@ -74,7 +74,7 @@ void shared_leases_doubt(struct shared *s)
 
 void shared_leases_forget(struct shared *s, uint32_t index)
 {
-	for (uint32_t i = 0; i < SHARED_LEASES; i++) {
+	for (uint32_t i = 0; shared_leases(s) > 0 && i < SHARED_LEASES; i++) {
 		uint64_t owner = atomic_load(&s->map->leases[i].owner);
 
 		if ((owner & 0xffff) == index + 1)

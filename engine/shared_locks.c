@@ -43,7 +43,8 @@ static void shared_lock_wait(struct shared *s, struct shared_lock_word *lock)
 	atomic_fetch_sub(&lock->waiters, 1);
 }
 
-enum bts_err shared_lock(struct shared *s, enum shared_lock which, unsigned timeout_ms, bool *orphaned, struct bts_error *error)
+enum bts_err shared_lock_until(struct shared *s, enum shared_lock which, unsigned timeout_ms, bts_txid done, bool *orphaned,
+	struct bts_error *error)
 {
 	const struct bts_env_ops *ops = s->env->ops;
 	struct shared_lock_word *lock = &s->map->locks[which];
@@ -56,6 +57,8 @@ enum bts_err shared_lock(struct shared *s, enum shared_lock which, unsigned time
 			break;
 		if (os != EAGAIN)
 			return error_os(error, os, "lock file %s: cannot lock", s->path);
+		if (shared_durable_txid(s) >= done)
+			return BTS_NOT_FOUND;
 		now = ops->clock_ms(s->env);
 		began = began ? began : now;
 		if (timeout_ms && now - began >= timeout_ms)
@@ -69,6 +72,11 @@ enum bts_err shared_lock(struct shared *s, enum shared_lock which, unsigned time
 	atomic_store(&lock->pid, atomic_load(&s->map->pids[s->index]));
 	atomic_store(&lock->since_ms, ops->clock_ms(s->env));
 	return BTS_OK;
+}
+
+enum bts_err shared_lock(struct shared *s, enum shared_lock which, unsigned timeout_ms, bool *orphaned, struct bts_error *error)
+{
+	return shared_lock_until(s, which, timeout_ms, LAYOUT_TXID_LIMIT, orphaned, error);
 }
 
 void shared_lock_settled(struct shared *s, enum shared_lock which)

@@ -27,14 +27,13 @@ static void stat_stuck(struct bts *db, struct bts_stat *stat)
 	uint64_t now = db->env->ops->clock_ms(db->env), since;
 	uint32_t pid;
 
-	for (int which = 0; which < SHARED_LOCKS; which++) {
+	/* The innermost: who holds an outer one for long may be waiting for it. */
+	for (int which = SHARED_LOCKS - 1; which >= 0 && stat->stuck_pid == 0; which--) {
 		if (!shared_lock_owner(db->shared, (enum shared_lock)which, &pid, &since) ||
 			now < since + STAT_STUCK_MS)
 			continue;
-		if (now - since > stat->stuck_ms) {
-			stat->stuck_pid = pid;
-			stat->stuck_ms = now - since;
-		}
+		stat->stuck_pid = pid;
+		stat->stuck_ms = now - since;
 	}
 }
 

@@ -166,7 +166,8 @@ BTS_EXPORT void bts_close(struct bts *db);
 /* bts_begin flags: exactly one of the first two */
 #define BTS_READ 0x1u
 #define BTS_WRITE 0x2u
-#define BTS_CONFLICT_DATABASE 0x10u /* any commit since the snapshot conflicts, not only one on the same key */
+/* Any commit since the snapshot conflicts, not only one on the same key: among busy writers it hardly ever wins (BTS_EXCLUSIVE does). */
+#define BTS_CONFLICT_DATABASE 0x10u
 /*
  * Nobody else commits, in any process, from bts_begin until the end of this write transaction, so it never conflicts.  Waits
  * for the batch that is being formed.  Beginning another one, or a group, or committing anything else on the same thread
@@ -180,7 +181,7 @@ BTS_EXPORT void bts_close(struct bts *db);
 #define BTS_SERIALIZABLE 0x40u
 /*
  * bts_commit returns when readers of all processes see the write transaction, not when it is durable; it is after
- * bts_options.async_delay_ms at the latest, with the next commit that waits, bts_sync, or bts_close.  A crash of the machine before,
+ * bts_options.async_delay_ms at the latest, when much was written, with the next commit that waits, bts_sync, or bts_close.  A crash of the machine before,
  * or the death of all processes, goes back to the newest durable commit, never to a state between.  Replicated
  * when durable.  Beside commits that wait for a flush it waits with them.
  */

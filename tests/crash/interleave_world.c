@@ -222,6 +222,28 @@ void il_write(struct il *il, unsigned process, bool shared)
 		sched_fail(il->sched, "process %u: conflicts for ever", process);
 }
 
+/* What a transaction of a group sees may be told to somebody before the group commits: it must be durable (I8). */
+static void il_group_saw(struct il *il, struct bts_txn *txn)
+{
+	struct bts_bucket *bucket;
+	struct bts_slice got;
+	bts_txid version;
+	unsigned op;
+	char text[8];
+	enum bts_err err = bts_bucket(txn, il_bucket, 0, &bucket, NULL);
+
+	if (!err)
+		err = bts_get_version(txn, bucket, il_key(IL_SHARED, text), &got, &version);
+	if (err) {
+		sched_fail(il->sched, "read in a group: %s: %s", bts_err_name(err), bts_txn_error(txn)->text);
+		return;
+	}
+	if (!il_value_check(il, got, IL_SHARED, &op) || op == 0)
+		return;
+	il->ops[op].seen = true;
+	il->ops[op].txid = version;
+}
+
 void il_group(struct il *il, unsigned process)
 {
 	struct bts_error error = {BTS_OK, 0, ""};
@@ -235,6 +257,8 @@ void il_group(struct il *il, unsigned process)
 		err = bts_group_txn(group, &txn, &error);
 		if (err)
 			break;
+		if (i == 0)
+			il_group_saw(il, txn);
 		op[i] = il_op_new(il, process, true);
 		if (!il_put(il, txn, op[i]))
 			return;

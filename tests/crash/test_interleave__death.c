@@ -71,7 +71,7 @@ static const struct il_scenario death_scenarios[] = {
 	{{"two recover, one dies, the power goes", 2, 0, 3, true, .body = death_open},
 		{IL_NOT_OPEN, IL_NOT_OPEN}, 10, IL_CUT},
 	{{"two come after all died, one dies", 2, 1, 3, false, .body = death_open},
-		{IL_NOT_OPEN, IL_NOT_OPEN}, 15, IL_KILLED},
+		{IL_NOT_OPEN, IL_NOT_OPEN}, 5, IL_KILLED},
 };
 
 int main(int argc, char **argv)

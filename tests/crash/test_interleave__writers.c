@@ -35,15 +35,17 @@ static void writers_twice(void *arg, unsigned process)
 	il_close(il, process);
 }
 
-/* 0 makes a group. */
+/* 0 makes a group, with its allocator loaded. */
 static void writers_group(void *arg, unsigned process)
 {
 	struct il *il = arg;
 
-	if (process == 0)
+	if (process == 0) {
+		il_write(il, process, false);
 		il_group(il, process);
-	else
+	} else {
 		il_write(il, process, true);
+	}
 	il_close(il, process);
 }
 
@@ -100,6 +102,8 @@ static const struct il_scenario writers_scenarios[] = {
 	{{"two writers and a held snapshot, one dies", 3, 1, 7, false, .body = writers_read},
 		{0, 0, BTS_OPEN_READ_ONLY}, 5, IL_CLOSED},
 	{{"two writers, the power goes", 2, 1, 0, true, .body = writers_twice}, BOTH, 10, IL_CLOSED},
+	{{"a group against a transaction, the power goes", 2, 1, 0, true, .body = writers_group}, BOTH, 5,
+		IL_CLOSED},
 	{{"two writers, one dies, the power goes", 2, 1, 1, true, .body = writers_against}, BOTH, 5,
 		IL_CLOSED},
 };

@@ -408,6 +408,33 @@ static void serializable_alone(void **state)
 	bed_fini(&bed);
 }
 
+/* What did not succeed for what was not there, or succeeded for that, has read it. */
+static void serializable_absent(void **state)
+{
+	(void)state;
+	for (int what = 0; what < 3; what++) {
+		struct bts_txn *txn;
+		struct bts_load *load;
+
+		begin();
+		txn = bed_begin(&bed, BTS_WRITE | BTS_SERIALIZABLE);
+		if (what == 0) {
+			assert_int_equal(bts_bucket_drop(txn, bed_text("c"), NULL), BTS_NOT_FOUND);
+		} else if (what == 1) {
+			assert_int_equal(bts_bucket_rename(txn, bed_text("c"), bed_text("d"), NULL), BTS_NOT_FOUND);
+		} else {
+			assert_int_equal(bts_load_begin(txn, bed_find(txn, "b"), 0, &load, NULL), BTS_OK);
+			assert_int_equal(bts_load_add(load, bed_text("5000"), bed_text("v")), BTS_OK);
+			assert_int_equal(bts_load_end(load, NULL), BTS_OK);
+		}
+		run_script(txn, "put o 0100");
+		run_script(NULL, what == 2 ? "put b 6000" : "make c");
+		assert_int_equal(bts_commit(txn, &bed.error), BTS_CONFLICT);
+		bts_abort(txn);
+		bed_fini(&bed);
+	}
+}
+
 static int make_base(void **state)
 {
 	(void)state;
@@ -431,6 +458,7 @@ int main(void)
 		cmocka_unit_test(matrix),
 		cmocka_unit_test(outcomes),
 		cmocka_unit_test(serializable_alone),
+		cmocka_unit_test(serializable_absent),
 	};
 
 	return cmocka_run_group_tests(tests, make_base, free_base);

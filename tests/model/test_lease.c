@@ -134,7 +134,7 @@ static void pages_come_back(void **state)
 
 	(void)state;
 	for (enum end end = 0; end < ENDS; end++) {
-		struct bts_stat first, last;
+		struct bts_stat first = {0}, last;
 
 		init(&bed);
 		lease_store(bed.db, "room", LEASE_SIZE + 800000, 1); /* for who can not raise the mark */

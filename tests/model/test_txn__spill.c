@@ -355,6 +355,46 @@ static void forked(void **state)
 	bed_fini(&bed);
 }
 
+/* A load's open pages are the parent's, too. */
+static void forked_load(void **state)
+{
+	struct bts_bucket *bucket;
+	struct bts_load *load;
+	struct bts_txn *txn;
+	struct bed bed;
+	pid_t child;
+	int status;
+
+	(void)state;
+	bed_init_file(&bed);
+	bts_close(bed.db);
+	spill_open(&bed, NULL);
+	txn = bed_begin(&bed, BTS_WRITE);
+	spill_write(txn, 0, ROUND, 1);
+	assert_int_equal(bts_bucket(txn, bed_text("loaded"), BTS_CREATE, &bucket, NULL), BTS_OK);
+	assert_int_equal(bts_load_begin(txn, bucket, 0, &load, NULL), BTS_OK);
+	assert_int_equal(bts_load_add(load, bed_text("a"), bed_text("1")), BTS_OK);
+	child = fork();
+	if (child == 0) {
+		enum bts_err err = bts_load_add(load, bed_text("child"), bed_text("its"));
+		struct bts_bucket_info info;
+		enum bts_err next = bts_bucket_next(txn, (struct bts_slice){0}, &info);
+
+		bts_abort(txn);
+		_exit(err == BTS_INVALID && next == BTS_INVALID ? 7 : 1);
+	}
+	assert_true(child > 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	assert_int_equal(bts_load_add(load, bed_text("b"), bed_text("2")), BTS_OK);
+	assert_int_equal(bts_load_end(load, NULL), BTS_OK);
+	bed_commit(&bed, txn);
+	bed_holds(&bed, "loaded", "a", "1");
+	bed_holds(&bed, "loaded", "b", "2");
+	spill_holds(&bed, 0, ROUND, 1);
+	bed_fini(&bed);
+}
+
 /* A file system that can not reserve: blocks come by writing. */
 static int spill_no_reserve(struct bts_file *file, uint64_t size)
 {
@@ -391,6 +431,7 @@ int main(void)
 		cmocka_unit_test(no_room),
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(forked),
+		cmocka_unit_test(forked_load),
 		cmocka_unit_test(without_reserving),
 	};
 

@@ -112,6 +112,8 @@ def layering(tree):
     for folder, allowed in LAYERS.items():
         for path in tree.c_files(folder):
             for number, _, name in tree.includes(path):
+                if name.startswith('sys/'):
+                    continue
                 known = owners.get(os.path.basename(name), set())
                 if name in public or os.path.normpath(os.path.join('btree_store', name)) in public:
                     continue

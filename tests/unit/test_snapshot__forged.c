@@ -28,7 +28,7 @@ struct forge {
 	struct rng rng;
 	uint8_t *truth, *bytes; /* of the whole file */
 	uint64_t size;
-	struct meta_slot slot, told; /* true, forged */
+	struct meta_slot slot, told;	   /* true, forged */
 	struct node_cell cells[SNAPSHOTS]; /* their records, in bytes */
 	unsigned found, missed;
 };
@@ -164,7 +164,8 @@ static void forge_seal(struct forge *f, bts_pgno pgno, unsigned depth)
 	for (bts_pgno at = f->slot.record.first; at < high; at++) {
 		uint8_t *other = forge_page(f, at);
 
-		if (at == pgno || layout_pgno(other) != at || (layout_type(other) != LAYOUT_BRANCH && layout_type(other) != LAYOUT_LEAF))
+		if (at == pgno || layout_pgno(other) != at ||
+			(layout_type(other) != LAYOUT_BRANCH && layout_type(other) != LAYOUT_LEAF))
 			continue;
 		forge_replace(other, PAGE, old, new);
 		if (pager_crc(other, PAGE) != layout_crc(other))
@@ -338,7 +339,8 @@ static struct page_ptr forge_any(struct forge *f)
 		bts_pgno at = first + rng_below(&f->rng, f->slot.record.high_water - first);
 		const uint8_t *page = forge_page(f, at);
 
-		if (layout_pgno(page) == at && layout_type(page) >= LAYOUT_LEAF && layout_type(page) <= LAYOUT_FREE_LOG)
+		if (layout_pgno(page) == at && layout_type(page) >= LAYOUT_LEAF &&
+			layout_type(page) <= LAYOUT_FREE_LOG)
 			return (struct page_ptr){at, layout_birth(page), layout_crc(page)};
 	}
 }
@@ -376,7 +378,8 @@ static void test_records(void **state)
 			if (lie == 9)
 				s.txid = 0;
 			forge_record_put(f, which, &s);
-			if (forge_use(f) == BTS_OK && lie != 5) /* counters of the past are not counted again */
+			if (forge_use(f) == BTS_OK &&
+				lie != 5) /* counters of the past are not counted again */
 				fail_msg("lie %u about snapshot %u is believed", lie, which);
 		}
 }
@@ -403,7 +406,8 @@ static void test_pages(void **state)
 			if (rng_one_in(&f->rng, 2))
 				layout_put_ptr((uint8_t *)(uintptr_t)cell.value.data + 8, &to);
 			else
-				((uint8_t *)(uintptr_t)cell.value.data)[rng_below(&f->rng, cell.value.size)] ^= 1;
+				((uint8_t *)(uintptr_t)
+						cell.value.data)[rng_below(&f->rng, cell.value.size)] ^= 1;
 		} else if (at.pgno == f->slot.record.snapshots.root.pgno && rng_one_in(&f->rng, 2)) {
 			struct snapshot s = forge_record(f, (unsigned)rng_below(&f->rng, SNAPSHOTS));
 
