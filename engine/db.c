@@ -433,10 +433,17 @@ static void db_seal(struct bts *db)
 
 void bts_close(struct bts *db)
 {
+	enum bts_err err = BTS_OK;
+
 	if (db == NULL)
 		return;
 	ENSURE(atomic_load(&db->transactions) == 0);
 	async_free(db);
+	/* Nobody may be waiting for what this process built, and who only reads can not flush it (I10). */
+	if (db->writer && !db->follower && !shared_foreign(db->shared) &&
+		shared_tip_txid(db->shared) > shared_durable_txid(db->shared))
+		err = flush_settle(db, NULL);
+	(void)err; /* then the exit is not clean */
 	db_seal(db);
 	db_free(db);
 }

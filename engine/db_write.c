@@ -194,12 +194,25 @@ static enum bts_err db_start_primary(struct bts *db, struct bts_error *error)
 	return err;
 }
 
+/* A flush that failed may have dropped values that transactions of this handle have written already (lease.h): I7. */
+static enum bts_err db_opening_now(struct bts *db, struct bts_error *error)
+{
+	struct bts_error why = { 0 };
+	enum bts_err err = db_opening(db, &why);
+
+	if (err && why.os != 0)
+		return db_poison(db, error, why.os, "an opening commit");
+	if (err && error != NULL)
+		*error = why;
+	return err;
+}
+
 enum bts_err db_jump(struct bts *db, struct bts_error *error)
 {
 	enum bts_err err;
 
 	shared_set_unclean(db->shared, true, false, shared_assigned(db->shared));
-	err = flush_hold(db, db_opening, error);
+	err = flush_hold(db, db_opening_now, error);
 	if (err == BTS_OK)
 		shared_tip(db->shared, &db->tip, &db->tip_ring);
 	return err;

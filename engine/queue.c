@@ -110,6 +110,18 @@ struct queue_batch {
 	struct commit_built built;
 };
 
+/*
+ * While the seal of a clean exit stands a crash looks like that exit, and the numbers given since are given again (I4): what
+ * somebody is told the number of is not among them.
+ */
+static bool queue_sealed(struct bts *db)
+{
+	struct shared_durable durable;
+
+	shared_durable(db->shared, NULL, &durable);
+	return db->slot.mode == META_SEAL && db->slot.sequence == durable.sequence;
+}
+
 /* build held.  Every transaction of the list gets its result, as far as it is known before the flush. */
 static void queue_build(struct bts *db, struct queue_batch *batch)
 {
@@ -133,7 +145,8 @@ static void queue_build(struct bts *db, struct queue_batch *batch)
 	if (err) {
 		batch->count = 0;
 		queue_fail(batch->list, base, err, &error);
-	} else if (batch->count > 0 && base == shared_head_txid(db->shared) && queue_all_async(batch->list)) {
+	} else if (batch->count > 0 && base == shared_head_txid(db->shared) && queue_all_async(batch->list) &&
+		!queue_sealed(db)) {
 		/* Shown before it is durable, unless that would show somebody's who waits for his flush (I8). */
 		batch->shown = async_shown(db, batch->built.pages) && flush_show(db, &error) == BTS_OK;
 	}

@@ -18,6 +18,8 @@
 
 #define SHARED_JOIN_ATTEMPTS 200u
 #define SHARED_JOIN_PAUSE_MS 10u
+#define SHARED_LEAVE_ATTEMPTS 10u
+#define SHARED_LEAVE_PAUSE_MS 2u
 
 ENSURE_STATIC(sizeof(struct shared_map) < UINT32_MAX);
 
@@ -450,15 +452,22 @@ enum bts_err shared_settle(struct shared *s, struct bts_error *error)
 bool shared_last(struct shared *s)
 {
 	const struct bts_env_ops *ops = s->env->ops;
-	int os;
+	uint32_t never = 0;
+	int held = 0, os;
 
 	if (s->exclusive || s->foreign || s->alone)
 		return s->exclusive && !s->foreign;
 	/* One at a time: two that leave together would each find the other still there. */
 	os = ops->file_lock(s->lock, SHARED_BYTE_CLOSE, 1, BTS_LOCK_EXCLUSIVE, 1);
-	s->exclusive = !ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_EXCLUSIVE, 0);
-	if (s->exclusive)
-		return true;
+	for (unsigned i = 0; i < SHARED_LEAVE_ATTEMPTS; i++) {
+		s->exclusive = !ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_EXCLUSIVE, 0);
+		if (s->exclusive)
+			return true;
+		/* Somebody who has not joined is only looking whether there is anything to join: were we to go, nobody would seal. */
+		if (shared_others(s, &held, NULL) || held)
+			break;
+		ops->wait(s->env, &never, 0, SHARED_LEAVE_PAUSE_MS);
+	}
 	ops->file_lock(s->data, SHARED_DATA_BYTE, 1, BTS_LOCK_NONE, 0);
 	if (!os)
 		ops->file_lock(s->lock, SHARED_BYTE_CLOSE, 1, BTS_LOCK_NONE, 0);

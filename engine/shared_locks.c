@@ -37,9 +37,8 @@ static void shared_lock_wait(struct shared *s, struct shared_lock_word *lock)
 	uint32_t word = atomic_load(&lock->word);
 
 	atomic_fetch_add(&lock->waiters, 1);
-	/* Only while it looks held: it may have been released between the attempt and here. */
-	if (atomic_load(&lock->owner))
-		s->env->ops->wait(s->env, (const uint32_t *)&lock->word, word, SHARED_LOCK_RETRY_MS);
+	/* No holder named: released since the attempt, or taken by somebody who has not written his name yet. */
+	s->env->ops->wait(s->env, (const uint32_t *)&lock->word, word, atomic_load(&lock->owner) ? SHARED_LOCK_RETRY_MS : 1);
 	atomic_fetch_sub(&lock->waiters, 1);
 }
 

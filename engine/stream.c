@@ -139,8 +139,6 @@ static enum bts_err stream_grow(struct bts_stream *stream, uint64_t need)
 
 static enum bts_err stream_write_lease(struct bts_stream *stream, struct bts_slice bytes)
 {
-	if (stream->broken)
-		return error_set(&stream->txn->error, stream->broken, 0, "an earlier write of this stream failed");
 	stream->broken = lease_write(stream->lease, bytes, &stream->txn->error);
 	stream->done += bytes.size;
 	return stream->broken;
@@ -157,6 +155,8 @@ enum bts_err bts_put_write(struct bts_stream *stream, struct bts_slice bytes)
 	if (!stream_has_value(stream))
 		return error_set(error, BTS_INVALID, 0,
 			"the stream was begun after a savepoint that was rolled back to");
+	if (stream->broken)
+		return error_set(error, stream->broken, 0, "an earlier write of this stream failed");
 	if (bytes.size > limit - stream->done)
 		return error_set(error, BTS_INVALID, 0, "a value of more than the %llu bytes it may have",
 			(unsigned long long)limit);

@@ -277,7 +277,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put(struct bts_txn *txn, struct bts_b
  * BTS_SIZE_UNKNOWN (then up to twice its size is needed while it grows, beyond 64 MiB a quarter more).  flags as of bts_put, looked at here and
  * again at the end.  The stream is owned: bts_put_end or bts_put_abort; committing, refreshing or ending the transaction
  * aborts it, and it can not be ended after a rollback to a savepoint from before it.  Other calls on the transaction are
- * allowed in between, other streams too; the key is put by bts_put_end.  BTS_FULL: no room.
+ * allowed in between, other streams too; the key is put by bts_put_end.  BTS_FULL: no room; a large value of announced
+ * size may then not be completed: its further writes, and bts_put_end, fail likewise.
  */
 #define BTS_SIZE_UNKNOWN UINT64_MAX
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put_begin(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,

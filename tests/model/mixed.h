@@ -7,10 +7,12 @@
 
 #define HANDLES 3
 #define WRITERS 4
+#define PINS 3
 #define NAMES 5 /* of snapshots */
 #define EXTRAS 32
 #define READS 16
 #define STREAMED 90000u
+#define STREAMED_MAX (1400u << 10) /* these go to their place before the commit (lease.h) */
 
 enum extra_kind { EXTRA_CREATE, EXTRA_DELETE, EXTRA_STREAM };
 
@@ -30,7 +32,7 @@ struct seen { /* a key that a serializable transaction has read */
 struct writer {
 	struct model_txn t;
 	unsigned handle;
-	bool serializable;
+	bool serializable, alone;
 	unsigned most; /* steps between two looks at it: short ones often pass by each other */
 	struct extra extras[EXTRAS];
 	bool names[NAMES]; /* at the snapshot */
@@ -50,6 +52,12 @@ struct named {
 	struct oracle state;
 };
 
+struct pinned { /* a reader that stays, of the newest state or of a named one */
+	struct bts_txn *txn;
+	unsigned handle;
+	struct oracle view;
+};
+
 struct mixed {
 	struct model m;
 	struct env_mem *mem;
@@ -57,6 +65,7 @@ struct mixed {
 	struct bts *handles[HANDLES], *follower;
 	struct writer writers[WRITERS];
 	struct named named[NAMES];
+	struct pinned pins[PINS];
 	bts_txid deleted, moved; /* newest deletion of any name; newest compaction */
 	uint64_t serial, loads, streams, snaps, groups, replays, conflicts, faults, ships, moves;
 };

@@ -1,13 +1,17 @@
 /* The operations of a transaction that does everything: see mixed.h. */
 #include "mixed.h"
 
-static uint8_t value_bytes[STREAMED];
+#include <errno.h>
+
+static uint8_t value_bytes[STREAMED_MAX];
 
 void mixed_fault_begin(struct mixed *x)
 {
 	if (rng_one_in(dice(x), 6))
 		env_mem_fail_memory(
 			x->mem, 1 + rng_below(dice(x), 12), rng_one_in(dice(x), 3) ? ENV_MEM_STICKY : 0);
+	else if (rng_one_in(dice(x), 10))
+		env_mem_fail(x->mem, ENV_MEM_RESERVE, 1 + rng_below(dice(x), 2), ENOSPC, 0);
 }
 
 bool mixed_fault_end(struct mixed *x, enum bts_err err)
@@ -217,6 +221,10 @@ static void stream_begin(struct mixed *x, struct writer *w)
 	w->stream_size = rng_below(dice(x), rng_one_in(dice(x), 3) ? 300 : STREAMED);
 	w->stream_done = 0;
 	w->stream_known = rng_one_in(dice(x), 2);
+	if (rng_one_in(dice(x), 12)) {
+		w->stream_size = (1u << 20) + rng_below(dice(x), STREAMED_MAX - (1u << 20));
+		w->stream_known = true;
+	}
 	w->stream_fill = (uint8_t)rng_next(dice(x));
 	mixed_fault_begin(x);
 	err = bts_put_begin(w->t.txn, handle, w->stream_key,
@@ -268,6 +276,8 @@ static void step_stream(struct mixed *x, struct writer *w)
 		piece = w->stream_size - w->stream_done;
 	memset(value_bytes, w->stream_fill, piece);
 	mixed_fault_begin(x);
+	if (rng_one_in(dice(x), 20)) /* a piece of a leased one is written at once */
+		env_mem_fail(x->mem, ENV_MEM_WRITE, 1, ENOSPC, 0);
 	err = bts_put_write(w->stream, (struct bts_slice){value_bytes, piece});
 	if (!mixed_fault_end(x, err)) {
 		assert_int_equal(err, stream_lives(w) ? BTS_OK : BTS_INVALID);
