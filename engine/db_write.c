@@ -1,6 +1,7 @@
 /* What a process does before it may write its first page: the opening commit (I4), a new epoch for a copied file (R3), the allocator (G5). */
 #include "db.h"
 
+#include "base/fault.h"
 #include "error.h"
 #include "flush.h"
 #include "recover.h"
@@ -135,7 +136,7 @@ enum bts_err db_load_allocator(struct bts *db, const struct commit_record *recor
 	then = db->env->ops->memory(db->env, NULL, sizeof(*then));
 	if (then == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
-	count = db_snapshots(db);
+	count = SABOTAGE(FAULT_G5_NO_READERS) ? 0 : db_snapshots(db);
 	for (size_t i = 0; i < count && err == BTS_OK; i++) {
 		if (db->snapshots[i] >= record->txid ||
 			shared_reader_record(db->shared, db->snapshots[i], then) != BTS_OK)

@@ -135,7 +135,8 @@ static bool flush_manifest(struct bts *db, struct meta_slot *slot, uint64_t from
 			leased = true;
 		else if (change.kind == SHARED_TAKE)
 			taken[taken_count++] = (struct space_run){ change.pgno, change.count };
-		else if (change.kind == SHARED_RETIRE && change.birth > slot->durable)
+		else if (change.kind == SHARED_RETIRE && change.birth > slot->durable &&
+			 !SABOTAGE(FAULT_MANIFEST_RETIRED))
 			retired[retired_count++] = (struct space_run){ change.pgno, change.count };
 	}
 	/* Builders go on meanwhile, and may have come around to what was read. */
@@ -161,7 +162,8 @@ static void flush_envelope(struct bts *db, struct meta_slot *slot, const struct 
 	slot->sequence = d->sequence + 1;
 	slot->manifest_count = 0;
 	shared_tip(db->shared, record, &ring);
-	if (own != NULL && own->txid == record->txid && own->base == slot->durable) {
+	if (own != NULL && own->txid == record->txid &&
+		(own->base == slot->durable || SABOTAGE(FAULT_MANIFEST_OWN))) {
 		one_flush = own->one_flush;
 		slot->manifest_count = own->manifest_count;
 		memcpy(slot->manifest, own->manifest, own->manifest_count * sizeof(*own->manifest));
@@ -292,7 +294,9 @@ static enum bts_err flush_enter_until(struct bts *db, unsigned timeout_ms, bts_t
 		return err;
 	}
 	err = db_may_write(db, error);
-	if (err == BTS_OK && orphaned) {
+	if (err == BTS_OK && orphaned && SABOTAGE(FAULT_M2_NO_INHERIT)) {
+		shared_lock_settled(db->shared, SHARED_LOCK_FLUSH);
+	} else if (err == BTS_OK && orphaned) {
 		err = flush_inherit(db, error);
 		if (err) /* commits that are built wait for this flush, and can not be taken back */
 			err = db_poison(db, error, error == NULL ? EIO : error->os, "taking over from a writer that died");

@@ -13,7 +13,7 @@
 /* The ring's end moves by publishing the same tip again. */
 static void lease_tell(struct bts *db, enum shared_change_kind kind, struct space_run run)
 {
-	shared_ring_put(db->shared, db->tip_ring, &(struct shared_change){ kind, run.pgno, run.count, 0, 0 });
+	shared_ring_put(db->shared, db->tip_ring, &(struct shared_change){kind, run.pgno, run.count, 0, 0});
 	db->ring = ++db->tip_ring;
 	shared_publish_tip(db->shared, &db->tip, db->tip_ring);
 }
@@ -23,7 +23,7 @@ static enum bts_err lease_raise(struct bts *db, uint64_t pages)
 {
 	struct commit_built built;
 	struct bts_group group;
-	struct bts_error why = { 0 };
+	struct bts_error why = {0};
 	enum bts_err err = group_open(&group, db, &why);
 
 	if (err)
@@ -39,7 +39,7 @@ static enum bts_err lease_raise(struct bts *db, uint64_t pages)
 /* The lowest run that is long enough, and ends below the mark. */
 static enum bts_err lease_find(struct bts *db, uint64_t pages, struct space_run *run)
 {
-	struct space_request request = { .pages = pages, .must_join = true, .below = db->space.high_water };
+	struct space_request request = {.pages = pages, .must_join = true, .below = db->space.high_water};
 	size_t count;
 
 	db_reclaim(db);
@@ -110,7 +110,7 @@ static struct lease *lease_new(struct bts *db, uint64_t size)
 
 	if (lease == NULL)
 		return NULL;
-	*lease = (struct lease){ .db = db, .size = size };
+	*lease = (struct lease){.db = db, .size = size};
 	lease->run.count = layout_extent_pages(size, db->pager.page_size);
 	lease->buffer = env->ops->memory(env, NULL, LAYOUT_CHUNK);
 	lease->sums = env->ops->memory(env, NULL, (size_t)(4 * layout_extent_chunks(size)));
@@ -152,12 +152,13 @@ struct lease *lease_take(struct bts_txn *txn, uint64_t size)
 }
 
 /* Whole chunks, or the end of the value, from offset `at` of it on; what is left of the last page becomes zero. */
-static enum bts_err lease_put(struct lease *lease, uint64_t at, const uint8_t *bytes, size_t size, struct bts_error *error)
+static enum bts_err lease_put(
+	struct lease *lease, uint64_t at, const uint8_t *bytes, size_t size, struct bts_error *error)
 {
 	static const uint8_t zeros[BTS_PAGE_SIZE_MAX];
 	struct bts *db = lease->db;
 	size_t rest = (db->pager.page_size - size % db->pager.page_size) % db->pager.page_size;
-	struct iovec iov[2] = { { (void *)(uintptr_t)bytes, size }, { (void *)(uintptr_t)zeros, rest } };
+	struct iovec iov[2] = {{(void *)(uintptr_t)bytes, size}, {(void *)(uintptr_t)zeros, rest}};
 	int os;
 
 	for (size_t from = 0; from < size; from += LAYOUT_CHUNK) {
@@ -165,9 +166,11 @@ static enum bts_err lease_put(struct lease *lease, uint64_t at, const uint8_t *b
 
 		bytes_put_u32(lease->sums + 4 * ((at + from) / LAYOUT_CHUNK), crc32c(0, bytes + from, part));
 	}
-	os = db->env->ops->file_pwritev(db->file, iov, rest > 0 ? 2 : 1, (lease_payload(lease) << db->pager.page_shift) + at);
+	os = db->env->ops->file_pwritev(
+		db->file, iov, rest > 0 ? 2 : 1, (lease_payload(lease) << db->pager.page_shift) + at);
 	if (os)
-		return error_os(error, os, "writing a large value to page %llu", (unsigned long long)lease->run.pgno);
+		return error_os(
+			error, os, "writing a large value to page %llu", (unsigned long long)lease->run.pgno);
 	atomic_fetch_add(&db->pages_written, (size + rest) >> db->pager.page_shift);
 	return BTS_OK;
 }
@@ -190,7 +193,8 @@ enum bts_err lease_write(struct lease *lease, struct bts_slice slice, struct bts
 				part = LAYOUT_CHUNK - filled;
 			memcpy(lease->buffer + filled, bytes, part);
 			if (filled + part == LAYOUT_CHUNK || lease->done + part == lease->size)
-				err = lease_put(lease, lease->done - filled, lease->buffer, filled + part, error);
+				err = lease_put(
+					lease, lease->done - filled, lease->buffer, filled + part, error);
 		}
 		lease->done += part;
 		bytes += part;
@@ -264,7 +268,8 @@ enum bts_err lease_restore(struct bts *db)
 
 		if (state == SHARED_LEASE_DEAD)
 			shared_lease_clear(db->shared, i);
-		else if (state != SHARED_LEASE_NONE && !space_take(&db->space, run) && !space_claim(&db->space, run))
+		else if (state != SHARED_LEASE_NONE && !space_take(&db->space, run) &&
+			 !space_claim(&db->space, run))
 			return BTS_CORRUPT;
 	}
 	return BTS_OK;

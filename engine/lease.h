@@ -20,14 +20,14 @@
 struct lease {
 	struct bts *db;
 	struct lease *next, **link; /* of the transaction, or of its group */
-	struct space_run run;       /* of the extent, headers and payload */
-	uint32_t index;             /* in the table */
-	bool used;                  /* a commit has taken it */
-	uint64_t size;              /* bytes of the value */
-	uint64_t done;              /* of them, written or in the buffer */
-	const uint8_t *data;        /* where they are in the map */
-	uint8_t *buffer;            /* LAYOUT_CHUNK bytes: the chunk that is not complete */
-	uint8_t *sums;              /* of the complete ones, as in the extent's header */
+	struct space_run run;	    /* of the extent, headers and payload */
+	uint32_t index;		    /* in the table */
+	bool used;		    /* a commit has taken it */
+	uint64_t size;		    /* bytes of the value */
+	uint64_t done;		    /* of them, written or in the buffer */
+	const uint8_t *data;	    /* where they are in the map */
+	uint8_t *buffer;	    /* LAYOUT_CHUNK bytes: the chunk that is not complete */
+	uint8_t *sums;		    /* of the complete ones, as in the extent's header */
 };
 
 /* Room for a value of that size; NULL: there is none to be had now. */

@@ -9,6 +9,7 @@
 #include "txn.h"
 
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "async.h"
 #include "error.h"
 #include "flush.h"
@@ -145,7 +146,8 @@ static void queue_build(struct bts *db, struct queue_batch *batch)
 	if (err) {
 		batch->count = 0;
 		queue_fail(batch->list, base, err, &error);
-	} else if (batch->count > 0 && base == shared_head_txid(db->shared) && queue_all_async(batch->list) &&
+	} else if (batch->count > 0 &&
+		   (base == shared_head_txid(db->shared) || SABOTAGE(FAULT_I8_SHOW_WAITING)) && queue_all_async(batch->list) &&
 		!queue_sealed(db)) {
 		/* Shown before it is durable, unless that would show somebody's who waits for his flush (I8). */
 		batch->shown = async_shown(db, batch->built.pages) && flush_show(db, &error) == BTS_OK;

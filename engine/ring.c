@@ -15,7 +15,8 @@
  */
 static enum bts_err ring_rebuild(struct bts *db, struct bts_error *error)
 {
-	enum bts_err err = flush_to(db, db->tip.txid, NULL, NULL, NULL, error);
+	enum bts_err err =
+		SABOTAGE(FAULT_REBUILD_ON_TIP) ? BTS_OK : flush_to(db, db->tip.txid, NULL, NULL, NULL, error);
 
 	db->replica = false;
 	space_fini(&db->space);
@@ -53,7 +54,7 @@ static enum bts_err ring_take(struct bts *db, const struct shared_change *change
 			return err;
 		run.count = mark - run.pgno;
 	}
-	if (run.count == 0 || space_take(space, run))
+	if (run.count == 0 || SABOTAGE(FAULT_RING_NO_TAKE) || space_take(space, run))
 		return BTS_OK;
 	return space_claim(space, run) ? BTS_OK : BTS_CORRUPT;
 }
@@ -77,6 +78,8 @@ static enum bts_err ring_apply(struct bts *db, const struct shared_change *chang
 {
 	struct space_pending entry = { change->pgno, change->count, change->birth, change->freed };
 
+	if (SABOTAGE(FAULT_RING_NO_RETIRE) && change->kind == SHARED_RETIRE)
+		return BTS_OK;
 	if (change->kind == SHARED_TAKE || change->kind == SHARED_LEASE)
 		return ring_take(db, change);
 	if (change->kind == SHARED_GIVE)

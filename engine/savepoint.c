@@ -9,6 +9,7 @@
 #include "ops.h"
 
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "error.h"
 
 static void *savepoint_memory(struct state *state, void *old, size_t size)
@@ -216,7 +217,9 @@ enum bts_err bts_savepoint_rollback(struct bts_txn *txn, uint32_t id, struct bts
 	ENSURE(err == BTS_OK);
 	fresh = &state->marks[at];
 	fresh->level = mark.level;
-	fresh->log_size = txn->log.size = mark.log_size;
+	fresh->log_size = mark.log_size;
+	if (!SABOTAGE(FAULT_SAVEPOINT_LOG))
+		txn->log.size = mark.log_size;
 	fresh->txn_changed = txn->changed = mark.txn_changed;
 	return BTS_OK;
 }

@@ -36,7 +36,8 @@ bool shared_lease_take(struct shared *s, bts_pgno pgno, uint64_t count, uint32_t
 	return false;
 }
 
-enum shared_lease_state shared_lease_get(const struct shared *s, uint32_t index, bts_pgno *pgno, uint64_t *count)
+enum shared_lease_state shared_lease_get(
+	const struct shared *s, uint32_t index, bts_pgno *pgno, uint64_t *count)
 {
 	const struct shared_lease_word *lease = &s->map->leases[index];
 	uint64_t owner = atomic_load(&lease->owner);

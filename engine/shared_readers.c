@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "error.h"
 
 #define SHARED_GATE_PATIENCE_MS 100u /* then see whether who closed it still lives */
@@ -373,7 +374,8 @@ enum bts_err shared_reader_enter(
 enum bts_err shared_reader_enter_durable(
 	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
 {
-	return shared_reader_register(s, reader, &s->map->durable, false, record, error);
+	return shared_reader_register(s, reader, SABOTAGE(FAULT_I8_SHIP_AT_HEAD) ? &s->map->head : &s->map->durable,
+		false, record, error);
 }
 
 enum bts_err shared_reader_enter_light(

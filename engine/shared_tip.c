@@ -14,6 +14,7 @@
 #include "shared_map.h"
 
 #include "base/ensure.h"
+#include "base/fault.h"
 
 static void shared_words_store(_Atomic uint64_t *to, const void *from, size_t at, size_t bytes)
 {
@@ -122,6 +123,9 @@ void shared_publish_head(struct shared *s, const struct commit_record *record)
 
 void shared_publish_durable(struct shared *s, const struct commit_record *record, const struct shared_durable *durable)
 {
+	if (SABOTAGE(FAULT_I8_D_BEFORE_HEAD))
+		shared_cell_store(
+			&s->map->durable, record, durable->sequence << 1 | (durable->index & 1), durable->ring);
 	if (shared_head_txid(s) < record->txid)
 		shared_cell_store(&s->map->head, record, 0, 0);
 	shared_cell_store(&s->map->durable, record, durable->sequence << 1 | (durable->index & 1), durable->ring);

@@ -13,6 +13,7 @@
 #include "node_cell.h"
 #include "tree_path.h"
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "error.h"
 
 struct tree_cut {
@@ -262,7 +263,8 @@ static enum bts_err tree_cut_inherit(struct tree_cut *cut, const struct tree_ran
 			err = tree_path_own(cut->ctx, cut->tree, &path);
 		if (err)
 			return err;
-		layout_set_last_delete(path.at[path.depth - 1].page, cut->ctx->stamp);
+		if (!SABOTAGE(FAULT_C1_NO_LAST_DELETE))
+			layout_set_last_delete(path.at[path.depth - 1].page, cut->ctx->stamp);
 		if (!tree_path_end(&path, &end) || (range->to.size && node_compare(end, range->to, 0) >= 0))
 			return BTS_OK;
 		memcpy(copy, end.data, end.size);

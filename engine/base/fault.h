@@ -27,6 +27,20 @@ enum fault_rule {
 	FAULT_I11_LINK_EARLY,	/* create: the name appears before the flush */
 	FAULT_G2_FREE_HELD,	/* seal: what a named snapshot holds is freed with the rest */
 	FAULT_G3_NO_ORPHANS,	/* seal: what only a deleted named snapshot had is not freed */
+	FAULT_G3_NO_FRONTIER,	/* seal: of a deleted named snapshot what the head shares is freed too */
+	FAULT_G5_NO_READERS,	/* ring: an allocator that is built anew ignores living readers */
+	FAULT_M2_NUMBERS_AGAIN, /* group: numbers follow the tip, not the last one given */
+	FAULT_M2_NO_INHERIT,	/* flush: what a dead holder of the flush lock left is not judged */
+	FAULT_MANIFEST_RETIRED, /* flush: a manifest names what a later waiting commit retired */
+	FAULT_MANIFEST_OWN,	/* flush: a manifest names the pages of the newest of several commits alone */
+	FAULT_RING_NO_TAKE,	/* ring: what others took is not taken */
+	FAULT_RING_NO_RETIRE,	/* ring: what others retired is not retired */
+	FAULT_REBUILD_ON_TIP,	/* ring: an allocator is built anew upon a tip that is not durable */
+	FAULT_I8_D_BEFORE_HEAD, /* publish: D moves before the head */
+	FAULT_I8_SHIP_AT_HEAD,	/* readers: the replicator is shown the head */
+	FAULT_I8_SHOW_WAITING,	/* queue: an asynchronous commit is shown though others wait for a flush */
+	FAULT_C1_NO_LAST_DELETE, /* tree: a range delete leaves no trace in the leaves beside it */
+	FAULT_SAVEPOINT_LOG,	/* savepoint: going back keeps the log of operations */
 	FAULT_RULES
 };
 

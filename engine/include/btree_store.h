@@ -124,8 +124,9 @@ struct bts_options {
 	struct bts_env *env; /* borrowed until bts_close; NULL = the operating system */
 	unsigned async_delay_ms;  /* BTS_ASYNC: durable at the latest after this time; 0 = 200 */
 	/*
-	 * How long opening, committing and beginning a group or an exclusive transaction wait for a lock that a living
-	 * process holds, be it stopped: then BTS_BUSY, naming the process.  0 = for ever.
+	 * How long opening, committing, refreshing, bts_sync and beginning a group or an exclusive transaction wait for a lock
+	 * that a living process holds, be it stopped: then BTS_BUSY, naming the process, and nothing was changed.  0 = for ever.
+	 * A commit whose pages are written already waits for its flush as long as it takes.
 	 */
 	unsigned lock_timeout_ms;
 	/*
@@ -277,8 +278,9 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put(struct bts_txn *txn, struct bts_b
  * BTS_SIZE_UNKNOWN (then up to twice its size is needed while it grows, beyond 64 MiB a quarter more).  flags as of bts_put, looked at here and
  * again at the end.  The stream is owned: bts_put_end or bts_put_abort; committing, refreshing or ending the transaction
  * aborts it, and it can not be ended after a rollback to a savepoint from before it.  Other calls on the transaction are
- * allowed in between, other streams too; the key is put by bts_put_end.  BTS_FULL: no room; a large value of announced
- * size may then not be completed: its further writes, and bts_put_end, fail likewise.
+ * allowed in between, other streams too; the key is put by bts_put_end.  A value whose size is announced, 1 MiB or more, goes to
+ * its place in the file at once where there is one, and is then written only once.  BTS_FULL, BTS_IO: a large value of announced size
+ * may then not be completed: its further writes, and bts_put_end, fail likewise; the transaction goes on.
  */
 #define BTS_SIZE_UNKNOWN UINT64_MAX
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put_begin(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
@@ -451,7 +453,7 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_bucket_stat(struct bts_txn *txn, stru
 
 /*
  * Verify the newest snapshot completely: checksums, order, bounds, births, reachable xor free (invariant G2), both
- * meta pages.  report is called once per finding, the text naming the page; progress (may be NULL) now and then.
+ * meta pages.  Of named snapshots all pages likewise; what their catalogs count is not counted again.  report is called once per finding, the text naming the page; progress (may be NULL) now and then.
  * Returns BTS_CORRUPT when there was a finding.  Reads everything; runs beside writers.
  */
 struct bts_check_options {

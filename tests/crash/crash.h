@@ -20,7 +20,7 @@
 #define CRASH_BUCKETS 4u
 #define CRASH_KEYS 48u
 #define CRASH_SNAPSHOTS 3u
-#define CRASH_STATES 2u
+#define CRASH_STATES 3u
 #define CRASH_DEPTH_MAX 2u
 
 /* What a value was made of; present: the key exists. */
@@ -40,17 +40,19 @@ struct crash_oracle {
 		bool present, fresh;
 		uint64_t contents;
 	} snapshots[CRASH_SNAPSHOTS];
+	uint64_t probes; /* digest of the entries of the bucket "~probe" */
 };
 
 void crash_oracle_put(struct crash_oracle *, unsigned bucket, unsigned key, uint32_t size, uint32_t seed);
 void crash_oracle_drop(struct crash_oracle *, unsigned bucket);
+void crash_oracle_rename(struct crash_oracle *, unsigned from, unsigned to);
 /* Order-free digest of all contents; with those of named snapshots. */
 uint64_t crash_oracle_contents(const struct crash_oracle *);
 uint64_t crash_oracle_digest(const struct crash_oracle *);
 void crash_oracle_committed(struct crash_oracle *); /* fresh snapshots are of the past from here on */
 struct bts_slice crash_snapshot_name(unsigned snapshot);
 struct bts_slice crash_bucket_name(unsigned bucket);
-struct bts_slice crash_key(unsigned bucket, unsigned key, char text[64]);
+struct bts_slice crash_key(unsigned key, char text[64]); /* ascending with key */
 /* data: room for size bytes. */
 void crash_value_fill(uint8_t *data, uint32_t size, uint32_t seed);
 /* The same digest of what a database holds; order of keys is checked on the way.  NULL or what is wrong. */
@@ -60,11 +62,14 @@ const char *crash_digest_all(struct bts *db, struct bts_txn *txn, uint64_t *dige
 /* What an entry of the bucket "~probe" adds to a digest; the bucket itself adds nothing. */
 uint64_t crash_probe_digest(uint32_t number);
 enum bts_err crash_probe_put(struct bts *db, uint32_t number, bts_txid *txid, struct bts_error *error);
+/* flags: of bts_begin besides BTS_WRITE. */
+enum bts_err crash_probe_commit(
+	struct bts *db, unsigned flags, uint32_t number, bts_txid *txid, struct bts_error *error);
 
 /* What may be found at this moment. */
 struct crash_watch {
 	struct crash *crash;
-	uint64_t states[CRASH_STATES]; /* digests; [0] acknowledged (or seen), [1] in flight */
+	uint64_t states[CRASH_STATES]; /* digests; [0] acknowledged (or seen), then those in flight */
 	unsigned count;
 	bts_txid in_flight; /* the highest number given to a commit that was not acknowledged; 0 none */
 	bool exists;	    /* the file was there once, so it must be */
@@ -79,6 +84,7 @@ struct crash_watch {
 
 struct crash_counts {
 	uint64_t moments, images, distinct, second, kills, commits, refused, cuts;
+	uint64_t deaths, batches, overtaken; /* of many handles: crash_many.c */
 };
 
 struct crash {
@@ -90,7 +96,8 @@ struct crash {
 	uint64_t bad;
 	char first[512]; /* the first finding */
 	uint64_t seed;
-	bool stop; /* at the first finding */
+	bool stop;	 /* at the first finding */
+	unsigned sparse; /* make images of one moment in so many only; 0: of every one */
 };
 
 void crash_init(struct crash *);
@@ -115,6 +122,7 @@ enum crash_kind {
 	CRASH_DENSE, /* few commits, many images of each moment */
 	CRASH_BIG,   /* with commits too large for a manifest */
 	CRASH_LONG,  /* many commits, so that free log and history leave the commit record; few images */
+	CRASH_MANY,  /* several handles in turns, which die one by one */
 	CRASH_KINDS
 };
 /* One random script. */

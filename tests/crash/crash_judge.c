@@ -148,8 +148,11 @@ static void crash_check_numbers(struct crash_watch *watch, struct bts *db, uint6
 {
 	struct bts_stat stat = {.size = sizeof(stat)};
 
-	if (!watch->in_flight || watch->count < 2 || digest != watch->states[0] || digest == watch->states[1])
+	if (!watch->in_flight || watch->count < 2 || digest != watch->states[0])
 		return;
+	for (unsigned i = 1; i < watch->count; i++)
+		if (digest == watch->states[i])
+			return;
 	if (bts_stat(db, &stat, NULL))
 		crash_report_at(watch, "stat fails");
 	else if (!stat.clean_open && stat.txid <= watch->in_flight)
@@ -259,8 +262,8 @@ static void crash_take(struct crash_moment *moment)
 		return;
 	image = env_mem_crash(moment->mem, crash_choose, &moment->fate);
 	hash = env_mem_hash(image);
-	if (watch->count > 1)
-		expectation += watch->states[1] * 3;
+	for (unsigned i = 1; i < watch->count; i++)
+		expectation += watch->states[i] * (2 * i + 1);
 	crash->counts.images++;
 	if (!crash_noted(crash->seen, crash->seen_cap, hash)) {
 		crash->counts.distinct++;
@@ -462,7 +465,10 @@ void crash_hook(void *arg, struct env_mem *mem, const struct env_mem_event *even
 {
 	struct crash_watch *watch = arg;
 
-	if (event->op == ENV_MEM_FAULT || (watch->crash->stop && watch->crash->bad))
+	if (event->op == ENV_MEM_FAULT || event->op == ENV_MEM_LOCK ||
+		(watch->crash->stop && watch->crash->bad))
+		return;
+	if (watch->crash->sparse && !watch->depth && !rng_one_in(&watch->crash->rng, watch->crash->sparse))
 		return;
 	watch->op = event->op;
 	watch->offset = event->offset;

@@ -31,9 +31,9 @@ struct bts_slice crash_bucket_name(unsigned bucket)
 	return (struct bts_slice){names[bucket], strlen(names[bucket])};
 }
 
-struct bts_slice crash_key(unsigned bucket, unsigned key, char text[64])
+struct bts_slice crash_key(unsigned key, char text[64])
 {
-	int size = snprintf(text, 64, "key-%u-%03u-%.*s", bucket, key, (int)(key * 7 % 31),
+	int size = snprintf(text, 64, "key-%03u-%.*s", key, (int)(key * 7 % 31),
 		"........................................");
 
 	return (struct bts_slice){text, (size_t)size};
@@ -61,8 +61,8 @@ void crash_oracle_put(
 	value->size = size;
 	value->seed = seed;
 	value->present = true;
-	value->hash = crash_hash(
-		crash_bucket_name(bucket), crash_key(bucket, key, text), (struct bts_slice){data, size});
+	value->hash =
+		crash_hash(crash_bucket_name(bucket), crash_key(key, text), (struct bts_slice){data, size});
 	free(data);
 }
 
@@ -73,10 +73,23 @@ void crash_oracle_drop(struct crash_oracle *oracle, unsigned bucket)
 		oracle->values[bucket][key].present = false;
 }
 
+void crash_oracle_rename(struct crash_oracle *oracle, unsigned from, unsigned to)
+{
+	oracle->bucket[from] = false;
+	oracle->bucket[to] = true;
+	for (unsigned key = 0; key < CRASH_KEYS; key++) {
+		struct crash_value *value = &oracle->values[from][key];
+
+		if (value->present)
+			crash_oracle_put(oracle, to, key, value->size, value->seed);
+		value->present = false;
+	}
+}
+
 uint64_t crash_oracle_contents(const struct crash_oracle *oracle)
 {
 	static const struct bts_slice none;
-	uint64_t sum = 0;
+	uint64_t sum = oracle->probes;
 
 	for (unsigned bucket = 0; bucket < CRASH_BUCKETS; bucket++) {
 		if (oracle->bucket[bucket])
@@ -223,12 +236,18 @@ uint64_t crash_probe_digest(uint32_t number)
 
 enum bts_err crash_probe_put(struct bts *db, uint32_t number, bts_txid *txid, struct bts_error *error)
 {
+	return crash_probe_commit(db, 0, number, txid, error);
+}
+
+enum bts_err crash_probe_commit(
+	struct bts *db, unsigned flags, uint32_t number, bts_txid *txid, struct bts_error *error)
+{
 	struct bts_bucket *bucket;
 	struct bts_txn *txn;
 	enum bts_err err;
 	char text[64];
 
-	err = bts_begin(db, BTS_WRITE, &txn, error);
+	err = bts_begin(db, BTS_WRITE | flags, &txn, error);
 	if (err)
 		return err;
 	err = bts_bucket(txn, crash_probe_bucket, BTS_CREATE, &bucket, error);

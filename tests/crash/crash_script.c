@@ -1,169 +1,30 @@
 /* A random history: commits of all kinds, groups, replays, pinned readers, failures, closings, with a crash
  * at every write. */
-#include "crash.h"
+#include "crash_run.h"
 
 #include <ensure.h>
 #include <errno.h>
 
-#define CRASH_VALUE_MAX (1400u << 10)
-#define CRASH_GROUP_MAX 5u
+#define CRASH_TXN_MEMORY (64u << 10) /* of handles whose transactions spill */
 
-struct crash_run {
-	struct crash *crash;
-	struct env_mem *mem;
-	struct bts *db;
-	struct crash_watch watch;
-	struct crash_oracle now, next; /* acknowledged, in flight */
-	bts_txid txid;		       /* newest acknowledged */
-	struct bts *reader;
-	struct bts_txn *pinned;
-	uint64_t pinned_digest, failed; /* calls failed on purpose so far */
-	uint8_t *data;
-	bool big;
-	uint32_t page_size; /* of a new file */
-};
-
-static bool run_stopped(const struct crash_run *run)
-{
-	return run->crash->bad > 0;
-}
-
-static void run_failed(
-	struct crash_run *run, const char *what, enum bts_err err, const struct bts_error *error)
+void run_failed(struct crash_run *run, const char *what, enum bts_err err, const struct bts_error *error)
 {
 	crash_report(run->crash, "%s: %s: %s", what, bts_err_name(err), error ? error->text : "");
 }
 
-static uint32_t run_size(struct crash_run *run)
+void run_expect(struct crash_run *run, unsigned transactions)
 {
-	struct rng *rng = &run->crash->rng;
+	bts_txid given = run->db ? shared_assigned(run->db->shared) : 0;
 
-	switch (rng_below(rng, run->big ? 11 : 10)) {
-	case 10:
-		return (1100u << 10) + (uint32_t)rng_below(rng, CRASH_VALUE_MAX - (1100u << 10));
-	case 9:
-		return 3000 + (uint32_t)rng_below(rng, 30000);
-	case 8:
-	case 7:
-		return 400 + (uint32_t)rng_below(rng, 1200);
-	default:
-		return (uint32_t)rng_below(rng, 200);
-	}
-}
-
-static enum bts_err run_put(
-	struct crash_run *run, struct bts_txn *txn, struct bts_bucket *bucket, unsigned b, unsigned k)
-{
-	uint32_t size = run_size(run), seed = (uint32_t)rng_next(&run->crash->rng);
-	enum bts_err err;
-	char text[64];
-
-	crash_value_fill(run->data, size, seed);
-	err = bts_put(txn, bucket, crash_key(b, k, text), (struct bts_slice){run->data, size}, 0);
-	if (!err)
-		crash_oracle_put(&run->next, b, k, size, seed);
-	return err;
-}
-
-/* One random change, made to the transaction and to the oracle.  parity: keys of one kind only, 2 = any. */
-static enum bts_err run_change(struct crash_run *run, struct bts_txn *txn, unsigned parity)
-{
-	struct rng *rng = &run->crash->rng;
-	unsigned b = (unsigned)rng_below(rng, CRASH_BUCKETS), k = (unsigned)rng_below(rng, CRASH_KEYS);
-	struct bts_error error = {BTS_OK, 0, ""};
-	struct bts_bucket *bucket;
-	enum bts_err err;
-	char text[64];
-
-	if (parity < 2) {
-		k = k / 2 * 2 + parity;
-		if (!run->next.bucket[b])
-			return BTS_OK;
-	} else if (run->next.bucket[b] && rng_one_in(rng, 40)) {
-		err = bts_bucket_drop(txn, crash_bucket_name(b), &error);
-		crash_oracle_drop(&run->next, b);
-		return err;
-	}
-	err = bts_bucket(txn, crash_bucket_name(b), BTS_CREATE, &bucket, &error);
-	if (err)
-		return err;
-	run->next.bucket[b] = true;
-	if (!rng_one_in(rng, 4))
-		return run_put(run, txn, bucket, b, k);
-	err = bts_del(txn, bucket, crash_key(b, k, text));
-	if (err != (run->next.values[b][k].present ? BTS_OK : BTS_NOT_FOUND))
-		return err ? err : BTS_CORRUPT;
-	run->next.values[b][k].present = false;
-	return BTS_OK;
-}
-
-/* Down to nothing: every key of a bucket deleted one by one, or every bucket dropped. */
-static enum bts_err run_wipe(struct crash_run *run, struct bts_txn *txn)
-{
-	unsigned only = (unsigned)rng_below(&run->crash->rng, 2 * CRASH_BUCKETS);
-	struct bts_bucket *bucket;
-	enum bts_err err = BTS_OK;
-	char text[64];
-
-	for (unsigned b = 0; b < CRASH_BUCKETS && !err; b++) {
-		if (!run->next.bucket[b] || (only < CRASH_BUCKETS && b != only))
-			continue;
-		if (only >= CRASH_BUCKETS) {
-			err = bts_bucket_drop(txn, crash_bucket_name(b), NULL);
-			crash_oracle_drop(&run->next, b);
-			continue;
-		}
-		err = bts_bucket(txn, crash_bucket_name(b), 0, &bucket, NULL);
-		for (unsigned k = 0; k < CRASH_KEYS && !err; k++) {
-			if (run->next.values[b][k].present)
-				err = bts_del(txn, bucket, crash_key(b, k, text));
-			run->next.values[b][k].present = false;
-		}
-	}
-	if (err)
-		run_failed(run, "deleting all", err, bts_txn_error(txn));
-	return err;
-}
-
-static enum bts_err run_snapshot(struct crash_run *run, struct bts_txn *txn)
-{
-	unsigned i = (unsigned)rng_below(&run->crash->rng, CRASH_SNAPSHOTS);
-	bool *present = &run->next.snapshots[i].present;
-	enum bts_err err;
-
-	if (*present)
-		err = bts_snapshot_delete(txn, crash_snapshot_name(i), NULL);
-	else
-		err = bts_snapshot_create(txn, crash_snapshot_name(i), NULL);
-	*present = !*present;
-	run->next.snapshots[i].fresh = *present;
-	return err;
-}
-
-static enum bts_err run_changes(struct crash_run *run, struct bts_txn *txn, unsigned most, unsigned parity)
-{
-	enum bts_err err = BTS_OK;
-
-	for (uint64_t n = 1 + rng_below(&run->crash->rng, most); n > 0 && !err; n--)
-		err = run_change(run, txn, parity);
-	if (!err && parity == 2 && rng_one_in(&run->crash->rng, 4))
-		err = run_snapshot(run, txn);
-	if (err)
-		run_failed(run, "a change", err, bts_txn_error(txn));
-	return err;
-}
-
-static void run_expect(struct crash_run *run, unsigned transactions)
-{
-	run->watch.states[0] = crash_oracle_digest(&run->now);
+	run->watch.states[0] = crash_oracle_digest(&run->durable);
 	run->watch.states[1] = crash_oracle_digest(&run->next);
 	run->watch.count = 2;
-	run->watch.in_flight = run->txid + transactions;
+	run->watch.in_flight = (given > run->txid ? given : run->txid) + transactions;
 }
 
-static void run_settled(struct crash_run *run)
+void run_settled(struct crash_run *run)
 {
-	run->watch.states[0] = crash_oracle_digest(&run->now);
+	run->watch.states[0] = crash_oracle_digest(&run->durable);
 	run->watch.count = 1;
 	run->watch.in_flight = 0;
 }
@@ -179,8 +40,7 @@ static void run_refused(struct crash_run *run)
 		crash_report(run->crash, "I7: a commit after a failed flush or write");
 }
 
-/* *reopen: the handle is of no use any more. */
-static void run_result(
+void run_result(
 	struct crash_run *run, enum bts_err err, bts_txid txid, const struct bts_error *error, bool *reopen)
 {
 	bool planned = env_mem_failed(run->mem) > run->failed;
@@ -192,7 +52,10 @@ static void run_result(
 		run->crash->counts.commits++;
 		crash_oracle_committed(&run->next);
 		run->now = run->next;
-		run->txid = txid;
+		if (run->txid < txid)
+			run->txid = txid;
+		if (shared_durable_txid(run->db->shared) >= txid)
+			run->durable = run->now;
 		run_settled(run);
 	} else if (planned && err == BTS_FULL) {
 		run->next = run->now;
@@ -205,7 +68,7 @@ static void run_result(
 	}
 }
 
-static void run_plan_failure(struct crash_run *run)
+void run_plan_failure(struct crash_run *run)
 {
 	struct rng *rng = &run->crash->rng;
 
@@ -222,14 +85,35 @@ static void run_plan_failure(struct crash_run *run)
 	}
 }
 
-static void run_commit(struct crash_run *run, bool *reopen)
+/* How the transaction is to be committed. */
+static unsigned run_flags(struct crash_run *run)
 {
+	struct rng *rng = &run->crash->rng;
+	unsigned flags = 0;
+
+	if (rng_one_in(rng, 4))
+		flags |= BTS_ASYNC;
+	if (rng_one_in(rng, 6))
+		flags |= BTS_EXCLUSIVE;
+	if (rng_one_in(rng, 6))
+		flags |= BTS_SERIALIZABLE;
+	return flags;
+}
+
+void run_commit(struct crash_run *run, bool *reopen)
+{
+	unsigned flags = run_flags(run);
 	struct bts_error error = {BTS_OK, 0, ""};
 	struct bts_txn *txn;
 	bts_txid txid;
 	enum bts_err err;
 
-	err = bts_begin(run->db, BTS_WRITE, &txn, &error);
+	if (flags & BTS_EXCLUSIVE || !run_is_current(run->db)) /* flushes first */
+		run_calm(run, reopen);
+	if (*reopen || run_stopped(run))
+		return;
+	run->next = run->now;
+	err = bts_begin(run->db, BTS_WRITE | flags, &txn, &error);
 	if (err) {
 		run_failed(run, "begin", err, &error);
 		return;
@@ -237,21 +121,44 @@ static void run_commit(struct crash_run *run, bool *reopen)
 	if (rng_one_in(&run->crash->rng, 10))
 		err = run_wipe(run, txn);
 	else
-		err = run_changes(run, txn, rng_one_in(&run->crash->rng, 6) ? 40 : 4, 2);
+		err = run_changes(run, txn, rng_one_in(&run->crash->rng, 6) ? 40 : 4, CRASH_ANY_KEY);
 	if (err) {
 		bts_abort(txn);
 		return;
 	}
 	run_expect(run, 1);
-	if (rng_one_in(&run->crash->rng, 7))
+	if (!(flags & BTS_ASYNC) && !run->death && rng_one_in(&run->crash->rng, 7))
 		run_plan_failure(run);
+	else
+		run->nest = !(flags & BTS_ASYNC) && run->many && !run->death && rng_one_in(&run->crash->rng, 3);
+	run->flushing = run->next;
 	err = bts_commit_id(txn, &txid, &error);
+	run->nest = false;
 	if (err == BTS_CONFLICT)
 		bts_abort(txn);
 	run_result(run, err, txid, &error, reopen);
 }
 
-static void run_group(struct crash_run *run, bool *reopen)
+void run_calm(struct crash_run *run, bool *reopen)
+{
+	struct bts_error error = {BTS_OK, 0, ""};
+	enum bts_err err;
+
+	if (crash_oracle_digest(&run->now) == crash_oracle_digest(&run->durable) &&
+		shared_head_txid(run->db->shared) == shared_durable_txid(run->db->shared))
+		return;
+	run->next = run->now;
+	run_expect(run, 0);
+	if (!run->death && rng_one_in(&run->crash->rng, 7))
+		run_plan_failure(run);
+	err = bts_sync(run->db, &error);
+	run_result(run, err, run->txid, &error, reopen);
+	if (!err && shared_head_txid(run->db->shared) != shared_durable_txid(run->db->shared))
+		crash_report(run->crash, "bts_sync has left something to do");
+	run->next = run->now;
+}
+
+void run_group(struct crash_run *run, bool *reopen)
 {
 	unsigned count = 1 + (unsigned)rng_below(&run->crash->rng, CRASH_GROUP_MAX), kept = 0;
 	struct bts_error error = {BTS_OK, 0, ""};
@@ -266,7 +173,7 @@ static void run_group(struct crash_run *run, bool *reopen)
 
 		err = bts_group_txn(group, &txn, &error);
 		if (!err)
-			err = run_changes(run, txn, 3, 2);
+			err = run_changes(run, txn, 3, CRASH_ANY_KEY);
 		if (err)
 			break;
 		if (rng_one_in(&run->crash->rng, 5)) {
@@ -432,36 +339,58 @@ static void run_lose_a_slot(struct crash_run *run)
 	}
 }
 
-static void run_open(struct crash_run *run)
+enum bts_err run_open_handle(struct crash_run *run, struct bts **db)
 {
 	struct bts_options options = crash_options(run->mem, 0);
-	struct bts_stat stat = {.size = sizeof(stat)};
+	struct bts_error error = {BTS_OK, 0, ""};
+	enum bts_err err;
+
+	options.page_size = run->page_size;
+	options.async_delay_ms = 1u << 30; /* when the test says so, or never */
+	if (rng_one_in(&run->crash->rng, 2))
+		options.txn_memory = CRASH_TXN_MEMORY;
+	err = bts_open(CRASH_PATH, &options, db, &error);
+	if (err)
+		run_failed(run, "open", err, &error);
+	return err;
+}
+
+uint64_t run_look(struct crash_run *run, struct bts *db)
+{
 	struct bts_error error = {BTS_OK, 0, ""};
 	struct bts_txn *txn;
 	uint64_t digest = 0;
 	const char *wrong;
-	enum bts_err err;
 
-	options.page_size = run->page_size;
-	err = bts_open(CRASH_PATH, &options, &run->db, &error);
-	if (!err)
-		err = bts_begin(run->db, BTS_READ, &txn, &error);
-	if (err) {
-		run_failed(run, "open", err, &error);
-		return;
+	if (bts_begin(db, BTS_READ, &txn, &error)) {
+		run_failed(run, "begin", error.code, &error);
+		return 0;
 	}
-	wrong = crash_digest_all(run->db, txn, &digest);
+	wrong = crash_digest_all(db, txn, &digest);
 	bts_abort(txn);
-	if (wrong) {
-		crash_report(run->crash, "reopened: %s", wrong);
-	} else if (run->watch.count == 2 && digest == run->watch.states[1]) {
+	if (wrong)
+		crash_report(run->crash, "reading: %s", wrong);
+	return digest;
+}
+
+static void run_open(struct crash_run *run)
+{
+	struct bts_stat stat = {.size = sizeof(stat)};
+	uint64_t digest;
+
+	if (run_open_handle(run, &run->db))
+		return;
+	digest = run_look(run, run->db);
+	if (run_stopped(run))
+		return;
+	if (run->watch.count == 2 && digest == run->watch.states[1]) {
 		crash_oracle_committed(&run->next);
-		run->now = run->next;
+		run->durable = run->next;
 	} else if (digest != run->watch.states[0]) {
 		crash_report(
 			run->crash, "reopened: contents are neither those acknowledged nor those in flight");
 	}
-	run->next = run->now;
+	run->now = run->next = run->durable;
 	run->watch.exists = true;
 	run_settled(run);
 	if (bts_stat(run->db, &stat, NULL))
@@ -472,43 +401,89 @@ static void run_open(struct crash_run *run)
 static void run_reopen(struct crash_run *run, bool clean)
 {
 	run_unpin(run);
+	if (clean) { /* what readers see becomes durable when it closes */
+		run->next = run->now;
+		run_expect(run, 0);
+	}
+	run_close_others(run);
 	bts_close(run->db);
 	run->db = NULL;
+	if (clean) {
+		run->durable = run->now;
+		run_settled(run);
+	}
 	crash_images(&run->watch, run->mem);
 	if (clean && !run_stopped(run))
 		run_lose_a_slot(run);
 	run_open(run);
 }
 
+static void run_hook(void *arg, struct env_mem *mem, const struct env_mem_event *event)
+{
+	struct crash_run *run = arg;
+
+	if (run->death && !--run->death)
+		longjmp(run->dead, 1);
+	crash_hook(&run->watch, mem, event);
+	if (run->nest && event->op == ENV_MEM_FAULT && !strcmp(event->path, "commit.slot"))
+		run_nested(run);
+}
+
+/* Steps of several handles. */
+static void run_step_many(struct crash_run *run, bool *reopen)
+{
+	struct rng *rng = &run->crash->rng;
+
+	run_calm(run, reopen);
+	if (*reopen || run_stopped(run))
+		return;
+	run->next = run->now;
+	switch (rng_below(rng, 4)) {
+	case 0:
+		run_death(run);
+		break;
+	case 1:
+		run_replica(run);
+		break;
+	default:
+		run_pipeline(run, reopen);
+	}
+	if (!*reopen && !run_stopped(run))
+		run_drain(run);
+}
+
 static void run_step(struct crash_run *run)
 {
 	struct rng *rng = &run->crash->rng;
+	uint64_t kind = rng_below(rng, 18);
 	bool reopen = false;
 
-	run->next = run->now;
-	switch (rng_below(rng, 16)) {
-	case 0:
-		run_reopen(run, true);
-		break;
-	case 1:
-	case 2:
-		run_pin(run);
-		break;
-	case 3:
-	case 4:
-	case 5:
-		run_group(run, &reopen);
-		break;
-	case 6:
-		run_pair(run, &reopen);
-		break;
-	case 7:
-	case 8:
-		run_compact(run, &reopen);
-		break;
-	default:
+	if (run->many)
+		run_turn(run);
+	if (run->many && rng_one_in(rng, 2))
+		run_step_many(run, &reopen);
+	else if (kind < 9)
 		run_commit(run, &reopen);
+	else if (kind == 9)
+		run_reopen(run, true);
+	else if (kind < 12)
+		run_pin(run);
+	if (kind >= 12 && !reopen && !run_stopped(run))
+		run_calm(run, &reopen);
+	if (!reopen && !run_stopped(run)) {
+		run->next = run->now;
+		if (kind >= 12 && kind < 15)
+			run_group(run, &reopen);
+		else if (kind == 15)
+			run_pair(run, &reopen);
+		else if (kind == 16)
+			run_clash(run);
+		else if (kind == 17)
+			run_compact(run, &reopen);
+		run_shipped(run);
 	}
+	if (!reopen && !run_stopped(run))
+		run_drain(run);
 	if (reopen && !run_stopped(run))
 		run_reopen(run, false);
 	if (run->pinned && rng_one_in(rng, 5))
@@ -522,6 +497,7 @@ static const struct {
 	[CRASH_DENSE] = {60, 1, (size_t)64 << 20},
 	[CRASH_BIG] = {12, 1, (size_t)128 << 20},
 	[CRASH_LONG] = {3, 5, (size_t)64 << 20},
+	[CRASH_MANY] = {16, 1, (size_t)64 << 20},
 };
 
 void crash_script(struct crash *crash, uint64_t seed, unsigned steps, enum crash_kind kind)
@@ -535,6 +511,8 @@ void crash_script(struct crash *crash, uint64_t seed, unsigned steps, enum crash
 	rng_init(&crash->rng, seed);
 	run->crash = crash;
 	run->big = kind == CRASH_BIG;
+	run->many = kind == CRASH_MANY;
+	run->probes = 1000; /* judges use the low numbers */
 	run->page_size = rng_one_in(&crash->rng, 4) ? 16384 : 4096;
 	run->data = malloc(CRASH_VALUE_MAX + 8);
 	ENSURE(run->data);
@@ -543,7 +521,8 @@ void crash_script(struct crash *crash, uint64_t seed, unsigned steps, enum crash
 	run->watch.crash = crash;
 	run->watch.effort = crash_kinds[kind].effort;
 	run_settled(run);
-	env_mem_set_hook(run->mem, crash_hook, &run->watch);
+	env_mem_set_hook(run->mem, run_hook, run);
+	env_mem_tell_locks(run->mem);
 	run_open(run);
 	for (unsigned i = 0; i < steps * crash_kinds[kind].steps && !run_stopped(run); i++)
 		run_step(run);

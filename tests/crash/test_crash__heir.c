@@ -2,7 +2,7 @@
  * A writing process dies in the middle of a commit while a reading one lives on, and another writer inherits
  * (M2, G5).
  *
- * Death is a jump out of the n-th write or flush of a commit, after which the dead process's files are
+ * Death is a jump out of the n-th write, flush, lock or unlock of a commit, after which the dead process's files are
  * closed, so that its locks are gone.  What must hold: the heir opens with the acknowledged commit or the one
  * in flight; the reader's snapshot never changes, however much the heir writes; power loss after the heir has
  * shown a state keeps it.
@@ -148,6 +148,7 @@ static void heir_round(struct crash *crash, uint64_t seed)
 	bed->crash = crash;
 	bed->probes = 1000; /* judges use the low numbers */
 	bed->mem = env_mem_new((size_t)64 << 20);
+	env_mem_tell_locks(bed->mem);
 	bed->watch = (struct crash_watch){.crash = crash, .count = 1, .effort = 12, .exists = true};
 	heir_open(bed, 0, &bed->writer);
 	heir_open(bed, BTS_OPEN_READ_ONLY, &bed->reader);
@@ -160,7 +161,7 @@ static void heir_round(struct crash *crash, uint64_t seed)
 	bed->pinned_digest = bed->digest;
 	for (int deaths = 0; deaths < 3 && !crash->bad; deaths++) {
 		env_mem_set_hook(bed->mem, heir_hook, NULL);
-		heir_death.left = 1 + rng_below(&crash->rng, 8);
+		heir_death.left = 1 + rng_below(&crash->rng, 16);
 		if (!setjmp(heir_death.out)) {
 			while (!crash->bad)
 				heir_write(bed);

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SCRIPTS_CLEAN 2u
+#define SCRIPTS_CLEAN 3u
 #define SCRIPTS 60u
 #define STEPS 16u
 
@@ -35,7 +35,36 @@ static const char *const rule_names[FAULT_RULES] = {
 	[FAULT_I11_LINK_EARLY] = "I11 linked before the flush",
 	[FAULT_G2_FREE_HELD] = "G2 free what snapshots hold",
 	[FAULT_G3_NO_ORPHANS] = "G3 deleted snapshots leak",
+	[FAULT_G3_NO_FRONTIER] = "G3 free what the head shares",
+	[FAULT_G5_NO_READERS] = "G5 rebuilt without readers",
+	[FAULT_M2_NUMBERS_AGAIN] = "M2 a dead builder's numbers",
+	[FAULT_M2_NO_INHERIT] = "M2 orphaned flush lock ignored",
+	[FAULT_MANIFEST_RETIRED] = "I3 retired pages in the manifest",
+	[FAULT_MANIFEST_OWN] = "I3 manifest of the last alone",
+	[FAULT_RING_NO_TAKE] = "ring: takes not applied",
+	[FAULT_RING_NO_RETIRE] = "ring: retires not applied",
+	[FAULT_REBUILD_ON_TIP] = "ring: rebuilt on the tip",
+	[FAULT_I8_D_BEFORE_HEAD] = "I8 D before the head",
+	[FAULT_I8_SHIP_AT_HEAD] = "I8 shipped at the head",
+	[FAULT_I8_SHOW_WAITING] = "I8 shown beside waiting commits",
+	[FAULT_C1_NO_LAST_DELETE] = "C1 range delete without trace",
+	[FAULT_SAVEPOINT_LOG] = "savepoint keeps the log",
 };
+
+/* Only a death or a switch between two stores shows these: test_interleave__sabotage has them. */
+static bool rule_elsewhere(unsigned rule)
+{
+	return rule == FAULT_M2_NO_INHERIT || rule == FAULT_I8_D_BEFORE_HEAD;
+}
+
+static enum crash_kind rule_kind(unsigned rule, unsigned script)
+{
+	if (rule >= FAULT_G5_NO_READERS)
+		return CRASH_MANY;
+	if (rule == FAULT_I3_NO_PREFLUSH || script % 3 == 2)
+		return CRASH_BIG;
+	return script % 3 || rule != FAULT_NONE ? CRASH_DENSE : CRASH_MANY;
+}
 
 /* In a process of its own: a broken engine may well die. */
 static int rule_run(unsigned rule, uint64_t seed)
@@ -46,11 +75,10 @@ static int rule_run(unsigned rule, uint64_t seed)
 	fault_sabotage = rule;
 	crash_init(&crash);
 	crash.stop = true;
-	for (unsigned i = 0; i < scripts && !crash.bad; i++) {
-		bool big = rule == FAULT_I3_NO_PREFLUSH || i % 3 == 2;
-
-		crash_script(&crash, seed + i, STEPS, big ? CRASH_BIG : CRASH_DENSE);
-	}
+	if (rule >= FAULT_G3_NO_FRONTIER) /* what is wrong is seen in most images, or in the script itself */
+		crash.sparse = 12;
+	for (unsigned i = 0; i < scripts && !crash.bad; i++)
+		crash_script(&crash, seed + i, STEPS, rule_kind(rule, i));
 	printf("%-32s %" PRIu64 " images: %s\n", rule_names[rule], crash.counts.distinct,
 		crash.bad ? crash.first : "nothing found");
 	fflush(stdout);
@@ -76,16 +104,18 @@ static bool rule_holds(unsigned rule, uint64_t seed)
 int main(int argc, char **argv)
 {
 	uint64_t seed = rng_seed_from(argc, argv, 1);
-	unsigned only = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 0) : FAULT_RULES, missed = 0;
+	unsigned only = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 0) : FAULT_RULES;
+	unsigned missed = 0, count = 0;
 
 	for (unsigned rule = 0; rule < FAULT_RULES; rule++) {
-		if (only < FAULT_RULES && rule != only)
+		if (rule_elsewhere(rule) || (only < FAULT_RULES && rule != only))
 			continue;
+		count += rule != FAULT_NONE;
 		if (!rule_holds(rule, seed)) {
 			printf("NOT NOTICED: %s\n", rule_names[rule]);
 			missed++;
 		}
 	}
-	printf("sabotage: %u of %u rules dropped without notice\n", missed, FAULT_RULES - 1u);
+	printf("sabotage: %u of %u rules dropped were noticed\n", count - missed, count);
 	return missed != 0;
 }

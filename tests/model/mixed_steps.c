@@ -300,6 +300,10 @@ static void step_read(struct mixed *x, struct writer *w)
 	if (!bucket || !bucket->identity || !w->serializable || w->seen_count == READS)
 		return;
 	seen->key = model_key(&x->m, seen->key_bytes);
+	if (bucket->count && rng_one_in(dice(x), 2)) { /* the last one: most loads change what is there */
+		seen->key.size = bucket->entries[bucket->count - 1]->key.size;
+		memcpy(seen->key_bytes, bucket->entries[bucket->count - 1]->key.data, seen->key.size);
+	}
 	err = bts_get_version(w->t.txn, handle, seen->key, &value, &version);
 	if (err == BTS_OK && version == 0)
 		return; /* its own */

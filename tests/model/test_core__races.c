@@ -1,54 +1,17 @@
 /*
  * Moments of the commit core that a scheduler seldom gives: a flusher that is overtaken while it reads the ring (I3), the death
  * of whoever makes an opening commit while others build (I4, R3), a reader that comes too late beside an allocator that is
- * built anew (G1, G5), a flush that takes longer than somebody wants to wait, the child of a fork that lets go (M4).
+ * built anew (G1, G5), a flush that takes longer than somebody wants to wait.
  *
- * Usage: test_core__races.  Several handles stand for several processes; the dead free nothing.
+ * Several handles stand for several processes; the dead free nothing.
  */
-#include "bed.h"
+#include "core_bed.h"
 
 #include <db.h>
-#include <errno.h>
 #include <setjmp.h>
 #include <shared_map.h>
-#include <sys/wait.h>
-#include <txn.h>
 
-#define NEVER_MS 3600000u
 #define VALUE 1500u /* not in its leaf: two pages, a run of its own */
-
-static void open_one(struct bed *bed, unsigned timeout_ms, struct bts **db)
-{
-	struct bts_options options;
-
-	bts_options_init(&options);
-	options.map_bytes = ENV_MEM_RESERVE_DEFAULT;
-	options.env = env_mem_env(bed->mem);
-	options.async_delay_ms = NEVER_MS;
-	options.lock_timeout_ms = timeout_ms;
-	assert_int_equal(bts_open(bed->path, &options, db, &bed->error), BTS_OK);
-}
-
-/* Again after a conflict: with what a process that died had built. */
-static void put_one(struct bts *db, unsigned flags, const char *value)
-{
-	struct bts_bucket *bucket;
-	struct bts_error error;
-	struct bts_txn *txn;
-	enum bts_err err;
-
-	assert_int_equal(bts_begin(db, BTS_WRITE | flags, &txn, &error), BTS_OK);
-	for (;;) {
-		assert_int_equal(bts_bucket(txn, bed_text("b"), BTS_CREATE, &bucket, &error), BTS_OK);
-		assert_int_equal(bts_put(txn, bucket, bed_text("k"), bed_text(value), 0), BTS_OK);
-		err = bts_commit(txn, &error);
-		if (err != BTS_CONFLICT)
-			break;
-		assert_int_equal(bts_refresh(txn, &error), BTS_OK);
-	}
-	if (err)
-		fail_msg("commit of %s: %s", value, error.text);
-}
 
 /* Every step-th of count large values, in one commit; NULL data: deleted. */
 static void put_many(struct bts *db, unsigned flags, unsigned count, unsigned step, const void *data)
@@ -60,10 +23,11 @@ static void put_many(struct bts *db, unsigned flags, unsigned count, unsigned st
 	assert_int_equal(bts_begin(db, BTS_WRITE | flags, &txn, &error), BTS_OK);
 	assert_int_equal(bts_bucket(txn, bed_text("large"), BTS_CREATE, &bucket, &error), BTS_OK);
 	for (unsigned i = 0; i < count; i += step) {
-		struct bts_slice key = { &i, sizeof(i) };
+		struct bts_slice key = {&i, sizeof(i)};
 
 		if (data != NULL)
-			assert_int_equal(bts_put(txn, bucket, key, (struct bts_slice){ data, VALUE }, 0), BTS_OK);
+			assert_int_equal(
+				bts_put(txn, bucket, key, (struct bts_slice){data, VALUE}, 0), BTS_OK);
 		else
 			assert_int_equal(bts_del(txn, bucket, key), BTS_OK);
 	}
@@ -152,7 +116,7 @@ static void overtaken_prepare(struct bts *flusher)
 
 		shared_ring_get(flusher->shared, at, &change);
 		if (change.kind == SHARED_TAKE)
-			overtaken.taken[overtaken.count++] = (struct space_run){ change.pgno, change.count };
+			overtaken.taken[overtaken.count++] = (struct space_run){change.pgno, change.count};
 		assert_true(overtaken.count < 64);
 	}
 	assert_true(overtaken.count > 0);
@@ -235,7 +199,7 @@ static void an_opening_commit_is_orphaned(void **state)
 	(void)state;
 	for (unsigned left = 1; died; left++) {
 		struct bts *dying;
-		struct bed bed, after = { .path = "/db" };
+		struct bed bed, after = {.path = "/db"};
 
 		bed_init_memory(&bed);
 		put_one(bed.db, 0, "before");
@@ -283,7 +247,7 @@ static bts_txid publish_half(struct bed *bed, struct bts *dying)
 	newest = slots[1].sequence > slots[0].sequence;
 	shared_assign(dying->shared, slots[newest].record.txid);
 	shared_durable(dying->shared, NULL, &durable);
-	durable = (struct shared_durable){ newest, slots[newest].sequence, durable.ring };
+	durable = (struct shared_durable){newest, slots[newest].sequence, durable.ring};
 	shared_publish_durable(dying->shared, &slots[newest].record, &durable);
 	return slots[newest].record.txid;
 }
@@ -402,219 +366,14 @@ static void a_flush_takes_long(void **state)
 	bed_fini(&bed);
 }
 
-/* --- numbers --- */
-
-/* All that a group may number lies below what an opening commit after a crash would take (I4). */
-static void a_group_is_full(void **state)
-{
-	struct bts_group *group;
-	struct bts_txn *txn;
-	struct bed bed;
-
-	(void)state;
-	bed_init_memory(&bed);
-	put_one(bed.db, 0, "1");
-	shared_assign(bed.db->shared, shared_tip_txid(bed.db->shared) + META_JUMP / 2 - 1);
-	assert_int_equal(bts_group_begin(bed.db, &group, &bed.error), BTS_OK);
-	group->count += META_JUMP / 2 - 2; /* as many transactions were kept */
-	group->last += META_JUMP / 2 - 2;
-	assert_int_equal(bts_group_txn(group, &txn, &bed.error), BTS_OK);
-	bed_put(txn, "b", "k", "2");
-	assert_true(bts_txn_id(txn) < shared_durable_txid(bed.db->shared) + META_JUMP);
-	bed_commit(&bed, txn);
-	assert_int_equal(bts_group_txn(group, &txn, &bed.error), BTS_LIMIT);
-	assert_int_equal(bts_group_commit(group, &bed.error), BTS_OK);
-	bed_holds(&bed, "b", "k", "2");
-	bed_fini(&bed);
-}
-
-static bts_txid commit_numbered(struct bts *db, unsigned flags, const char *value)
-{
-	struct bts_error error;
-	struct bts_txn *txn;
-	bts_txid txid;
-
-	assert_int_equal(bts_begin(db, BTS_WRITE | flags, &txn, &error), BTS_OK);
-	bed_put(txn, "b", "k", value);
-	assert_int_equal(bts_commit_id(txn, &txid, &error), BTS_OK);
-	return txid;
-}
-
-/* The first commit after a clean exit, not waited for and lost with the power: its number names nothing else later (I4). */
-static void a_told_number_is_not_reused(void **state)
-{
-	struct bed bed, after = { .path = "/db" };
-	bts_txid told;
-
-	(void)state;
-	bed_init_memory(&bed);
-	put_one(bed.db, 0, "1");
-	bts_close(bed.db);
-	open_one(&bed, 0, &bed.db);
-	assert_int_equal(bed_stat(&bed).clean_open, 1);
-	told = commit_numbered(bed.db, BTS_ASYNC, "lost");
-	after.mem = env_mem_crash(bed.mem, env_mem_choose_durable, NULL);
-	bed_open(&after);
-	assert_true(commit_numbered(after.db, 0, "other") > told);
-	bed_fini(&after);
-	bed_fini(&bed);
-}
-
-/* An opening commit in the middle of an environment whose flush fails (I7). */
-static void a_jump_fails(void **state)
-{
-	struct bts *other;
-	struct bts_txn *txn;
-	struct bed bed;
-
-	(void)state;
-	bed_init_memory(&bed);
-	put_one(bed.db, 0, "1");
-	open_one(&bed, 0, &other);
-	shared_assign(bed.db->shared, shared_tip_txid(bed.db->shared) + META_JUMP / 2);
-	txn = bed_begin(&bed, BTS_WRITE);
-	bed_put(txn, "b", "k", "2");
-	env_mem_fail(bed.mem, ENV_MEM_SYNC, 1, EIO, ENV_MEM_DROP);
-	assert_int_equal(bts_commit(txn, &bed.error), BTS_IO);
-	assert_int_equal(bts_begin(other, BTS_WRITE, &txn, &bed.error), BTS_POISONED);
-	bts_close(other);
-	bts_close(bed.db);
-	bed_open(&bed);
-	bed_holds(&bed, "b", "k", "1");
-	bed_fini(&bed);
-}
-
-/* --- leaving --- */
-
-/* A writer that built what nobody waits for leaves before a reader: the exit is clean (I10). */
-static void a_reader_leaves_last(void **state)
-{
-	static uint8_t piece[65536];
-	struct bts_options options;
-	struct bts_stream *stream;
-	struct bts *writer, *reader;
-	struct bts_txn *txn;
-	struct bed bed;
-
-	(void)state;
-	bed_init_memory(&bed);
-	bed_set(&bed, "b", "k", "1");
-	bts_close(bed.db);
-	bts_options_init(&options);
-	options.map_bytes = ENV_MEM_RESERVE_DEFAULT;
-	options.env = env_mem_env(bed.mem);
-	options.txn_memory = UINT64_C(1) << 20;
-	assert_int_equal(bts_open(bed.path, &options, &writer, &bed.error), BTS_OK);
-	options.flags = BTS_OPEN_READ_ONLY;
-	assert_int_equal(bts_open(bed.path, &options, &reader, &bed.error), BTS_OK);
-	put_one(writer, 0, "2");
-	/* Given up when room for it was made at the end of the file. */
-	assert_int_equal(bts_begin(writer, BTS_WRITE, &txn, &bed.error), BTS_OK);
-	assert_int_equal(bts_put_begin(txn, bed_bucket(txn, "b"), bed_text("large"), UINT64_C(4) << 20, 0, &stream, &bed.error),
-		BTS_OK);
-	assert_int_equal(bts_put_write(stream, (struct bts_slice){ piece, sizeof(piece) }), BTS_OK);
-	bts_abort(txn);
-	assert_true(shared_tip_txid(writer->shared) > shared_durable_txid(writer->shared));
-	bts_close(writer);
-	bts_close(reader);
-	bed_open(&bed);
-	assert_int_equal(bed_stat(&bed).clean_open, 1);
-	bed_fini(&bed);
-}
-
-/* --- the child of a fork --- */
-
-static bool build_held(const struct bed *bed)
-{
-	uint64_t since;
-	uint32_t pid;
-
-	return shared_lock_owner(bed->db->shared, SHARED_LOCK_BUILD, &pid, &since);
-}
-
-static void in_a_child(void (*let_go)(void *what), void *what)
-{
-	int status;
-	pid_t child = fork();
-
-	if (child == 0) {
-		alarm(20);
-		let_go(what);
-		_exit(0);
-	}
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
-static void let_go_txn(void *what)
-{
-	bts_abort(what);
-}
-
-static void let_go_commit(void *what)
-{
-	if (bts_commit(what, NULL) != BTS_INVALID)
-		_exit(1);
-}
-
-static void let_go_group(void *what)
-{
-	if (bts_group_commit(what, NULL) != BTS_INVALID)
-		_exit(1);
-}
-
-static void let_go_sync(void *what)
-{
-	if (bts_sync(what, NULL) != BTS_INVALID)
-		_exit(1);
-}
-
-/* What it inherited it may end, and that is nothing to the parent: not its locks, not its file. */
-static void a_child_lets_go(void **state)
-{
-	struct bts_group *group;
-	struct bts_txn *txn;
-	struct bed bed;
-
-	(void)state;
-	bed_init_file(&bed);
-	bed_set(&bed, "b", "k", "1");
-	in_a_child(let_go_sync, bed.db);
-	txn = bed_begin(&bed, BTS_WRITE | BTS_EXCLUSIVE);
-	bed_put(txn, "b", "k", "2");
-	in_a_child(let_go_txn, txn);
-	assert_true(build_held(&bed));
-	in_a_child(let_go_commit, txn);
-	assert_true(build_held(&bed));
-	bed_commit(&bed, txn);
-	txn = bed_begin(&bed, BTS_WRITE);
-	bed_put(txn, "b", "k", "3");
-	in_a_child(let_go_commit, txn);
-	bed_commit(&bed, txn);
-	assert_int_equal(bts_group_begin(bed.db, &group, &bed.error), BTS_OK);
-	assert_int_equal(bts_group_txn(group, &txn, &bed.error), BTS_OK);
-	bed_put(txn, "b", "k", "4");
-	bed_commit(&bed, txn);
-	in_a_child(let_go_group, group);
-	assert_true(build_held(&bed));
-	assert_int_equal(bts_group_commit(group, &bed.error), BTS_OK);
-	bed_holds(&bed, "b", "k", "4");
-	bed_fini(&bed);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_child_lets_go), /* before handles die */
 		cmocka_unit_test(a_flusher_is_overtaken),
 		cmocka_unit_test(an_opening_commit_is_orphaned),
 		cmocka_unit_test(an_opening_commit_is_half_published),
 		cmocka_unit_test(a_reader_comes_too_late),
 		cmocka_unit_test(a_flush_takes_long),
-		cmocka_unit_test(a_group_is_full),
-		cmocka_unit_test(a_told_number_is_not_reused),
-		cmocka_unit_test(a_jump_fails),
-		cmocka_unit_test(a_reader_leaves_last),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

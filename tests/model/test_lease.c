@@ -5,6 +5,8 @@
 #include "lease_bed.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <rng.h>
 
 static uint64_t written(struct bed *bed)
 {
@@ -40,7 +42,9 @@ static void written_once(void **state)
 	init(&bed);
 	for (unsigned round = 0; round < 6 * HOWS; round++) {
 		enum how how = round % HOWS;
-		unsigned flags = BTS_WRITE | (how == EXCLUSIVE ? BTS_EXCLUSIVE : how == ASYNC ? BTS_ASYNC : 0);
+		unsigned flags = BTS_WRITE | (how == EXCLUSIVE	    ? BTS_EXCLUSIVE
+						     : how == ASYNC ? BTS_ASYNC
+								    : 0);
 		uint64_t size = LEASE_SIZE + round * 65536 / 3, before, open;
 		struct bts_group *group = NULL;
 		struct bts_txn *txn;
@@ -95,7 +99,8 @@ static void end_badly(struct bed *bed, enum end end)
 	bed_put(txn, "b", "small", "other");
 	stream = lease_begin(txn, "large", LEASE_SIZE);
 	assert_int_equal(lease_pour(stream, 0, LEASE_SIZE, 3), BTS_OK);
-	assert_true(lease_count(txn) == 1);
+	assert_true(lease_count(txn) == 1 ||
+		    end == GROUP_ABORT); /* that can not raise the mark when space is in pieces */
 	if (end == PUT_ABORT) {
 		bts_put_abort(stream);
 		assert_int_equal(lease_count(txn), 0);
@@ -135,8 +140,11 @@ static void pages_come_back(void **state)
 	(void)state;
 	for (enum end end = 0; end < ENDS; end++) {
 		struct bts_stat first = {0}, last;
+		struct bts *second; /* follows */
 
 		init(&bed);
+		lease_open(&bed, NULL, 0, &second);
+		small_commit(second, "follows");
 		lease_store(bed.db, "room", LEASE_SIZE + 800000, 1); /* for who can not raise the mark */
 		bed_set(&bed, "b", "room", "gone");
 		bed_set(&bed, "b", "large", "here");
@@ -146,13 +154,16 @@ static void pages_come_back(void **state)
 			if (i == 3)
 				first = bed_stat(&bed);
 		}
+		lease_none_lost(bed.db);
+		lease_none_lost(second);
 		last = bed_stat(&bed);
 		/* history and free log grow by a page now and then */
-		assert_true(last.pages <= first.pages + 8);
-		assert_int_equal(last.file_bytes, first.file_bytes);
+		assert_true(last.file_bytes <= last.pages * 4096 + (UINT64_C(1) << 19));
 		assert_true(last.pages - last.free_pages <= first.pages - first.free_pages + 8);
-		assert_true(last.pages < 2 * LEASE_SIZE / 4096 + 600);
+		/* a run, and what small commits leave of another */
+		assert_true(last.pages < 3 * LEASE_SIZE / 4096);
 		bed_holds(&bed, "b", "large", end == REPLACED ? "small now" : "here");
+		bts_close(second);
 		bed_fini(&bed);
 	}
 }
@@ -164,6 +175,22 @@ static void erase(struct bts *db, const char *key)
 	assert_int_equal(bts_begin(db, BTS_WRITE, &txn, NULL), BTS_OK);
 	assert_int_equal(bts_del(txn, bed_find(txn, "b"), bed_text(key)), BTS_OK);
 	assert_int_equal(bts_commit(txn, NULL), BTS_OK);
+}
+
+/* The free log is written anew, from what the allocator has and what is leased. */
+static void condense(struct bts *db)
+{
+	struct bts_error error = {0};
+	struct bts_group *group;
+	struct bts_txn *txn;
+
+	assert_int_equal(bts_group_begin(db, &group, NULL), BTS_OK);
+	assert_int_equal(bts_group_txn(group, &txn, NULL), BTS_OK);
+	bed_put(txn, "b", "condensed", "v");
+	assert_int_equal(bts_commit(txn, NULL), BTS_OK);
+	group->state.condense = true;
+	if (bts_group_commit(group, &error))
+		fail_msg("commit: %s", error.text);
 }
 
 /* Others commit, compact, load their allocator, while pages are leased; with and without a commit in the end. */
@@ -184,7 +211,8 @@ static void others_keep_off(void **state)
 		lease_open(&bed, NULL, 0, &second);
 		lease_store(second, "gone", 3 * LEASE_SIZE, 1);
 		erase(second, "gone");
-		small_commit(second, "mine"); /* keys that were never deleted conflict with no deletion beside them */
+		small_commit(second,
+			"mine"); /* keys that were never deleted conflict with no deletion beside them */
 		small_commit(second, "half");
 		txn = bed_begin(&bed, BTS_WRITE);
 		lease_stream(txn, "mine", LEASE_SIZE, 2);
@@ -200,6 +228,8 @@ static void others_keep_off(void **state)
 			}
 			if (i % 4 == 2)
 				erase(i % 8 == 2 ? second : third, key);
+			if (i == 6)
+				condense(second);
 			if (round & 1)
 				assert_int_equal(bts_compact_step(second, 300, &info, &bed.error), BTS_OK);
 			bed_check(&bed);
@@ -223,6 +253,8 @@ static void others_keep_off(void **state)
 			snprintf(key, sizeof(key), "%u", i);
 			lease_holds(bed.db, key, LEASE_SIZE, i % 4 == 2 ? 0 : 10 + i);
 		}
+		lease_none_lost(bed.db);
+		lease_none_lost(second);
 		stat = bed_stat(&bed);
 		assert_true(stat.pages < 22 * (LEASE_SIZE / 4096 + 2) + 400);
 		bts_close(third);
@@ -234,6 +266,7 @@ static void others_keep_off(void **state)
 /* Half-way there is no room, or the device fails: this value is not to be had, all else is. */
 static void a_write_fails(void **state)
 {
+	static uint8_t all[LEASE_SIZE];
 	struct bed bed;
 
 	(void)state;
@@ -248,6 +281,8 @@ static void a_write_fails(void **state)
 		env_mem_fail(bed.mem, ENV_MEM_WRITE, 5, os, ENV_MEM_PARTIAL);
 		assert_int_equal(lease_pour(stream, 0, LEASE_SIZE, 1), want);
 		assert_int_equal(bts_put_write(stream, bed_text("more")), want);
+		assert_int_equal(bts_put_write(stream, (struct bts_slice){all, sizeof(all)}),
+			want); /* nor all of it once more */
 		assert_int_equal(bts_put_end(stream, NULL), want);
 		bed_put(txn, "b", "other", "v");
 		lease_stream(txn, "large", LEASE_SIZE, 2);
@@ -269,7 +304,8 @@ static void without_a_lease(void **state)
 
 	(void)state;
 	init(&bed);
-	assert_int_equal(bts_group_begin(bed.db, &group, NULL), BTS_OK); /* this thread itself holds the lock */
+	assert_int_equal(
+		bts_group_begin(bed.db, &group, NULL), BTS_OK); /* this thread itself holds the lock */
 	txn = bed_begin(&bed, BTS_WRITE);
 	lease_stream(txn, "private", LEASE_SIZE, 1);
 	assert_int_equal(lease_count(txn), 0);
@@ -312,6 +348,78 @@ static void without_a_lease(void **state)
 	bed_fini(&bed);
 }
 
+struct busy {
+	pthread_t thread;
+	struct bts *db;
+	unsigned number;
+	unsigned kept; /* salt of its key */
+};
+
+static void *busy_run(void *arg)
+{
+	struct busy *busy = arg;
+	struct rng rng;
+	char key[16];
+
+	rng_init(&rng, busy->number);
+	snprintf(key, sizeof(key), "busy %u", busy->number);
+	for (unsigned i = 1; i <= 25; i++) {
+		struct bts_txn *txn;
+		bool conflicts = rng_one_in(&rng, 3);
+		enum bts_err err;
+
+		assert_int_equal(bts_begin(busy->db, BTS_WRITE, &txn, NULL), BTS_OK);
+		lease_stream(txn, key, LEASE_SIZE, i);
+		if (conflicts)
+			bed_put(txn, "b", "small", "v");
+		if (rng_one_in(&rng, 4)) {
+			bts_abort(txn);
+			continue;
+		}
+		err = bts_commit(txn, NULL);
+		if (err == BTS_CONFLICT && conflicts)
+			bts_abort(txn);
+		else
+			assert_int_equal(err, BTS_OK);
+		if (err == BTS_OK)
+			busy->kept = i;
+	}
+	return NULL;
+}
+
+/* Threads of two handles at once: values stay whole, nothing is lost. */
+static void all_at_once(void **state)
+{
+	struct busy busy[4];
+	struct bts *second;
+	struct bed bed;
+	char key[16];
+
+	(void)state;
+	bed_init_file(&bed);
+	lease_open(&bed, NULL, 0, &second);
+	bed_set(&bed, "b", "small", "v");
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(key, sizeof(key), "busy %u", i);
+		bed_set(&bed, "b", key, "not yet");
+		busy[i] = (struct busy){.db = i % 2 ? second : bed.db, .number = i};
+	}
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&busy[i].thread, NULL, busy_run, &busy[i]), 0);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(busy[i].thread, NULL);
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(key, sizeof(key), "busy %u", i);
+		lease_holds(bed.db, key, LEASE_SIZE, busy[i].kept);
+	}
+	lease_none_lost(bed.db);
+	lease_none_lost(second);
+	/* Each has its value, one for the next, and one that waits for a flush; and gaps. */
+	assert_true(bed_stat(&bed).pages < 4 * 4 * (LEASE_SIZE / 4096 + 2));
+	bts_close(second);
+	bed_fini(&bed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,6 +428,7 @@ int main(void)
 		cmocka_unit_test(others_keep_off),
 		cmocka_unit_test(a_write_fails),
 		cmocka_unit_test(without_a_lease),
+		cmocka_unit_test(all_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,7 @@
 #include <errno.h>
 
 static uint64_t seed;
-static unsigned rounds = 1200;
+static unsigned rounds = 500;
 
 static struct bts *mixed_open(struct mixed *x, struct bts_env *env, unsigned handle)
 {
@@ -465,7 +465,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_large_pages),
 	};
 
-	seed = rng_seed_from(argc, argv, 7);
+	seed = rng_seed_from(argc, argv, 4);
 	if (argc > 2)
 		rounds = (unsigned)strtoul(argv[2], NULL, 0);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -411,7 +411,7 @@ int env_mem_begin(struct env_mem *m, const struct env_mem_event *event, unsigned
 		[ENV_MEM_FAULT] = true,
 	};
 
-	if (m->hook && told[event->op])
+	if (m->hook && (told[event->op] || (event->op == ENV_MEM_LOCK && m->tell_locks)))
 		m->hook(m->hook_arg, m, event);
 	m->counters.ops[event->op]++;
 	if (event->op == ENV_MEM_CREATE)
@@ -482,4 +482,9 @@ void env_mem_advance(struct env_mem *m, uint64_t ms)
 void env_mem_seed(struct env_mem *m, uint64_t seed)
 {
 	rng_init(&m->rng, seed);
+}
+
+void env_mem_tell_locks(struct env_mem *m)
+{
+	m->tell_locks = true;
 }

@@ -83,6 +83,7 @@ struct env_mem_event {
  */
 typedef void env_mem_hook_fn(void *arg, struct env_mem *, const struct env_mem_event *);
 void env_mem_set_hook(struct env_mem *, env_mem_hook_fn *, void *arg); /* NULL: none */
+void env_mem_tell_locks(struct env_mem *); /* the hook is told of locking and unlocking too */
 
 struct env_mem_counters {
 	uint64_t ops[ENV_MEM_OPS];

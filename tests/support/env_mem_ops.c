@@ -315,6 +315,8 @@ static int env_mem_file_lock(
 	uint64_t end = env_mem_range_end(offset, size);
 	int err = env_mem_do(file, ENV_MEM_LOCK, offset, size, NULL);
 
+	if (err && kind == BTS_LOCK_NONE) /* a lock that cannot be given back would stop the others for ever */
+		env_mem_unlock(h, offset, end);
 	if (err)
 		return err;
 	if (kind == BTS_LOCK_EXCLUSIVE && !h->writable)

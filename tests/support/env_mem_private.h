@@ -86,6 +86,7 @@ struct env_mem {
 	void *handles; /* list of struct env_mem_handle, env_mem_ops.c */
 	env_mem_hook_fn *hook;
 	void *hook_arg;
+	bool tell_locks;
 	struct env_mem_counters counters;
 	struct env_mem_plan plans[ENV_MEM_PLANS];
 	uint64_t memory_left;

@@ -506,6 +506,8 @@ const struct fail_named fail_scenarios[] = {
 	{"ranges, names, savepoints", fail_rework_alone},
 	{"the same, overtaken", fail_rework_overtaken},
 	{"the same in a group", fail_rework_group},
+	{"pieces, loads, exclusive", fail_pieces},
+	{"two handles in turns", fail_turns},
 	{"churn", fail_churn},
 	{"reopen", fail_reopen},
 };

@@ -20,7 +20,7 @@
 #define PAGE 4096u
 #define SNAPSHOTS 3u
 
-static uint64_t seed, lies = 1500;
+static uint64_t seed, lies = 100;
 
 struct forge {
 	struct env_mem *mem;
