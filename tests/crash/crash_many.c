@@ -5,7 +5,6 @@
  */
 #include "crash_run.h"
 
-#include <btree_store/ship.h>
 #include <ensure.h>
 #include <shared_map.h>
 
@@ -140,7 +139,9 @@ void run_nested(struct crash_run *run)
 	run->nest = false;
 	run->next = run->batch_count ? *run_tip(run) : run->flushing;
 	crash_oracle_committed(&run->next);
+	run->locks = 1;
 	run_build(run, db);
+	run->locks = 0;
 	run->crash->counts.overtaken++;
 	run->next = *outer;
 	free(outer);
@@ -367,10 +368,18 @@ void run_replica(struct crash_run *run)
 
 void run_shipped(struct crash_run *run)
 {
-	struct bts_position position;
+	struct commit_record *record = malloc(sizeof(*record));
+	struct shared *shared = run->db->shared;
+	struct shared_reader reader;
 
-	if (bts_ship_position(run->db, &position, NULL))
-		crash_report(run->crash, "no position");
-	else if (position.txid != shared_durable_txid(run->db->shared))
-		crash_report(run->crash, "I8: %" PRIu64 " is shipped before it is durable", position.txid);
+	ENSURE(record);
+	if (shared_reader_enter_durable(shared, &reader, record, NULL)) {
+		crash_report(run->crash, "nothing can be shipped");
+	} else {
+		if (record->txid != shared_durable_txid(shared))
+			crash_report(
+				run->crash, "I8: %" PRIu64 " is shipped before it is durable", record->txid);
+		shared_reader_leave(shared, &reader);
+	}
+	free(record);
 }

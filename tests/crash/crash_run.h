@@ -33,6 +33,7 @@ struct crash_run {
 	unsigned batch_count;
 	struct crash_oracle flushing; /* what a nested batch is built upon */
 	bool nest;		      /* another handle builds a batch while the next commit is flushed */
+	uint64_t locks;		      /* calls of the nested builder; 0: there is none */
 	uint64_t death;		      /* operations until the handle dies; 0: it does not */
 	jmp_buf dead;
 	struct bts *reader;

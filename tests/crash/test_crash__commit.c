@@ -9,7 +9,7 @@
 #define SCRIPTS 3u
 #define STEPS 3u
 #else
-#define SCRIPTS 16u
+#define SCRIPTS 14u
 #define STEPS 16u
 #endif
 
