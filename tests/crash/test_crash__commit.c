@@ -7,11 +7,15 @@
 
 #ifdef __SANITIZE_ADDRESS__ /* ten times slower */
 #define SCRIPTS 3u
+#define MANY 2u
 #define STEPS 3u
 #else
-#define SCRIPTS 14u
+#define SCRIPTS 12u
+#define MANY 32u /* further ones of several handles, with images of one moment in SPARSE */
 #define STEPS 16u
 #endif
+
+#define SPARSE 12u
 
 static const unsigned kinds[8] = {
 	[1] = CRASH_LONG, [2] = CRASH_BIG, [3] = CRASH_MANY, [5] = CRASH_MANY, [7] = CRASH_MANY};
@@ -30,6 +34,10 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	for (unsigned i = 0; i < scripts && !crash.bad; i++)
 		crash_script(&crash, seed + i, steps, kind < CRASH_KINDS ? kind : kinds[i % 8]);
+	if (argc < 3)
+		crash.sparse = SPARSE;
+	for (unsigned i = 0; i < MANY && argc < 3 && !crash.bad; i++)
+		crash_script(&crash, seed + 1000 + i, steps, CRASH_MANY);
 	printf("crash: %" PRIu64 " distinct images of %" PRIu64 " made at %" PRIu64 " moments, %" PRIu64
 	       " in second crashes, %" PRIu64 " kills, %" PRIu64 " commits, %" PRIu64
 	       " failed flushes or writes, %" PRIu64 " cuts of the file, %" PRIu64

@@ -51,7 +51,10 @@ static const char *const rule_names[FAULT_RULES] = {
 	[FAULT_SAVEPOINT_LOG] = "savepoint keeps the log",
 };
 
-/* Only a death or a switch between two stores shows these: test_interleave__sabotage has them. */
+/*
+ * A switch between two stores shows the one: test_interleave__sabotage has it.  The other matters when a flush fails and its
+ * process dies before it has said so, which no test here does: else the tip is written over what the dead one left.
+ */
 static bool rule_elsewhere(unsigned rule)
 {
 	return rule == FAULT_M2_NO_INHERIT || rule == FAULT_I8_D_BEFORE_HEAD;

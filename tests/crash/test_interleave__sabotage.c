@@ -43,6 +43,8 @@ static void sabotage_heir(void *arg, unsigned process)
 
 static const struct il_scenario sabotage_beside = {
 	{"a writer, a reader", 2, 2, 0, false, .body = sabotage_body}, {0, BTS_OPEN_READ_ONLY}, 0, IL_CLOSED};
+static const struct il_scenario sabotage_three = {
+	{"two writers, a reader", 3, 2, 0, false, .body = sabotage_body}, {0, 0, BTS_OPEN_READ_ONLY}, 0, IL_CLOSED};
 static const struct il_scenario sabotage_cut = {
 	{"two writers, the power goes", 2, 1, 0, true, .body = sabotage_body}, {0, 0}, 0, IL_CLOSED};
 static const struct il_scenario sabotage_inherit = {
@@ -63,6 +65,7 @@ static const struct {
 	{"I3 empty manifest", FAULT_I3_NO_MANIFEST, &sabotage_cut},
 	{"I6 nothing rewritten", FAULT_I6_NO_REWRITE, &sabotage_inherit},
 	{"I8 published before the flush", FAULT_I8_PUBLISH_EARLY, &sabotage_cut},
+	{"I1 D before the head", FAULT_I8_D_BEFORE_HEAD, &sabotage_three},
 	{"I10 no seal", FAULT_I10_NO_SEAL, &sabotage_beside},
 };
 

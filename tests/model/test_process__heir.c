@@ -1,5 +1,5 @@
 /*
- * Several processes on one file, and their sudden death: readers beside the writer, a second writer refused,
+ * Several processes on one file, and their sudden death: readers beside the writer, a second writer beside both,
  * the heir of a killed writer, killed readers.
  *
  * This process only conducts: actors are its children, each with a pipe for commands and one for answers.
