@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FLUSH_AGAIN_BYTES (UINT64_C(1) << 20)
 #define FLUSH_CHANGES_MAX 1024u /* of the ring: beyond, two flushes are cheaper than a manifest */
 
 static enum bts_err flush_sync(struct bts *db, struct bts_error *error, const char *what)
@@ -252,6 +253,55 @@ static enum bts_err flush_tip(struct bts *db, const struct commit_built *own, st
 	return err;
 }
 
+/* The pages of one run once more, as they are. */
+static int flush_again(struct bts *db, struct space_run run, uint8_t *buffer)
+{
+	const struct bts_env_ops *ops = db->env->ops;
+	uint64_t at = run.pgno << db->pager.page_shift, end = (run.pgno + run.count) << db->pager.page_shift;
+	size_t got;
+
+	while (at < end) {
+		size_t size = end - at < FLUSH_AGAIN_BYTES ? (size_t)(end - at) : FLUSH_AGAIN_BYTES;
+		struct iovec iov = { buffer, size };
+		int os = ops->file_pread(db->file, buffer, size, at, &got);
+
+		if (os == 0 && got == size)
+			os = ops->file_pwritev(db->file, &iov, 1, at);
+		if (os || got < size)
+			return os ? os : EIO;
+		at += size;
+	}
+	return 0;
+}
+
+/*
+ * I6.  The flush that the dead one had begun may have failed, and who opened the file since is not told of it: pages that were
+ * built upon D count as written and are not.  Written again they are flushed again.  Where the ring no longer knows them,
+ * their checksums in pointers are what remains.
+ */
+static int flush_again_built(struct bts *db, uint64_t from)
+{
+	uint8_t *buffer = NULL;
+	uint64_t to;
+	int os = 0;
+
+	shared_tip(db->shared, NULL, &to);
+	if (from == to || from == SHARED_RING_UNKNOWN || to - from > SHARED_RING_REACH)
+		return 0;
+	buffer = db->env->ops->memory(db->env, NULL, FLUSH_AGAIN_BYTES);
+	if (buffer == NULL)
+		return ENOMEM;
+	for (uint64_t at = from; at < to && os == 0; at++) {
+		struct shared_change change;
+
+		shared_ring_get(db->shared, at, &change);
+		if (change.kind == SHARED_TAKE)
+			os = flush_again(db, (struct space_run){ change.pgno, change.count }, buffer);
+	}
+	db->env->ops->memory(db->env, buffer, 0);
+	return os;
+}
+
 /* The last holder of the flush lock died (M2): is what it wrote into the other slot a commit? */
 static enum bts_err flush_inherit(struct bts *db, struct bts_error *error)
 {
@@ -259,11 +309,15 @@ static enum bts_err flush_inherit(struct bts *db, struct bts_error *error)
 	struct shared_durable durable;
 	bts_txid txid = shared_durable_txid(db->shared);
 	enum bts_err err;
+	int os;
 
 	if (state == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory to go on after the death of a writer of %s", db->path);
 	shared_durable(db->shared, NULL, &durable);
-	err = recover_inherit(db->env, db->file, durable.index, txid, state, error);
+	os = SABOTAGE(FAULT_I6_NO_REWRITE) ? 0 : flush_again_built(db, durable.ring);
+	err = os ? error_os(error, os, "%s: writing again what a writer that died had built", db->path) : BTS_OK;
+	if (err == BTS_OK)
+		err = recover_inherit(db->env, db->file, durable.index, txid, state, error);
 	if (err == BTS_OK)
 		err = recover_rewrite(db->env, db->file, state, error);
 	if (err == BTS_OK && state->slot.record.txid != txid) {

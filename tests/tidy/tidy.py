@@ -44,7 +44,7 @@ THREAD_SYMBOLS = {'clock_gettime', 'sigfillset'}
 SYSTEM_MEMBERS = {'io_posix.c.o', 'io_posix.o'}
 SYSTEM_SYMBOLS = set('''
     clock_gettime close fallocate fcntl fdatasync fstat fsync ftruncate getpid getrandom link mmap munmap open pread
-    pwritev statx syscall unlink gnu_dev_makedev lseek64 read write
+    pwritev statx syscall unlink gnu_dev_makedev lseek read write
 '''.split())
 
 SKIP_DIRS = {'.git', 'build', 'data', 'node_modules', '__pycache__'}
