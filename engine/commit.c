@@ -168,6 +168,25 @@ static enum bts_err commit_pages(struct bts *db, const struct seal *seal, struct
 	return db_poison(db, error, os, "writing pages");
 }
 
+/*
+ * Nodes that were just written are what the next touches find: they need no second look.  Paranoid builds take one, to see
+ * what was sealed as any other process will.
+ */
+static void commit_trust(struct bts *db, const struct seal *seal)
+{
+#ifndef BTS_PARANOID
+	for (size_t i = 0; i < seal->segment_count; i++) {
+		const struct seal_segment *segment = &seal->segments[i];
+
+		if (layout_type(segment->head) <= LAYOUT_BRANCH)
+			pager_tag(&db->pager, segment->pgno, layout_crc(segment->head));
+	}
+#else
+	(void)db;
+	(void)seal;
+#endif
+}
+
 /* What the one who flushes it wants to know of this batch alone. */
 static void commit_describe(struct bts *db, const struct seal *seal, bts_txid base, struct commit_built *built)
 {
@@ -201,6 +220,7 @@ enum bts_err commit_build(struct bts *db, struct state *state, bts_txid txid, st
 	if (err == BTS_OK) {
 		commit_describe(db, &seal, base, built);
 		ring_publish(db, &seal);
+		commit_trust(db, &seal);
 		atomic_fetch_add(&db->pages_written, seal.pages);
 	} else if (!shared_poisoned(db->shared)) {
 		seal_undo(&seal);

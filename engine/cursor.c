@@ -2,6 +2,7 @@
 #include "txn.h"
 
 #include "error.h"
+#include "node_cell.h"
 
 #include <string.h>
 
@@ -58,8 +59,39 @@ static enum bts_err cursor_give(struct bts_cursor *cursor, enum bts_err err, con
 	}
 	if (key != NULL)
 		*key = cell->key;
-	cursor->cell = *cell;
+	cursor->version = cell->version;
 	return BTS_OK;
+}
+
+/*
+ * A step within a leaf of a transaction that only reads, to an entry whose value is there: most steps of a scan.  false:
+ * nothing was done, take the long way.
+ */
+static inline bool cursor_near(struct bts_cursor *cursor, int step, struct bts_slice *key, struct bts_slice *value)
+{
+	const struct tree_cursor *core = &cursor->core;
+	const uint8_t *page, *cell;
+	unsigned index, length;
+
+	if (core->depth == 0 || core->before || core->ctx->dirty != NULL || txn_live(cursor->txn))
+		return false;
+	page = core->path[core->depth - 1].page;
+	index = core->path[core->depth - 1].index + (unsigned)step;
+	if (index >= layout_count(page))
+		return false;
+	length = node_slot_length(page, index);
+	if (length & NODE_EXTENT_BIT)
+		return false;
+	cursor->core.path[core->depth - 1].index = index;
+	cell = page + node_slot_offset(page, index);
+	if (index + 4u * (unsigned)step < layout_count(page))
+		__builtin_prefetch(page + node_slot_offset(page, index + 4u * (unsigned)step));
+	cursor->version = bytes_get_u48_wide(cell);
+	if (key != NULL)
+		*key = (struct bts_slice){ cell + NODE_LEAF_CELL, length };
+	if (value != NULL)
+		*value = (struct bts_slice){ cell + NODE_LEAF_CELL + length, bytes_get_u16(cell + 6) };
+	return true;
 }
 
 static enum bts_err cursor_usable(struct bts_cursor *cursor)
@@ -117,11 +149,15 @@ enum bts_err bts_cursor_last(struct bts_cursor *cursor, struct bts_slice *key, s
 
 enum bts_err bts_cursor_next(struct bts_cursor *cursor, struct bts_slice *key, struct bts_slice *value)
 {
+	if (cursor_near(cursor, 1, key, value))
+		return BTS_OK;
 	return cursor_move(cursor, tree_cursor_next, key, value);
 }
 
 enum bts_err bts_cursor_prev(struct bts_cursor *cursor, struct bts_slice *key, struct bts_slice *value)
 {
+	if (cursor_near(cursor, -1, key, value))
+		return BTS_OK;
 	return cursor_move(cursor, tree_cursor_prev, key, value);
 }
 
@@ -146,5 +182,5 @@ bts_txid bts_cursor_version(const struct bts_cursor *cursor)
 {
 	const struct bts_txn *txn = cursor->txn;
 
-	return txn->group == NULL && cursor->cell.version > txn->own.record.txid ? 0 : cursor->cell.version;
+	return txn->group == NULL && cursor->version > txn->own.record.txid ? 0 : cursor->version;
 }

@@ -300,6 +300,8 @@ static int io_posix_file_map_shared(struct bts_file *file, size_t size, void **b
 
 	if (at == MAP_FAILED)
 		return errno;
+	/* Sparse memory, touched here and there: read nothing ahead, which would fill megabytes of holes with zeros. */
+	(void)madvise(at, size, MADV_RANDOM);
 	*base = at;
 	return 0;
 }

@@ -9,7 +9,7 @@
  *	14  u16  prefix: bytes that all keys of the node have in common
  *	16  u48  birth             22  u16  insert hint: slot of the last insertion
  *	24  u48  last delete: newest transaction that removed a key from here (C1)
- *	30  u16  zero              32  u32  tree id
+ *	30  u16  flags: zero       32  u32  tree id
  *	36  u32  pages (1; of an extent: header pages and payload)
  *	40  u32  heap: offset of the lowest cell; the page size when there is none
  *	44  u32  dead: bytes inside the heap that no cell uses (0 on disk)
@@ -60,7 +60,7 @@ static inline bool layout_ptr_equal(const struct page_ptr *a, const struct page_
 static inline struct page_ptr layout_get_ptr(const void *at)
 {
 	const uint8_t *p = at;
-	struct page_ptr ptr = { bytes_get_u48(p), bytes_get_u48(p + 6), bytes_get_u32(p + 12) };
+	struct page_ptr ptr = { bytes_get_u48_wide(p), bytes_get_u64(p + 4) >> 16, bytes_get_u32(p + 12) };
 
 	return ptr;
 }
@@ -74,10 +74,13 @@ static inline void layout_put_ptr(void *at, const struct page_ptr *ptr)
 	bytes_put_u32(p + 12, ptr->crc);
 }
 
+#define layout_load_u16 bytes_get_u16
+#define layout_load_u32 bytes_get_u32
+#define layout_load_u48 bytes_get_u48_wide /* two more bytes of header follow each */
 #define LAYOUT_FIELD(name, offset, width, type)                                   \
 	static inline type layout_##name(const uint8_t *page)                     \
 	{                                                                         \
-		return (type)bytes_get_##width(page + (offset));                  \
+		return (type)layout_load_##width(page + (offset));                \
 	}                                                                         \
 	static inline void layout_set_##name(uint8_t *page, type value)           \
 	{                                                                         \
@@ -90,6 +93,7 @@ LAYOUT_FIELD(prefix, 14, u16, uint16_t)
 LAYOUT_FIELD(birth, 16, u48, uint64_t)
 LAYOUT_FIELD(hint, 22, u16, uint16_t)
 LAYOUT_FIELD(last_delete, 24, u48, uint64_t)
+LAYOUT_FIELD(flags, 30, u16, uint16_t)
 LAYOUT_FIELD(tree, 32, u32, uint32_t)
 LAYOUT_FIELD(pages, 36, u32, uint32_t)
 LAYOUT_FIELD(heap, 40, u32, uint32_t)
@@ -112,6 +116,14 @@ static inline uint8_t layout_level(const uint8_t *page)
 #define LAYOUT_EXTENT_SIZE_AT 48u
 #define LAYOUT_EXTENT_HEADERS_AT 56u
 #define LAYOUT_EXTENT_TABLE_AT 64u
+
+/* What an extent's header has no use for is zero. */
+static inline bool layout_extent_plain(const uint8_t *page)
+{
+	return layout_level(page) == 0 && layout_count(page) == 0 && layout_prefix(page) == 0 && layout_hint(page) == 0 &&
+	       layout_last_delete(page) == 0 && layout_flags(page) == 0 && layout_tree(page) == 0 && layout_heap(page) == 0 &&
+	       layout_dead(page) == 0 && bytes_get_u32(page + LAYOUT_EXTENT_HEADERS_AT + 4) == 0;
+}
 
 static inline uint64_t layout_extent_chunks(uint64_t size)
 {

@@ -1,6 +1,6 @@
 /* Slotted pages: search, insertion, removal.  What the bytes mean stands in node.h. */
 #include "node.h"
-#include "node_cell.h"
+#include "node_search.h"
 #include "base/ensure.h"
 
 void node_init(uint8_t *page, uint32_t page_size, uint32_t tree, unsigned level)
@@ -27,28 +27,7 @@ struct bts_slice node_key(const uint8_t *page, unsigned index)
 		page + node_slot_offset(page, index) + before, node_slot_key_size(page, index)};
 }
 
-/* First slot in [first, count) whose head is >= head. */
-static unsigned node_lower_head(const uint8_t *page, unsigned first, unsigned count, uint32_t head)
-{
-	const uint8_t *at = page + node_slot_at(first) + 4;
-	size_t left = count - first;
-
-	while (left > 1) {
-		size_t half = left / 2;
-
-		__builtin_prefetch(at + half / 2 * NODE_SLOT_SIZE);
-		__builtin_prefetch(at + (half + half / 2) * NODE_SLOT_SIZE);
-		at += bytes_get_u32(at + (half - 1) * NODE_SLOT_SIZE) < head ? half * NODE_SLOT_SIZE : 0;
-		left -= half;
-	}
-	if (left)
-		at += bytes_get_u32(at) < head ? NODE_SLOT_SIZE : 0;
-	return (unsigned)(at - page - LAYOUT_HEADER_SIZE) / NODE_SLOT_SIZE;
-}
-
-/* Among slots from `at` on, whose heads are >= head and the first equal: the first whose key is >= key. */
-static unsigned node_lower_key(
-	const uint8_t *page, unsigned at, unsigned count, uint32_t head, struct bts_slice key, bool *exact)
+unsigned node_lower_key(const uint8_t *page, unsigned at, unsigned count, uint32_t head, struct bts_slice key, bool *exact)
 {
 	unsigned prefix = layout_prefix(page);
 	unsigned end = count;
@@ -75,41 +54,25 @@ static unsigned node_lower_key(
 	return at;
 }
 
-/*
- * Heads are compared first, as if the key had the prefix; whether it has is then looked up in a cell that the
- * caller is going to touch anyway: of a leaf the one found, of a branch the one before.
- */
+int node_beside_prefix(const uint8_t *page, unsigned near, struct bts_slice key)
+{
+	size_t prefix = layout_prefix(page), size = key.size < prefix ? key.size : prefix;
+	int order = memcmp(key.data, node_key(page, near).data, size);
+
+	return order == 0 && key.size < prefix ? -1 : order;
+}
+
 unsigned node_search(const uint8_t *page, struct bts_slice key, bool *exact)
 {
-	unsigned first = node_first(page), count = layout_count(page), prefix = layout_prefix(page);
-	uint32_t head = node_head(key, prefix);
-	unsigned at;
-
-	*exact = false;
-	if (count <= first)
-		return count;
-	at = node_lower_head(page, first, count, head);
-	if (prefix) {
-		unsigned near = at == count || (first && at > first) ? at - 1 : at;
-		size_t size = key.size < prefix ? key.size : prefix;
-		int order = memcmp(key.data, node_key(page, near).data, size);
-
-		if (order < 0 || (order == 0 && key.size < prefix))
-			return first;
-		if (order > 0)
-			return count;
-	}
-	if (at == count || node_slot_head(page, at) != head)
-		return at;
-	return node_lower_key(page, at, count, head, key, exact);
+	return node_search_from(page, node_first(page), key, exact);
 }
 
 unsigned node_child_index(const uint8_t *page, struct bts_slice key)
 {
-	bool exact;
-	unsigned at = node_search(page, key, &exact);
+	unsigned index;
 
-	return exact ? at : at - 1;
+	(void)node_branch_child(page, key, &index);
+	return index;
 }
 
 void node_cell(const uint8_t *page, unsigned index, struct node_cell *cell)

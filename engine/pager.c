@@ -58,22 +58,8 @@ void pager_fini(struct pager *pager)
 	pager->base = NULL;
 }
 
-static uint32_t pager_tag_value(uint32_t crc)
-{
-	return crc == 0 ? 1 : crc;
-}
-
-static bool pager_tagged(const struct pager *pager, bts_pgno pgno, uint32_t crc)
-{
-	_Atomic uint32_t *block;
-
-	block = atomic_load_explicit(&pager->tags[pgno / PAGER_TAG_BLOCK], memory_order_acquire);
-	return block != NULL && atomic_load_explicit(&block[pgno % PAGER_TAG_BLOCK], memory_order_relaxed) ==
-					pager_tag_value(crc);
-}
-
 /* A tag is a cache of a verification: when there is no memory for it, the next touch verifies again. */
-static void pager_tag(struct pager *pager, bts_pgno pgno, uint32_t crc)
+void pager_tag(struct pager *pager, bts_pgno pgno, uint32_t crc)
 {
 	_Atomic(_Atomic uint32_t *) *at = &pager->tags[pgno / PAGER_TAG_BLOCK];
 	_Atomic uint32_t *block = atomic_load_explicit(at, memory_order_acquire);
@@ -215,7 +201,8 @@ static enum bts_err pager_misplaced(struct tree_ctx *ctx, const struct page_ptr 
 		level, layout_type(image), layout_tree(image), layout_level(image));
 }
 
-enum bts_err pager_node(struct tree_ctx *ctx, const struct page_ptr *ptr, uint32_t tree, int level, const uint8_t **page)
+enum bts_err pager_node_slow(struct tree_ctx *ctx, const struct page_ptr *ptr, uint32_t tree, int level,
+	const uint8_t **page)
 {
 	const uint8_t *image;
 	enum bts_err err;
@@ -306,7 +293,7 @@ enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint
 		return err;
 	if (layout_type(image) != LAYOUT_EXTENT || layout_pages(image) != pages ||
 		bytes_get_u64(image + LAYOUT_EXTENT_SIZE_AT) != size ||
-		bytes_get_u32(image + LAYOUT_EXTENT_HEADERS_AT) != headers)
+		bytes_get_u32(image + LAYOUT_EXTENT_HEADERS_AT) != headers || (!tagged && !layout_extent_plain(image)))
 		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": not the extent of a value of %" PRIu64 " bytes",
 			ptr->pgno, size);
 	if (!tagged)

@@ -48,11 +48,70 @@ enum bts_err pager_init(struct pager *, struct bts_env *, struct bts_file *, uin
 	struct bts_error *);
 void pager_fini(struct pager *);
 
+/* pager_node where it takes more than comparisons: private pages, first touches, pages not home, errors. */
+enum bts_err pager_node_slow(struct tree_ctx *, const struct page_ptr *ptr, uint32_t tree, int level, const uint8_t **page);
+
+static inline uint32_t pager_tag_value(uint32_t crc)
+{
+	return crc == 0 ? 1 : crc;
+}
+
+static inline bool pager_tagged(const struct pager *pager, bts_pgno pgno, uint32_t crc)
+{
+	_Atomic uint32_t *block;
+
+	block = atomic_load_explicit(&pager->tags[pgno / PAGER_TAG_BLOCK], memory_order_acquire);
+	return block != NULL && atomic_load_explicit(&block[pgno % PAGER_TAG_BLOCK], memory_order_relaxed) ==
+					pager_tag_value(crc);
+}
+
 /*
  * The node that ptr names, which must be of this tree and level (level -1: any).  *page is borrowed: in the map until
  * the snapshot ends, in memory until the next change of the tree.  Errors: BTS_CORRUPT naming page and what differs.
+ *
+ * Inline is what nearly every touch is: a page in the file, verified before.  A tag is set only by the slow way, which
+ * looked at everything; an extent's has no node of this tree in its header.
  */
-enum bts_err pager_node(struct tree_ctx *, const struct page_ptr *ptr, uint32_t tree, int level, const uint8_t **page);
+static inline enum bts_err pager_node(struct tree_ctx *ctx, const struct page_ptr *ptr, uint32_t tree, int level,
+	const uint8_t **page)
+{
+	const struct pager *pager = ctx->pager;
+	/* a number, not a pointer, while it may lie outside the map: a private page's does */
+	const uint8_t *image = (const uint8_t *)((uintptr_t)pager->base + (ptr->pgno << pager->page_shift));
+	bool near = ptr->pgno < ctx->limit && ptr->birth <= ctx->newest && ctx->redirect == NULL &&
+		    (ptr->pgno + 1) << pager->page_shift <= atomic_load_explicit(&pager->mapped, memory_order_relaxed);
+
+	/* one branch for all that is equal nearly always */
+	if (__builtin_expect(near && pager_tagged(pager, ptr->pgno, ptr->crc), 1) &&
+		__builtin_expect((layout_crc(image) == ptr->crc) & (layout_pgno(image) == ptr->pgno) &
+					 (layout_birth(image) == ptr->birth) & (layout_tree(image) == tree) &
+					 ((level < 0) | (layout_level(image) == level)), 1)) {
+		*page = image;
+		return BTS_OK;
+	}
+	return pager_node_slow(ctx, ptr, tree, level, page);
+}
+
+/*
+ * Ask the caches for lines (64 bytes each) of a page that is about to be read; no harm when ptr is wrong.  A macro in
+ * all but name: compilers take a function that only prefetches for one without effect, and drop its calls.
+ */
+#define PAGER_INLINE __attribute__((always_inline)) static inline
+PAGER_INLINE void pager_prefetch(const struct tree_ctx *ctx, const struct page_ptr *ptr, unsigned line, unsigned count)
+{
+	const uint8_t *at;
+
+	at = (const uint8_t *)((uintptr_t)ctx->pager->base + (ptr->pgno << ctx->pager->page_shift)) + 64 * line;
+	if (ptr->pgno < ctx->limit)
+		for (unsigned i = 0; i < count; i++)
+			__builtin_prefetch(at + 64 * i);
+}
+
+/* The same for what a search in a node reads first: header and slots. */
+PAGER_INLINE void pager_expect(const struct tree_ctx *ctx, const struct page_ptr *ptr, bool branch)
+{
+	pager_prefetch(ctx, ptr, 0, branch ? 8 : 5);
+}
 
 /* The value of an extent, all of its chunks verified once per incarnation. */
 enum bts_err pager_extent(struct tree_ctx *, const struct page_ptr *ptr, uint64_t size, struct bts_slice *value);
@@ -62,6 +121,9 @@ enum bts_err pager_free_log(struct tree_ctx *, const struct page_ptr *ptr, const
 
 /* Reads and verifies without tags, from the map: used by check, walk and apply.  count pages from ptr->pgno. */
 const uint8_t *pager_raw(struct pager *, bts_pgno pgno, uint64_t count); /* NULL when beyond the file */
+
+/* This incarnation needs no verification: it was verified, or this process has made it and written it from memory. */
+void pager_tag(struct pager *, bts_pgno pgno, uint32_t crc);
 
 /* crc of a page image, or of the header pages of an extent: bytes 4 .. size. */
 uint32_t pager_crc(const uint8_t *image, size_t size);

@@ -4,6 +4,7 @@
 #include "base/crc32c.h"
 #include "base/ensure.h"
 #include "error.h"
+#include "node_cell.h"
 #include "lease.h"
 #include "seal_internal.h"
 #include "snapshot.h"
@@ -60,8 +61,10 @@ static enum bts_err seal_collect_leaf(struct seal *seal, const uint8_t *image)
 		struct node_cell cell;
 		enum bts_err err;
 
+		if (!(node_slot_length(image, i) & NODE_EXTENT_BIT))
+			continue;
 		node_cell(image, i, &cell);
-		if (!cell.extent || !layout_is_dirty(&cell.ptr))
+		if (!layout_is_dirty(&cell.ptr))
 			continue;
 		err = seal_add(seal, &(struct seal_item){ .dirty = cell.ptr,
 					     .extent_size = cell.size,
@@ -314,8 +317,10 @@ static void seal_node(struct seal *seal, struct seal_item *item)
 			}
 			continue;
 		}
+		if (!(node_slot_length(image, i) & NODE_EXTENT_BIT))
+			continue;
 		node_cell(image, i, &cell);
-		if (cell.extent && layout_is_dirty(&cell.ptr)) {
+		if (layout_is_dirty(&cell.ptr)) {
 			cell.ptr = seal_final(seal, &cell.ptr);
 			ENSURE(node_leaf_replace(image, page_size, i, &cell));
 		}

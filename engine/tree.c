@@ -1,5 +1,6 @@
 /* The way from the root to a leaf, and the end of a whole tree. */
 #include "tree_path.h"
+#include "node_search.h"
 #include "base/ensure.h"
 #include "error.h"
 
@@ -24,15 +25,15 @@ enum bts_err tree_path_find(struct tree_ctx *ctx, const struct tree *tree, struc
 
 		step->ptr = ptr;
 		step->page = NULL;
+		pager_expect(ctx, &ptr, i < last);
 		err = pager_node(ctx, &ptr, tree->id, (int)(last - i), &step->image);
 		if (err)
 			return err;
 		if (i == last)
 			break;
-		step->index = node_child_index(step->image, key);
-		ptr = node_child(step->image, step->index);
+		ptr = node_branch_child(step->image, key, &step->index);
 	}
-	path->at[last].index = node_search(path->at[last].image, key, exact);
+	path->at[last].index = node_search_from(path->at[last].image, 0, key, exact);
 	return BTS_OK;
 }
 

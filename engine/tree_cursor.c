@@ -1,7 +1,12 @@
 /* Cursors: paths that move, and that find their place again when the tree has changed under them. */
 #include "tree_path.h"
+#include "node_search.h"
 #include "base/ensure.h"
 #include "error.h"
+
+/* Cache lines asked for of the leaf a scan comes to next. */
+#define TREE_CURSOR_HEAD 5u
+#define TREE_CURSOR_TAIL 4u
 
 void tree_cursor_init(struct tree_cursor *cursor, struct tree_ctx *ctx, struct tree *tree)
 {
@@ -121,13 +126,15 @@ static enum bts_err tree_cursor_find(struct tree_cursor *cursor, struct bts_slic
 		bool leaf = at + 1 == cursor->depth;
 		const uint8_t *page;
 
+		pager_expect(cursor->ctx, &ptr, !leaf);
 		err = pager_node(cursor->ctx, &ptr, cursor->tree->id, (int)(cursor->depth - 1 - at), &page);
 		if (err)
 			return tree_cursor_lose(cursor, err);
 		cursor->path[at].page = page;
-		cursor->path[at].index = leaf ? node_search(page, key, &exact) : node_child_index(page, key);
-		if (!leaf)
-			ptr = node_child(page, cursor->path[at].index);
+		if (leaf)
+			cursor->path[at].index = node_search_from(page, 0, key, &exact);
+		else
+			ptr = node_branch_child(page, key, &cursor->path[at].index);
 	}
 	cursor->before = !exact;
 	return BTS_OK;
@@ -146,6 +153,21 @@ static enum bts_err tree_cursor_refresh(struct tree_cursor *cursor)
 	return tree_cursor_find(cursor, key);
 }
 
+/*
+ * Ask for the leaf that the scan comes to after this one, while there is this one to read: its header and slots, and the
+ * end of the page, where the first cells are.
+ */
+PAGER_INLINE void tree_cursor_expect(const struct tree_cursor *cursor, const uint8_t *parent, unsigned index)
+{
+	struct page_ptr ptr;
+
+	if (index >= layout_count(parent))
+		return;
+	ptr = node_child(parent, index);
+	pager_prefetch(cursor->ctx, &ptr, 0, TREE_CURSOR_HEAD);
+	pager_prefetch(cursor->ctx, &ptr, cursor->ctx->pager->page_size / 64 - TREE_CURSOR_TAIL, TREE_CURSOR_TAIL);
+}
+
 /* Move to the leaf after this one; BTS_NOT_FOUND and nothing moved when it is the last. */
 static enum bts_err tree_cursor_next_leaf(struct tree_cursor *cursor)
 {
@@ -156,6 +178,8 @@ static enum bts_err tree_cursor_next_leaf(struct tree_cursor *cursor)
 		if (index >= layout_count(page))
 			continue;
 		cursor->path[at - 1].index = index;
+		if (at + 1 == cursor->depth)
+			tree_cursor_expect(cursor, page, index + 1);
 		return tree_cursor_descend(cursor, node_child(page, index), at, TREE_CURSOR_FIRST);
 	}
 	return BTS_NOT_FOUND;
@@ -170,6 +194,8 @@ static enum bts_err tree_cursor_prev_leaf(struct tree_cursor *cursor)
 		if (index == 0)
 			continue;
 		cursor->path[at - 1].index = index - 1;
+		if (at + 1 == cursor->depth)
+			tree_cursor_expect(cursor, page, index - 2); /* wraps at the first: none */
 		return tree_cursor_descend(cursor, node_child(page, index - 1), at, TREE_CURSOR_LAST);
 	}
 	return BTS_NOT_FOUND;

@@ -1,15 +1,16 @@
 /* Look a key up. */
 #include "tree.h"
+#include "node_search.h"
 #include "tree_path.h"
 
 enum bts_err tree_get(
 	struct tree_ctx *ctx, const struct tree *tree, struct bts_slice key, struct tree_hit *hit)
 {
 	struct page_ptr ptr = tree->root;
-	unsigned level, at;
+	unsigned at;
 	const uint8_t *page;
 	enum bts_err err;
-	bool exact;
+	int found;
 
 	err = tree_sound(ctx, tree);
 	if (err)
@@ -17,20 +18,22 @@ enum bts_err tree_get(
 	hit->last_delete = 0;
 	if (tree->depth == 0)
 		return BTS_NOT_FOUND;
-	for (level = tree->depth - 1; level > 0; level--) {
+	for (unsigned level = tree->depth - 1; level > 0; level--) {
+		pager_expect(ctx, &ptr, true);
 		err = pager_node(ctx, &ptr, tree->id, (int)level, &page);
 		if (err)
 			return err;
-		ptr = node_child(page, node_child_index(page, key));
+		ptr = node_branch_child(page, key, &at);
 	}
+	pager_expect(ctx, &ptr, false);
 	err = pager_node(ctx, &ptr, tree->id, 0, &page);
 	if (err)
 		return err;
 	hit->last_delete = layout_last_delete(page);
-	at = node_search(page, key, &exact);
-	if (!exact)
+	found = node_find(page, key);
+	if (found < 0)
 		return BTS_NOT_FOUND;
-	node_cell(page, at, &hit->cell);
+	node_cell(page, (unsigned)found, &hit->cell);
 	return BTS_OK;
 }
 

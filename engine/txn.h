@@ -13,6 +13,8 @@
 #include "dirty.h"
 #include "spill.h"
 
+#include <string.h>
+
 /* A bucket tree opened in a state; struct bts_bucket of the public header is this. */
 struct bucket_state {
 	uint8_t name_size;
@@ -59,6 +61,8 @@ struct state {
 	bool changed;
 	struct bucket_state **buckets;
 	size_t bucket_count, bucket_cap;
+	size_t bucket_made;          /* of a state that reads: allocated, those behind bucket_count for use again */
+	struct bucket_state *last;   /* of a state that reads: found last, or NULL */
 	uint32_t *index;             /* of buckets by name: open addressing, 1 + place, 0 = free; dropped ones give way */
 	size_t index_cap;            /* a power of two, at least twice bucket_cap */
 	bool index_stale;            /* names have changed: to be made anew */
@@ -77,8 +81,17 @@ struct state {
 /* record copied; error is where failing calls explain themselves and must live as long as the state. */
 enum bts_err state_init(struct state *, struct bts *, const struct commit_record *, bool writing, struct bts_error *error);
 void state_fini(struct state *);
+/* One that reads, in use before: as anew, on the record that has been put into it.  Keeps its memory. */
+void state_again(struct state *);
 /* Find or open a bucket; BTS_NOT_FOUND. */
 enum bts_err state_bucket(struct state *, struct bts_slice name, bool create, struct bucket_state **out);
+/* The one found last when it is that, in a state that reads; else NULL. */
+static inline struct bucket_state *state_bucket_last(const struct state *state, struct bts_slice name)
+{
+	struct bucket_state *last = state->last;
+
+	return last != NULL && last->name_size == name.size && memcmp(last->name, name.data, name.size) == 0 ? last : NULL;
+}
 /* The bucket as the snapshot had it, whatever this state did since; BTS_NOT_FOUND. */
 enum bts_err state_bucket_at(struct state *, struct bts_slice name, struct bucket_state *out);
 /* To be called before a bucket is changed: keeps the former value for a rollback. */
@@ -154,7 +167,7 @@ struct bts_cursor {
 	struct tree_cursor core;
 	struct bts_txn *txn;
 	struct bucket_state *bucket;
-	struct node_cell cell; /* of the entry it stands on */
+	bts_txid version; /* of the entry it stands on */
 	struct bts_cursor *next, **link;
 };
 
@@ -167,7 +180,8 @@ struct bts_txn {
 	struct bts_error error;
 	struct state *state;     /* own, or the group's */
 	struct shared_reader reader;
-	bool registered;         /* reader holds a slot */
+	bool registered;         /* reader holds a slot, and a snapshot */
+	unsigned kept;           /* in db->parked, + 1; 0: it is freed when it ends */
 	bool exclusive;          /* holds the build lock */
 	struct bts_group *group; /* NULL: private */
 	bts_txid txid;           /* of a group's transaction: the number it will commit as */

@@ -45,6 +45,15 @@ static inline uint64_t bytes_get_u48(const void *p)
 	return (uint64_t)bytes_get_u32(p) | (uint64_t)bytes_get_u16((const uint8_t *)p + 4) << 32;
 }
 
+/* 6 bytes of which 2 more can be read: one load. */
+static inline uint64_t bytes_get_u48_wide(const void *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return BYTES_LE64(v) & ((UINT64_C(1) << 48) - 1);
+}
+
 static inline uint64_t bytes_get_u64(const void *p)
 {
 	uint64_t v;

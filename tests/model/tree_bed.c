@@ -114,7 +114,6 @@ static struct page_ptr bed_seal_value(struct tree_bed *bed, const struct page_pt
 	image[4] = LAYOUT_EXTENT;
 	layout_set_pgno(image, clean.pgno);
 	layout_set_birth(image, clean.birth);
-	layout_set_tree(image, bed->tree.id);
 	layout_set_pages(image, (uint32_t)pages);
 	bytes_put_u64(image + LAYOUT_EXTENT_SIZE_AT, size);
 	bytes_put_u32(image + LAYOUT_EXTENT_HEADERS_AT, (uint32_t)headers);
