@@ -22,7 +22,9 @@ THIRD_PARTY = {
     'microhttpd.h': ['replicator/serve_private.h', 'httpapi/server.c', 'httpapi/request.c', 'httpapi/reply.c'],
     'jansson.h': ['httpapi/input.c'],
     'cmocka.h': ['tests/support/cmocka.h'],
-    'lmdb.h': ['engine/tools/bts_bench_lmdb.c'],
+    'lmdb.h': ['engine/tools/bts_bench_lmdb.c', 'tests/bench/store_lmdb.c'],
+    'sqlite3.h': ['tests/bench/store_sqlite.c'],
+    'rocksdb/c.h': ['tests/bench/store_rocksdb.c'],
     'zstd.h': [],
 }
 
