@@ -89,7 +89,8 @@ static enum bts_err graft_extent(
 		return err;
 	if (layout_type(image) != LAYOUT_EXTENT ||
 		bytes_get_u64(image + LAYOUT_EXTENT_SIZE_AT) != edge->size ||
-		bytes_get_u32(image + LAYOUT_EXTENT_HEADERS_AT) != headers / page_size)
+		bytes_get_u32(image + LAYOUT_EXTENT_HEADERS_AT) != headers / page_size ||
+		!layout_extent_plain(image))
 		return apply_refuse_page(apply, edge->ptr.pgno, "not the large value that belongs here");
 	for (uint64_t at = 0, i = 0; at < edge->size; at += LAYOUT_CHUNK, i++) {
 		uint64_t part = edge->size - at < LAYOUT_CHUNK ? edge->size - at : LAYOUT_CHUNK;

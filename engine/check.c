@@ -105,26 +105,32 @@ static void check_mark(struct check *check, struct space_run run, const char *tw
 	}
 }
 
-/* The checksums of an extent end with its value; the rest of its last page is zero. */
+static bool check_zero(const uint8_t *bytes, uint64_t from, uint64_t end)
+{
+	while (from < end && bytes[from] == 0)
+		from++;
+	return from >= end;
+}
+
+/* The checksums of an extent end with its value; the rest of its last page is zero, and that of their table. */
 static void check_padding(struct check *check, const struct page_ptr *ptr, uint64_t pages)
 {
 	const uint8_t *image = pager_raw(&check->pager, ptr->pgno, pages);
 	uint32_t page_size = check->record.page_size;
-	uint64_t size, at;
+	uint64_t size, headers;
 
 	if (image == NULL)
 		return;
 	size = bytes_get_u64(image + LAYOUT_EXTENT_SIZE_AT);
 	if (size > BTS_VALUE_MAX || layout_extent_pages(size, page_size) != pages)
 		return; /* its header is wrong, and said to be */
-	at = layout_extent_header_pages(size, page_size) * page_size + size;
-	for (; at < pages * page_size; at++) {
-		if (image[at] == 0)
-			continue;
+	headers = layout_extent_header_pages(size, page_size) * page_size;
+	if (!check_zero(image, headers + size, pages * page_size))
 		check_finding(check, ptr->pgno + pages - 1,
 			"page %" PRIu64 ": bytes behind the end of a large value", ptr->pgno + pages - 1);
-		return;
-	}
+	if (!check_zero(image, LAYOUT_EXTENT_TABLE_AT + 4 * layout_extent_chunks(size), headers))
+		check_finding(check, ptr->pgno, "page %" PRIu64 ": bytes behind the checksums of a large value",
+			ptr->pgno);
 }
 
 static void check_visit(void *arg, const struct page_ptr *ptr, uint64_t pages)

@@ -214,7 +214,7 @@ static const char *freelog_page_check(const uint8_t *page, const struct freelog 
 	if (bytes_get_u32(page + FREELOG_GENERATION_AT) != log->generation)
 		return "a page of another generation";
 	if (layout_level(page) != 0 || layout_count(page) != 0 || layout_prefix(page) != 0 ||
-		layout_hint(page) != 0 || layout_last_delete(page) != 0 || bytes_get_u16(page + 30) != 0 ||
+		layout_hint(page) != 0 || layout_last_delete(page) != 0 || layout_flags(page) != 0 ||
 		layout_pages(page) != 1 || layout_heap(page) != page_size || layout_dead(page) != 0)
 		return "header fields that should be unused are set";
 	for (size_t i = FREELOG_ENTRIES_AT + 8 * (size_t)count; i < page_size; i++)

@@ -2,7 +2,7 @@
  * Bytes of the commit record and of the meta slot; FORMAT.md has the same tables in words.
  *
  * Record (little-endian, offsets in bytes):
- *	  0  u32 magic "BTR0"       4  u16 format          6  u16 bytes in all
+ *	  0  u32 magic "BTRC"       4  u16 format          6  u16 bytes in all
  *	  8  u64 must-understand bits                     16  database 16
  *	 32  u32 epoch             36  u32 next tree id   40  u64 epoch random
  *	 48  u48 txid              54  u8 log2 page size  55  zero
@@ -33,7 +33,7 @@
 #include "base/siphash.h"
 #include "error.h"
 
-#define META_RECORD_MAGIC 0x30525442u /* "BTR0" */
+#define META_RECORD_MAGIC 0x43525442u /* "BTRC" */
 #define META_RECORD_FIXED 288u
 #define META_POSITION_SIZE 22u
 #define META_SEGMENT_SIZE 40u
@@ -65,25 +65,60 @@ static bool meta_all_zero(const uint8_t *bytes, size_t size)
 	return true;
 }
 
-/* Version 0 knows no option, so those of the must-understand kind are refused and the others skipped. */
+/* Bytes of the option that comes first, or 0: it is cut short. */
+static size_t meta_option_size(const uint8_t *at, size_t size)
+{
+	if (size < 4 || bytes_get_u16(at + 2) > size - 4)
+		return 0;
+	return 4 + (size_t)bytes_get_u16(at + 2);
+}
+
+/* Version 1 defines no option, so those of the must-understand kind are refused and the others skipped. */
 static enum bts_err meta_check_options(
 	const uint8_t *at, size_t size, const char *where, struct bts_error *error)
 {
 	while (size) {
-		uint16_t type, bytes;
+		size_t bytes = meta_option_size(at, size);
 
-		if (size < 4)
-			return meta_bad(error, where, "an option is cut short");
-		type = bytes_get_u16(at);
-		bytes = bytes_get_u16(at + 2);
-		if (bytes > size - 4)
+		if (!bytes)
 			return meta_bad(error, where, "an option is longer than the room for it");
-		if (type & META_OPTION_MUST)
+		if (bytes_get_u16(at) & META_OPTION_MUST)
 			return error_set(error, BTS_VERSION, 0,
-				"%s: needs option type 0x%04x, which this library lacks", where, type);
-		at += 4 + (size_t)bytes;
-		size -= 4 + (size_t)bytes;
+				"%s: needs option type 0x%04x, which this library lacks", where,
+				bytes_get_u16(at));
+		at += bytes;
+		size -= bytes;
 	}
+	return BTS_OK;
+}
+
+const char *meta_room_check(const uint8_t *at, size_t size)
+{
+	while (size) {
+		size_t bytes = meta_option_size(at, size);
+
+		if (!bytes)
+			return "an option in its room is cut short";
+		if (bytes_get_u16(at) & META_OPTION_MUST)
+			return "its room has an option that must be understood and is not";
+		at += bytes;
+		size -= bytes;
+	}
+	return NULL;
+}
+
+/* Every version keeps the number where it is, so that any library can say what it met. */
+static enum bts_err meta_check_version(unsigned version, const char *where, struct bts_error *error)
+{
+	if (version > META_FORMAT)
+		return error_set(error, BTS_VERSION, 0,
+			"%s: format version %u is newer than %u, the newest known: a newer release reads it", where,
+			version, META_FORMAT);
+	if (version < META_FORMAT)
+		return error_set(error, BTS_VERSION, 0,
+			"%s: format version %u, this release reads %u: dump it with `bts` of the release that wrote it, "
+			"then load the dump with this one",
+			where, version, META_FORMAT);
 	return BTS_OK;
 }
 
@@ -297,15 +332,15 @@ static enum bts_err meta_check_frame(const uint8_t *bytes, size_t size, struct b
 {
 	static const char where[] = "commit record";
 	size_t inlined, recent, segments, options;
+	enum bts_err err;
 
 	if (size < META_RECORD_FIXED || size > BTS_RECORD_MAX)
 		return meta_bad(error, where, "impossible size");
 	if (bytes_get_u32(bytes) != META_RECORD_MAGIC)
 		return meta_bad(error, where, "no magic");
-	if (bytes_get_u16(bytes + 4) > META_FORMAT)
-		return error_set(error, BTS_VERSION, 0,
-			"%s: format version %u is newer than %u, the newest known", where,
-			bytes_get_u16(bytes + 4), META_FORMAT);
+	err = meta_check_version(bytes_get_u16(bytes + 4), where, error);
+	if (err)
+		return err;
 	if (bytes_get_u64(bytes + 8))
 		return error_set(error, BTS_VERSION, 0, "%s: needs features 0x%llx, which this library lacks",
 			where, (unsigned long long)bytes_get_u64(bytes + 8));
@@ -428,6 +463,7 @@ static enum bts_err meta_check_slot_head(const uint8_t *bytes, struct bts_error 
 	static const char where[] = "meta slot";
 	uint32_t stored = bytes_get_u32(bytes + META_SLOT_CRC_AT), crc = meta_slot_crc(bytes);
 	uint32_t mark = bytes_get_u32(bytes + 8);
+	enum bts_err err;
 
 	if (memcmp(bytes, META_MAGIC, 8))
 		return error_set(error, BTS_INVALID, 0, "%s: no magic, this is not a database", where);
@@ -438,10 +474,9 @@ static enum bts_err meta_check_slot_head(const uint8_t *bytes, struct bts_error 
 	if (stored != crc)
 		return error_set(error, BTS_CORRUPT, 0, "%s: checksum 0x%08x, its bytes give 0x%08x", where,
 			stored, crc);
-	if (bytes_get_u16(bytes + 12) > META_FORMAT)
-		return error_set(error, BTS_VERSION, 0,
-			"%s: format version %u is newer than %u, the newest known", where,
-			bytes_get_u16(bytes + 12), META_FORMAT);
+	err = meta_check_version(bytes_get_u16(bytes + 12), where, error);
+	if (err)
+		return err;
 	if (bytes_get_u64(bytes + 24))
 		return error_set(error, BTS_VERSION, 0,
 			"%s: must-understand bits 0x%llx, which this library lacks", where,

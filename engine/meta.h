@@ -12,7 +12,7 @@
 #include <btree_store/ship.h>
 
 #define META_MAGIC "BTSTORE\n"
-#define META_FORMAT 0u
+#define META_FORMAT 1u                       /* of slot and record; no other is read (FORMAT.md) */
 #define META_MANIFEST_MAX 128u               /* runs */
 #define META_MANIFEST_BYTES (1u << 20)       /* a larger commit is made in two-flush mode (I3) */
 #define META_JUMP ((UINT64_C(1) << 20) + 1)  /* J of I4 */
@@ -47,7 +47,7 @@ struct commit_record {
 	uint32_t page_size;
 	uint32_t next_tree;   /* id for the next bucket */
 	bts_pgno first, high_water;
-	uint64_t features;    /* must-understand bits; 0 in version 0 */
+	uint64_t features;    /* must-understand bits; none is defined */
 	struct tree catalog;  /* id LAYOUT_TREE_CATALOG */
 	struct tree history;  /* id LAYOUT_TREE_HISTORY */
 	struct tree snapshots; /* id LAYOUT_TREE_SNAPSHOTS */
@@ -95,7 +95,7 @@ size_t meta_record_encode(const struct commit_record *, uint8_t bytes[BTS_RECORD
 enum bts_err meta_record_decode(const void *bytes, size_t size, struct commit_record *, struct bts_error *);
 
 void meta_slot_encode(const struct meta_slot *, uint8_t bytes[LAYOUT_META_SIZE]);
-/* BTS_CORRUPT: crc or content; BTS_VERSION: newer format, foreign byte order or unknown must-understand bit;
+/* BTS_CORRUPT: crc or content; BTS_VERSION: another format, foreign byte order or unknown must-understand bit;
  * BTS_INVALID: no magic at all (not a database). */
 enum bts_err meta_slot_decode(const uint8_t bytes[LAYOUT_META_SIZE], struct meta_slot *, struct bts_error *);
 
@@ -106,6 +106,12 @@ bool meta_slot_intact(const uint8_t bytes[LAYOUT_META_SIZE]);
 #define META_TREE_SIZE 48u
 void meta_put_tree(uint8_t bytes[META_TREE_SIZE], const struct tree *);
 void meta_get_tree(const uint8_t bytes[META_TREE_SIZE], struct tree *);
+
+/*
+ * Options (FORMAT.md) in the room of a record in a tree, hostile bytes.  NULL: sound, and nothing in them that must be understood;
+ * else what is wrong.
+ */
+const char *meta_room_check(const uint8_t *bytes, size_t size);
 
 /* Digest of the root pointers and identity: equal digests, equal databases. */
 void meta_root_digest(const struct commit_record *, uint8_t digest[16]);

@@ -13,7 +13,7 @@
  *
  * Bytes between slots and heap are zero at all times.  A page on disk is tidy: no dead bytes, cells adjoining in slot
  * order from the end of the page downwards, so that equal contents have one form and checking is one pass.
- * The insert hint tells runs from random insertion: a split beside the last insertion divides there (tree_insert.c).
+ * The insert hint tells runs from random insertion: a split beside the last insertion divides there (tree_rows.c).
  */
 #ifndef NODE_H
 #define NODE_H
@@ -22,6 +22,7 @@
 
 #define NODE_SLOT_SIZE 8u
 #define NODE_EXTENT_BIT 0x8000u
+#define NODE_RESERVED_BITS 0x7800u /* of the length; a key has 1024 bytes at most */
 #define NODE_LEAF_CELL 8u /* bytes of a leaf cell before the key */
 #define NODE_BRANCH_CELL 16u /* bytes of a branch cell before the key */
 #define NODE_EXTENT_CELL 24u /* bytes an extent takes in the place of the value: u64 size, pointer */

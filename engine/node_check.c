@@ -23,7 +23,7 @@ static const char *node_check_header(const uint8_t *page, const struct node_boun
 		return "level does not suit the type of node";
 	if (layout_pages(page) != 1)
 		return "a node of more than one page";
-	if (bytes_get_u16(page + 30) != 0)
+	if (layout_flags(page) != 0)
 		return "reserved header bytes are not zero";
 	if (layout_last_delete(page) > bounds->newest)
 		return "last delete is in the future";
@@ -85,6 +85,8 @@ static const char *node_check_cell(
 		return "cell outside the heap";
 	if (!leaf && length != key_size)
 		return "extent bit in a branch";
+	if (key_size & NODE_RESERVED_BITS)
+		return "reserved bits of a key's length are set";
 	if (key_size > BTS_KEY_MAX || (key_size == 0) != (!leaf && index == 0))
 		return "key of a wrong size";
 	if (bounds->page_size - offset < (leaf ? NODE_LEAF_CELL : NODE_BRANCH_CELL))

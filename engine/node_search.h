@@ -70,7 +70,10 @@ static inline unsigned node_search_from(const uint8_t *page, unsigned first, str
 	return node_lower_key(page, at, count, head, key, exact);
 }
 
-/* Where key is in a leaf; -1: it is not.  A key that is there is compared once, whatever the prefix. */
+/*
+ * Where key is in a leaf; -1: it is not.  A key that is there is compared once, whatever the prefix; one whose head is in no
+ * slot is not there, and no cell is looked at.
+ */
 static inline int node_find(const uint8_t *leaf, struct bts_slice key)
 {
 	unsigned count = layout_count(leaf), at;
@@ -80,7 +83,9 @@ static inline int node_find(const uint8_t *leaf, struct bts_slice key)
 	if (count == 0)
 		return -1;
 	at = node_lower_head(leaf, 0, count, head);
-	if (at < count && node_slot_head(leaf, at) == head && node_slot_key_size(leaf, at) == key.size &&
+	if (at == count || node_slot_head(leaf, at) != head)
+		return -1;
+	if (node_slot_key_size(leaf, at) == key.size &&
 		memcmp(leaf + node_slot_offset(leaf, at) + NODE_LEAF_CELL, key.data, key.size) == 0)
 		return (int)at;
 	at = node_search_from(leaf, 0, key, &exact);

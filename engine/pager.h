@@ -82,10 +82,12 @@ static inline enum bts_err pager_node(struct tree_ctx *ctx, const struct page_pt
 		    (ptr->pgno + 1) << pager->page_shift <= atomic_load_explicit(&pager->mapped, memory_order_relaxed);
 
 	/* one branch for all that is equal nearly always */
-	if (__builtin_expect(near && pager_tagged(pager, ptr->pgno, ptr->crc), 1) &&
-		__builtin_expect((layout_crc(image) == ptr->crc) & (layout_pgno(image) == ptr->pgno) &
-					 (layout_birth(image) == ptr->birth) & (layout_tree(image) == tree) &
-					 ((level < 0) | (layout_level(image) == level)), 1)) {
+	if (__builtin_expect(near && pager_tagged(pager, ptr->pgno, ptr->crc), 1)) {
+		uint64_t differs = (layout_crc(image) ^ ptr->crc) | (layout_pgno(image) ^ ptr->pgno) |
+				   (layout_birth(image) ^ ptr->birth) | (layout_tree(image) ^ tree);
+
+		if (__builtin_expect(differs != 0 || (level >= 0 && layout_level(image) != level), 0))
+			return pager_node_slow(ctx, ptr, tree, level, page);
 		*page = image;
 		return BTS_OK;
 	}

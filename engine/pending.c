@@ -12,6 +12,7 @@
 #include "recover.h"
 
 #define PENDING_MAGIC "BTSPEND\n"
+#define PENDING_VERSION 1u
 
 static enum bts_err pending_path(struct bts *db, char **out, struct bts_error *error)
 {
@@ -30,6 +31,7 @@ static void pending_header_encode(const struct bts *db, uint64_t salt, const str
 {
 	memset(bytes, 0, PENDING_HEADER);
 	memcpy(bytes, PENDING_MAGIC, 8);
+	bytes_put_u32(bytes + 8, PENDING_VERSION);
 	bytes_put_u32(bytes + 12, db->slot.record.page_size);
 	memcpy(bytes + 16, target->database, 16);
 	bytes_put_u64(bytes + 32, salt);
@@ -41,12 +43,18 @@ static void pending_header_encode(const struct bts *db, uint64_t salt, const str
 	bytes_put_u32(bytes + 92, crc32c(0, bytes, 92));
 }
 
+static bool pending_is_foreign(const uint8_t *bytes)
+{
+	return !memcmp(bytes, PENDING_MAGIC, 8) && bytes_get_u32(bytes + 8) != PENDING_VERSION &&
+	       bytes_get_u32(bytes + 92) == crc32c(0, bytes, 92);
+}
+
 static const char *pending_header_check(const uint8_t *bytes, const struct meta_slot *slot)
 {
 	if (memcmp(bytes, PENDING_MAGIC, 8) || bytes_get_u32(bytes + 92) != crc32c(0, bytes, 92))
 		return "its header is not what was written";
-	if (bytes_get_u32(bytes + 8) != 0)
-		return "it is of a newer format";
+	if (bytes_get_u32(bytes + 52) != 0 || bytes_get_u32(bytes + 88) != 0)
+		return "reserved bytes are not zero";
 	if (bytes_get_u64(bytes + 32) != slot->pending_salt)
 		return "its salt is not the one the newest meta names";
 	if (bytes_get_u32(bytes + 12) != slot->record.page_size ||
@@ -199,7 +207,7 @@ static enum bts_err pending_record(struct pending_pass *pass, uint32_t ordinal)
 	err = pending_payload(pass, ordinal, pgno * commit->page_size, count * commit->page_size, &crc);
 	if (!err)
 		err = pending_read(pass, ordinal, tail, sizeof(tail));
-	if (!err && bytes_get_u32(tail) != crc)
+	if (!err && (bytes_get_u32(tail) != crc || bytes_get_u32(tail + 4) != 0))
 		err = pending_bad(pass, ordinal, "checksum mismatch");
 	return err;
 }
@@ -212,6 +220,11 @@ static enum bts_err pending_run(struct pending_pass *pass)
 
 	pass->offset = 0;
 	err = pending_read(pass, 0, header, sizeof(header));
+	if (!err && pending_is_foreign(header))
+		return error_set(pass->error, BTS_VERSION, 0,
+			"%s.pending, which the newest meta needs: format version %" PRIu32
+			", this release reads %u: open it with the release that wrote it",
+			pass->db->path, bytes_get_u32(header + 8), PENDING_VERSION);
 	wrong = err ? NULL : pending_header_check(header, pass->slot);
 	if (wrong)
 		err = error_set(pass->error, BTS_CORRUPT, 0, "%s.pending, which the newest meta needs: %s",
@@ -289,7 +302,7 @@ enum bts_err pending_recover(struct bts *db, struct bts_error *error)
 	struct bts_file_identity identity;
 	struct bts_file *file = NULL;
 	enum bts_err err;
-	char *path;
+	char *path = NULL;
 	int os;
 
 	err = pending_path(db, &path, error);

@@ -3,7 +3,7 @@
  * is there (R2, R5).  What was in flight when a process died is found here and completed or discarded at open.
  *
  * One frame at a time.  Little-endian.  A header of 96 bytes:
- *	 0 "BTSPEND\n"     8 u32 version 0    12 u32 page size   16 database 16   32 u64 salt   40 u64 base txid
+ *	 0 "BTSPEND\n"     8 u32 version 1    12 u32 page size   16 database 16   32 u64 salt   40 u64 base txid
  *	48 u32 epoch      52 u32 zero         56 u64 epoch random                 64 u64 txid   72 chain 16
  *	88 u32 zero       92 u32 crc32c of bytes 0 to 92
  * then records, each 48 bytes:

@@ -396,7 +396,7 @@ static enum bts_err recover_rewrite_runs(struct bts_env *env, struct bts_file *f
 	for (uint32_t i = 0; i < slot->manifest_count; i++) {
 		const struct meta_run *run = &slot->manifest[i];
 		enum bts_err err;
-		bool matches;
+		bool matches = false;
 
 		err = recover_read_run(env, file, slot, run, bytes, &matches, error);
 		if (err)

@@ -190,7 +190,7 @@ enum bts_err bts_savepoint(struct bts_txn *txn, uint32_t *id, struct bts_error *
 
 enum bts_err bts_savepoint_release(struct bts_txn *txn, uint32_t id, struct bts_error *error)
 {
-	size_t at;
+	size_t at = 0;
 	enum bts_err err = savepoint_find(txn, id, &at, error);
 
 	while (err == BTS_OK && txn->state->mark_count > at)
@@ -203,7 +203,7 @@ enum bts_err bts_savepoint_rollback(struct bts_txn *txn, uint32_t id, struct bts
 {
 	struct state *state = txn->state;
 	struct state_mark mark, *fresh;
-	size_t at;
+	size_t at = 0;
 	enum bts_err err = savepoint_find(txn, id, &at, error);
 
 	if (err)

@@ -49,6 +49,7 @@ const char *snapshot_decode(
 	const struct node_cell *cell, const struct commit_record *record, bool built, struct snapshot *out)
 {
 	const uint8_t *at = cell->value.data;
+	const char *wrong;
 	size_t room;
 
 	if (cell->key.size < 1 || cell->key.size > BTS_SNAPSHOT_NAME_MAX)
@@ -60,6 +61,9 @@ const char *snapshot_decode(
 		return "named snapshot: length does not add up";
 	if (bytes_get_u16(at + 6) || bytes_get_u16(at + 22))
 		return "named snapshot: reserved bytes are not zero";
+	wrong = meta_room_check(at + SNAPSHOT_FIXED, room);
+	if (wrong != NULL)
+		return wrong;
 	out->txid = bytes_get_u48(at);
 	out->time_ms = bytes_get_u64(at + 8);
 	out->high_water = bytes_get_u48(at + 16);

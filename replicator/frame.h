@@ -11,7 +11,7 @@
 #include <btree_store/ship.h>
 
 #define FRAME_MAGIC "BTSFRAME"
-#define FRAME_VERSION 0
+#define FRAME_VERSION 1
 #define FRAME_NEED_ZSTD                                                                                      \
 	0x1u /* reserved: chunks compressed; this version refuses every must-understand bit                  \
 	      */

@@ -63,7 +63,7 @@ enum bts_err {
 	BTS_BUSY,           /* another process holds what is needed, and the time to wait for it is up or none is given */
 	BTS_POISONED,       /* a flush or meta write failed earlier; close everywhere and open again */
 	BTS_MEMORY,         /* allocation failed; nothing was changed */
-	BTS_VERSION,        /* the file is of a newer format or needs a feature this library lacks */
+	BTS_VERSION,        /* the file is of another format version or needs a feature this library lacks */
 	BTS_READ_ONLY,      /* a write where only reading was opened, or to a follower's file */
 	BTS_TIMEOUT,        /* the time given ran out */
 	BTS_DIVERGED,       /* replication: the two histories differ */
@@ -190,7 +190,9 @@ BTS_EXPORT void bts_close(struct bts *db);
 
 /*
  * Begin at the newest commit that readers see, which is durable unless BTS_ASYNC is used (owned: bts_commit or bts_abort).  Neither kind waits for the other; write
- * transactions are optimistic and private until commit.
+ * transactions are optimistic and private until commit.  The handle keeps what read transactions leave behind for the next ones
+ * (at most as much as 64 at a time needed, no snapshot and no page of the file), so that one of a single get costs little more
+ * than the get; bucket handles and whatever was borrowed are invalid after the end all the same.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin(struct bts *db, unsigned flags, struct bts_txn **txn,
 	struct bts_error *error);

@@ -264,14 +264,23 @@ class Files(Case):
                 f.seek(at)
                 f.write(slot)
 
-    def test_newer_format(self):
+    def test_other_formats(self):
         self.load([(b"k", b"v")])
         with open(self.file, "rb") as f:
             before = f.read()
-        for offset, change, says in [(12, b"\x09\0", "version 9"), (24, b"\x04", "must-understand")]:
+        old = ["version 0", "reads 1", "dump it with `bts` of the release that wrote it"]
+        for offset, change, says in [(12, b"\0\0", old), (12, b"\x09\0", ["version 9", "a newer release reads it"]),
+                                     (24, b"\x04", ["must-understand"])]:
             self.change_slots(offset, change)
-            for words in (["get", self.file, "b", "k"], ["put", self.file, "b", "k", "v"]):
-                self.refused(FAILURE, *words, says=[self.file, says])
+            for words in (["get", self.file, "b", "k"], ["put", self.file, "b", "k", "v"], ["dump", self.file],
+                          ["stat", self.file], ["check", self.file], ["compact", self.file]):
+                self.refused(FAILURE, *words, says=[self.file] + says)
+            for program in (["btsd", "primary"], ["bts-replicator"]):
+                server = subprocess.run([harness.binary(program[0])] + program[1:] + ["--data", self.file, "--listen", "127.0.0.1:0"],
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+                self.assertNotEqual(server.returncode, 0, program)
+                for piece in [self.file] + says:
+                    self.assertIn(piece, server.stdout.decode(), program)
             with open(self.file, "wb") as f:
                 f.write(before)
         self.run_bts(OK, "get", self.file, "b", "k")

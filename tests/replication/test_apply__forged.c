@@ -280,6 +280,11 @@ static void test_new_pages(void **state)
 			f.bytes[i][size - 1] ^= 1;
 			expect_refused("a large value changed at its end", NULL);
 			forge_begin();
+			for (unsigned at = 22; at < 64; at += at == 31 ? 29 : 1) {
+				f.bytes[i][at] ^= 1;
+				expect_refused("a byte of a large value's header that is not used", NULL);
+				forge_begin();
+			}
 			continue;
 		}
 		layout_set_tree(f.bytes[i], layout_tree(f.bytes[i]) + 1);

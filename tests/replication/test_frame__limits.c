@@ -36,7 +36,8 @@ static void refused_header(size_t at, uint64_t value, int width, enum bts_err wa
 static void header_fields(void **state)
 {
 	(void)state;
-	refused_header(FRAME_AT_VERSION, 1, 2, BTS_VERSION, "version 1");
+	refused_header(FRAME_AT_VERSION, 0, 2, BTS_VERSION, "version 0, this program knows 1");
+	refused_header(FRAME_AT_VERSION, 2, 2, BTS_VERSION, "version 2, this program knows 1");
 	refused_header(FRAME_AT_NEED, FRAME_NEED_ZSTD, 4, BTS_VERSION, "features 0x1");
 	refused_header(FRAME_AT_SIZE, 119, 2, BTS_CORRUPT, "size");
 	refused_header(FRAME_AT_PAGE_SIZE, 2048, 4, BTS_CORRUPT, "page size");

@@ -253,9 +253,16 @@ static void meta_foreign_versions(void **state)
 	record = 112;
 
 	memcpy(copy, bytes, sizeof(copy));
-	bytes_put_u16(copy + 12, 1);
+	bytes_put_u16(copy + 12, 2);
 	meta_reseal(copy);
-	meta_expect(copy, BTS_VERSION, "format version 1");
+	meta_expect(copy, BTS_VERSION, "format version 2 is newer");
+	bytes_put_u16(copy + 12, 0);
+	meta_reseal(copy);
+	meta_expect(copy, BTS_VERSION, "format version 0, this release reads 1");
+	bytes_put_u16(copy + 12, 1);
+	bytes_put_u16(copy + record + 4, 0);
+	meta_reseal(copy);
+	meta_expect(copy, BTS_VERSION, "commit record: format version 0, this release reads 1");
 
 	memcpy(copy, bytes, sizeof(copy));
 	bytes_put_u32(copy + 8, 0x04030201);

@@ -249,6 +249,11 @@ static void test_rules(void **state)
 	leaf_of_two(page);
 	bytes_put_u16(page + 58, 0);
 	expect(page, "key of a wrong size");
+	for (unsigned bit = 11; bit < 15; bit++) {
+		leaf_of_two(page);
+		bytes_put_u16(page + 58, (uint16_t)(bytes_get_u16(page + 58) | 1u << bit));
+		expect(page, "reserved bits of a key's length are set");
+	}
 	leaf_of_two(page);
 	bytes_put_u48(page + second, NEWEST + 1);
 	expect(page, "version in the future");

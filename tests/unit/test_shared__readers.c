@@ -1,6 +1,6 @@
 /*
  * Reader slots: what is told of each reader, that the order to end reaches the registration it was meant for and no later
- * one in the same slot, and the places: reused, many, none left.
+ * one in the same slot, and the places: reused, many, none left; those that are parked.
  */
 #include "cmocka.h"
 
@@ -169,12 +169,132 @@ static void test_every_place(void **state)
 	fixture_free(&f);
 }
 
+static enum shared_claim claim(struct fixture *f, struct shared_reader *reader)
+{
+	return shared_reader_claim(f->shared, reader);
+}
+
+static void test_parked_is_no_reader(void **state)
+{
+	struct fixture f = fixture_new();
+	struct shared_reader a = enter(f.shared);
+	struct shared_reader_seen seen[2], late;
+	struct commit_record record;
+	bts_txid snapshot;
+
+	(void)state;
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_NONE); /* it is not parked */
+	assert_int_equal(shared_readers_seen(f.shared, &late, 1), 1);
+	shared_reader_park(f.shared, &a);
+	assert_int_equal(shared_readers_seen(f.shared, seen, 2), 0);
+	assert_int_equal(shared_readers(f.shared, &snapshot, 1, NULL), 0);
+	assert_int_equal(shared_reader_record(f.shared, 7, &record), BTS_NOT_FOUND);
+	assert_false(shared_reader_settled(f.shared, 7));
+	env_mem_advance(f.mem, 1000);
+	shared_reader_expire(f.shared, &late); /* too late */
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_FRESH);
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_NONE);
+	assert_false(shared_reader_expired(&a));
+	assert_int_equal(shared_readers_seen(f.shared, seen, 2), 1);
+	assert_int_equal(seen[0].txid, 7);
+	assert_int_equal(seen[0].age_ms, 0);
+	assert_false(seen[0].expired);
+	assert_true(shared_reader_settled(f.shared, 7));
+	assert_int_equal(shared_reader_record(f.shared, 7, &record), BTS_OK);
+	shared_reader_expire(f.shared, seen);
+	assert_true(shared_reader_expired(&a));
+	shared_reader_park(f.shared, &a);
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_FRESH);
+	assert_false(shared_reader_expired(&a));
+	shared_reader_leave(f.shared, &a);
+	fixture_free(&f);
+}
+
+static void test_parked_follows_the_head(void **state)
+{
+	struct fixture f = fixture_new();
+	struct shared_reader a = enter(f.shared);
+	struct commit_record record;
+	bts_txid snapshot;
+
+	(void)state;
+	shared_reader_park(f.shared, &a);
+	publish(f.shared, 8);
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_STALE);
+	assert_int_equal(shared_readers(f.shared, &snapshot, 1, NULL), 0);
+	assert_int_equal(shared_reader_again(f.shared, &a, &record, NULL), BTS_OK);
+	assert_int_equal(record.txid, 8);
+	assert_int_equal(a.txid, 8);
+	shared_reader_park(f.shared, &a);
+	publish(f.shared, 8); /* the same number, but published anew */
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_STALE);
+	shared_reader_park(f.shared, &a);
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_STALE);
+	assert_int_equal(shared_reader_again(f.shared, &a, &record, NULL), BTS_OK);
+	shared_reader_spoil(&a);
+	shared_reader_park(f.shared, &a);
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_STALE);
+	assert_int_equal(shared_reader_again(f.shared, &a, &record, NULL), BTS_OK);
+	shared_reader_park(f.shared, &a);
+	shared_gate_close(f.shared);
+	assert_int_equal(claim(&f, &a), SHARED_CLAIM_STALE);
+	assert_int_equal(shared_readers(f.shared, &snapshot, 1, NULL), 0);
+	shared_gate_open(f.shared);
+	assert_int_equal(shared_reader_again(f.shared, &a, &record, NULL), BTS_OK);
+	assert_int_equal(shared_readers(f.shared, &snapshot, 1, NULL), 1);
+	shared_reader_leave(f.shared, &a);
+	fixture_free(&f);
+}
+
+/* No place is free: who needs one takes what others park, in any process, and those find it gone. */
+static void test_parked_is_taken_away(void **state)
+{
+	static struct shared_reader readers[SHARED_READERS_MAX];
+	struct fixture f = fixture_new(), other = f;
+	struct shared_reader more, again;
+	struct commit_record record;
+	bts_txid snapshot;
+	bool alone;
+
+	(void)state;
+	other.shared = fixture_join(&f, &other.data, &alone);
+	assert_false(alone);
+	for (size_t i = 0; i < SHARED_READERS_MAX; i++)
+		readers[i] = enter(i % 2 ? f.shared : other.shared);
+	assert_int_equal(shared_reader_enter(other.shared, &more, &record, NULL), BTS_LIMIT);
+	shared_reader_park(f.shared, &readers[77]);
+	more = enter(other.shared);
+	assert_int_equal(more.slot, readers[77].slot);
+	assert_int_equal(claim(&f, &readers[77]), SHARED_CLAIM_NONE);
+	assert_int_equal(shared_reader_enter(other.shared, &again, &record, NULL), BTS_LIMIT);
+	shared_reader_park(other.shared, &more); /* the same slot is parked again, by another */
+	assert_int_equal(claim(&f, &readers[77]), SHARED_CLAIM_NONE);
+	again = enter(f.shared);
+	assert_int_equal(again.slot, more.slot);
+	assert_int_equal(claim(&other, &more), SHARED_CLAIM_NONE);
+	shared_reader_leave(f.shared, &again);
+	for (size_t i = 0; i < SHARED_READERS_MAX; i += 2)
+		shared_reader_park(other.shared, &readers[i]);
+	shared_close(other.shared); /* what it parked is free */
+	other.data->env->ops->file_close(other.data);
+	for (size_t i = 0; i < SHARED_READERS_MAX; i += 2)
+		readers[i] = enter(f.shared);
+	for (size_t i = 0; i < SHARED_READERS_MAX; i++)
+		if (i != 77)
+			shared_reader_leave(f.shared, &readers[i]);
+	assert_int_equal(shared_readers(f.shared, &snapshot, 1, NULL), 0);
+	fixture_free(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_seen),
 		cmocka_unit_test(test_expire_reaches_one),
 		cmocka_unit_test(test_every_place),
+		cmocka_unit_test(test_parked_is_no_reader),
+		cmocka_unit_test(test_parked_follows_the_head),
+		cmocka_unit_test(test_parked_is_taken_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

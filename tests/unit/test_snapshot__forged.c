@@ -421,10 +421,34 @@ static void test_pages(void **state)
 	}
 }
 
+/* What the header of a large value has no use for: zero, or the value is damaged. */
+static void test_unused(void **state)
+{
+	static const unsigned places[] = {5, 6, 14, 22, 24, 30, 31, 32, 40, 44, 60, 63, 72, PAGE - 1};
+	struct forge *f = *state;
+	unsigned told = 0;
+
+	for (bts_pgno at = f->slot.record.first; at < f->slot.record.high_water && told < 28; at++) {
+		for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+			forge_begin(f);
+			if (layout_pgno(forge_page(f, at)) != at || layout_type(forge_page(f, at)) != LAYOUT_EXTENT)
+				break;
+			forge_page(f, at)[places[i]] ^= 0x40;
+			forge_seal(f, at, 0);
+			if (f->told.record.catalog.root.crc == f->slot.record.catalog.root.crc)
+				break; /* not of the head */
+			assert_int_equal(forge_use(f), BTS_CORRUPT);
+			told++;
+		}
+	}
+	assert_true(told >= 28);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_truth, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_unused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_records, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_pages, set_up, tear_down),
 	};

@@ -322,27 +322,73 @@ static void space__one_run_when_there_is_one(void **state)
 
 static void space__few_longest_runs_then_the_tail(void **state)
 {
-	struct fixture *f = fixture_comb(10000, 10, 100);
+	struct fixture *f = fixture_comb(10000, 3, 100);
 	struct space_run runs[64];
 	size_t count;
 
 	(void)state;
-	assert_int_equal(space_give(&f->space, (struct space_run){FIRST + 5010, 30}), BTS_OK);
-	assert_int_equal(comb_alloc(f, 155, false, 1000000, runs, &count), BTS_OK);
-	assert_int_equal(count, 13); /* 40 and twelve of 10 */
+	assert_int_equal(space_give(&f->space, (struct space_run){FIRST + 5003, 9}), BTS_OK);
+	assert_int_equal(comb_alloc(f, 45, false, 1000000, runs, &count), BTS_OK);
+	assert_int_equal(count, 12); /* 12 and eleven of 3 */
 	assert_int_equal(f->space.high_water, FIRST + 10000);
 	/* more than 16 runs: the file grows, from its ready tail on */
-	assert_int_equal(space_give(&f->space, (struct space_run){FIRST + 9995, 5}), BTS_OK);
-	assert_int_equal(comb_alloc(f, 200, false, 1000000, runs, &count), BTS_OK);
+	assert_int_equal(space_give(&f->space, (struct space_run){FIRST + 9998, 2}), BTS_OK);
+	assert_int_equal(comb_alloc(f, 50, false, 1000000, runs, &count), BTS_OK);
 	assert_int_equal(count, 1);
-	assert_int_equal(runs[0].pgno, FIRST + 9995);
-	assert_int_equal(f->space.high_water, FIRST + 10195);
+	assert_int_equal(runs[0].pgno, FIRST + 9998);
+	assert_int_equal(f->space.high_water, FIRST + 10048);
 	/* the mark may not rise: many runs; joined: nothing */
-	assert_int_equal(comb_alloc(f, 200, true, FIRST + 10195, runs, &count), BTS_FULL);
-	assert_int_equal(comb_alloc(f, 200, false, FIRST + 10195, runs, &count), BTS_OK);
+	assert_int_equal(comb_alloc(f, 60, true, FIRST + 10048, runs, &count), BTS_FULL);
+	assert_int_equal(comb_alloc(f, 60, false, FIRST + 10048, runs, &count), BTS_OK);
 	assert_true(count > 16);
-	assert_int_equal(comb_alloc(f, 645, false, FIRST + 10195, runs, &count), BTS_LIMIT);
-	assert_int_equal(comb_alloc(f, 6450, false, FIRST + 10195, runs, &count), BTS_FULL);
+	assert_int_equal(comb_alloc(f, 201, false, FIRST + 10048, runs, &count), BTS_LIMIT);
+	assert_int_equal(comb_alloc(f, 6450, false, FIRST + 10048, runs, &count), BTS_FULL);
+	fixture_free(f);
+}
+
+/* Where several are near, the shortest that will do; the hint goes on behind it. */
+static void space__shortest_of_the_next(void **state)
+{
+	struct fixture *f = fixture_comb(10000, 50, 100);
+	struct space_run runs[64];
+	size_t count;
+
+	(void)state;
+	assert_int_equal(space_give(&f->space, (struct space_run){FIRST + 770, 6}), BTS_OK);
+	assert_int_equal(comb_alloc(f, 5, false, 1000000, runs, &count), BTS_OK);
+	assert_int_equal(count, 1);
+	assert_int_equal(runs[0].pgno, FIRST + 770);
+	assert_int_equal(f->space.hint, FIRST + 775);
+	assert_int_equal(comb_alloc(f, 5, false, 1000000, runs, &count), BTS_OK);
+	assert_int_equal(runs[0].pgno, FIRST + 800);
+	fixture_free(f);
+}
+
+/* A large request: where the ready pages lie closest, the tail before a stretch that is mostly live, that before nothing. */
+static void space__shortest_stretch(void **state)
+{
+	struct fixture *f = fixture_comb(400000, 1, 4);
+	struct space_run runs[400];
+	size_t count;
+	struct space_request request = {.pages = 300, .max_pages = FIRST + 400000};
+
+	(void)state;
+	for (uint64_t i = 0; i < 500; i++) /* three of four */
+		assert_int_equal(space_give(&f->space, (struct space_run){FIRST + 123001 + 4 * i, 2}), BTS_OK);
+	assert_int_equal(space_alloc(&f->space, &request, runs, 400, &count), BTS_OK);
+	assert_true(runs[0].pgno >= FIRST + 123000 - 16);
+	assert_true(runs[count - 1].pgno + runs[count - 1].count <= runs[0].pgno + 400 + 16);
+	assert_int_equal(f->space.hint, FIRST); /* small ones go on where they are */
+	request.pages = 1500;
+	assert_int_equal(space_alloc(&f->space, &request, runs, 400, &count), BTS_LIMIT);
+	request.max_pages = LAYOUT_PGNO_LIMIT;
+	assert_int_equal(space_alloc(&f->space, &request, runs, 400, &count), BTS_OK);
+	assert_int_equal(count, 1);
+	assert_int_equal(runs[0].pgno, FIRST + 400000);
+	request.pages = 350;
+	request.max_pages = f->space.high_water;
+	assert_int_equal(space_alloc(&f->space, &request, runs, 400, &count), BTS_OK);
+	assert_true(runs[count - 1].pgno - runs[0].pgno < 1400 + 64);
 	fixture_free(f);
 }
 
@@ -463,6 +509,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(space__random_model),
 		cmocka_unit_test(space__one_run_when_there_is_one),
 		cmocka_unit_test(space__few_longest_runs_then_the_tail),
+		cmocka_unit_test(space__shortest_of_the_next),
+		cmocka_unit_test(space__shortest_stretch),
 		cmocka_unit_test(space__mostly_free_file_does_not_grow),
 		cmocka_unit_test(space__lowest_below),
 		cmocka_unit_test(space__mark_down_and_up),

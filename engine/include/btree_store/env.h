@@ -48,8 +48,12 @@ struct bts_env_ops {
 	void (*file_abandon)(struct bts_file *);
 	/* *got < size only at end of file */
 	int (*file_pread)(struct bts_file *, void *data, size_t size, uint64_t offset, size_t *got);
+	/* the same as far as it is in memory: never waits for the disk, *got may be anything up to size.  NULL: cannot tell */
+	int (*file_peek)(struct bts_file *, void *data, size_t size, uint64_t offset, size_t *got);
 	/* all of it, or an error (then any part may have been written); iov is scratch the call may change */
 	int (*file_pwritev)(struct bts_file *, struct iovec *iov, int count, uint64_t offset);
+	/* begin to bring to the disk what was written there, without waiting; a hint.  NULL: nothing to begin */
+	void (*file_start)(struct bts_file *, uint64_t offset, uint64_t size);
 	int (*file_sync)(struct bts_file *); /* fdatasync */
 	int (*file_truncate)(struct bts_file *, uint64_t size);
 	/* allocate blocks so that later writes below size do not extend the file; may extend it; ENOTSUP is no failure */
@@ -77,7 +81,8 @@ struct bts_env_ops {
 	int (*path_unlink)(struct bts_env *, const char *path);
 	int (*path_sync_dir)(struct bts_env *, const char *path); /* flush the directory that holds path */
 
-	/* waiting on a 32-bit word in a shared mapping, across processes (a futex); 0, ETIMEDOUT, or spurious 0 */
+	/* waiting on a 32-bit word in a shared mapping, across processes (a futex); 0, ETIMEDOUT, or spurious 0;
+	 * timeout UINT_MAX: for ever */
 	int (*wait)(struct bts_env *, const uint32_t *word, uint32_t expected, unsigned timeout_ms);
 	void (*wake)(struct bts_env *, const uint32_t *word); /* all waiters */
 
