@@ -392,26 +392,49 @@ void node_truncate(uint8_t *page, uint32_t page_size, unsigned from)
 	node_settle(page, page_size);
 }
 
+/* The cells [from, to) of src adjoin in slot order, `bytes` in all: they and their slots move as they are. */
+static void node_append_block(uint8_t *dst, const uint8_t *src, unsigned from, unsigned to, uint32_t bytes)
+{
+	unsigned count = layout_count(dst), low = node_slot_offset(src, to - 1);
+	uint32_t heap = layout_heap(dst) - bytes;
+	uint8_t *slots = dst + node_slot_at(count);
+
+	memcpy(dst + heap, src + low, bytes);
+	memcpy(slots, src + node_slot_at(from), (to - from) * NODE_SLOT_SIZE);
+	for (unsigned i = 0; i < to - from; i++, slots += NODE_SLOT_SIZE)
+		bytes_put_u16(slots, (uint16_t)(bytes_get_u16(slots) - low + heap));
+	layout_set_count(dst, (uint16_t)(count + to - from));
+	layout_set_heap(dst, heap);
+}
+
 bool node_append(uint8_t *dst, const uint8_t *src, uint32_t page_size, unsigned from, unsigned to)
 {
-	bool leaf = node_is_leaf(dst);
-	unsigned fresh = layout_count(dst);
+	bool leaf = node_is_leaf(dst), adjoin;
+	unsigned fresh = layout_count(dst), at = from < to ? node_slot_offset(src, from) + node_size_at(src, from) : 0;
 	uint32_t need = 0;
 
 	ENSURE(layout_type(dst) == layout_type(src) && to <= layout_count(src));
 	ENSURE(leaf || from > 0 || fresh == 0 || from >= to);
-	for (unsigned i = from; i < to; i++)
-		need += node_need(src, i);
+	adjoin = leaf || fresh > 0;
+	for (unsigned i = from; i < to; i++) {
+		uint32_t size = node_size_at(src, i);
+
+		at -= size;
+		adjoin = adjoin && node_slot_offset(src, i) == at;
+		need += NODE_SLOT_SIZE + size;
+	}
 	if (!leaf && fresh == 0 && from < to)
 		need -= node_slot_key_size(src, from);
 	if (!node_make_room(dst, page_size, need))
 		return false;
-	for (unsigned i = from; i < to; i++) {
+	if (adjoin && from < to)
+		node_append_block(dst, src, from, to, need - NODE_SLOT_SIZE * (to - from));
+	for (unsigned i = from; !adjoin && i < to; i++) {
 		bool first = !leaf && layout_count(dst) == 0;
 		uint32_t size = first ? NODE_BRANCH_CELL : node_size_at(src, i);
-		uint8_t *at = node_open(dst, layout_count(dst), first ? 0 : node_slot_length(src, i), size);
+		uint8_t *cell = node_open(dst, layout_count(dst), first ? 0 : node_slot_length(src, i), size);
 
-		memcpy(at, src + node_slot_offset(src, i), size);
+		memcpy(cell, src + node_slot_offset(src, i), size);
 	}
 	if (from < to)
 		node_widen(dst, fresh);

@@ -39,10 +39,15 @@ enum bts_err tree_path_find(struct tree_ctx *ctx, const struct tree *tree, struc
 
 enum bts_err tree_path_own(struct tree_ctx *ctx, struct tree *tree, struct tree_path *path)
 {
+	return tree_path_own_to(ctx, tree, path, path->depth - 1);
+}
+
+enum bts_err tree_path_own_to(struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, unsigned last)
+{
 	enum bts_err err;
 
 	ctx->changes++;
-	for (unsigned i = 0; i < path->depth; i++) {
+	for (unsigned i = 0; i <= last; i++) {
 		struct tree_step *step = &path->at[i];
 		struct page_ptr before = step->ptr;
 

@@ -1,6 +1,6 @@
 /*
- * The copy-on-write B+tree, by verb: tree_find.c, tree_insert.c (with split), tree_remove.c (with merge), tree_cut.c
- * (ranges), tree_check.c, tree_cursor.c; tree.c has the way from root to leaf, and tree_drop.
+ * The copy-on-write B+tree, by verb: tree_find.c, tree_insert.c, tree_remove.c, tree_cut.c (ranges), tree_check.c,
+ * tree_cursor.c; tree.c has the way from root to leaf, and tree_drop; tree_shift.c shares, splits and merges.
  * A tree is its root pointer and counters; changes copy the path into private pages (dirty.h).
  *
  * Invariants, executed by tree_check():
@@ -9,8 +9,8 @@
  *    tree_del keeps it (depth 1, 0 entries), so that its last_delete is not lost;
  *  - keys of a node ascend strictly and lie within the separators above it: [separator i, separator i+1);
  *  - child birth <= parent's birth (dirty parents excepted); one tree id throughout;
- *  - last_delete of a leaf covers every key range it inherited (C1): a split copies it to both halves, a merge or a
- *    shift of cells takes the maximum, a removed leaf leaves it to the leaf that inherits its range.
+ *  - last_delete of a leaf covers every key range it inherited (C1): nodes made of several have the maximum of theirs, a
+ *    removed leaf leaves it to the leaf that inherits its range.
  */
 #ifndef TREE_H
 #define TREE_H

@@ -4,7 +4,7 @@
  * A cut goes down both edges of the range at once. What lies between them is released as whole subtrees,
  * read once to count entries and to find large values; the edges lose entries, and a node that would be
  * left empty goes too. That leaves a sound order but thin nodes along the edges, even branches of one
- * child: tree_cut_repair then merges them by the rules of tree_remove.c, from the root down, so that each
+ * child: tree_cut_repair then merges them by the rules of tree_shift.c, from the root down, so that each
  * finds its parent with a neighbour for it.
  *
  * Many pages change before the tree is whole again, so it is done in a level of its own of the private
@@ -297,22 +297,21 @@ static enum bts_err tree_cut_thin(struct tree_ctx *ctx, struct tree *tree, struc
 	uint32_t page_size = ctx->pager->page_size;
 
 	for (unsigned step = 1; step < path->depth; step++) {
+		const struct tree_edit edit = {.shrinks = true};
 		const uint8_t *page = path->at[step].page;
-		bool least = !node_is_leaf(page) && layout_count(page) < 2, found;
-		struct tree_merge merge;
+		bool least = !node_is_leaf(page) && layout_count(page) < 2;
+		struct tree_change change;
 		enum bts_err err;
 
-		if (!least && node_used(page, page_size) >= node_capacity(page_size) / 3)
+		if (!least && !tree_is_thin(node_used(page, page_size), page_size))
 			continue;
-		err = tree_merge_plan(ctx, tree, path, step, node_used(page, page_size), &merge, &found);
-		if (err == BTS_OK && found)
-			tree_merge_do(ctx, tree, path->at[step - 1].page, &merge);
-		else if (err == BTS_OK && least)
-			err = tree_borrow(ctx, tree, path, step);
-		if (err || found || least) {
-			*done = false;
-			return err;
-		}
+		err = tree_change_plan(ctx, tree, path, step, &edit, &change);
+		if (err == BTS_OK && change.first > step)
+			continue;
+		if (err == BTS_OK)
+			tree_change_do(ctx, tree, path, &change);
+		*done = false;
+		return err;
 	}
 	*done = true;
 	return BTS_OK;

@@ -4,6 +4,7 @@
 
 #include "dirty.h"
 #include "tree.h"
+#include "tree_rows.h"
 
 struct tree_step {
 	struct page_ptr ptr;
@@ -24,58 +25,49 @@ enum bts_err tree_path_find(
 	struct tree_ctx *, const struct tree *, struct bts_slice key, struct tree_path *, bool *exact);
 /* Make every page of the path private.  On failure the tree is sound and its content the same. */
 enum bts_err tree_path_own(struct tree_ctx *, struct tree *, struct tree_path *);
-
-/* An entry about to enter a node: a cell into a leaf, a separator and child into a branch. */
-struct tree_entry {
-	unsigned index;
-	bool replaces; /* the entry at index, else it is put before that */
-	struct bts_slice key;
-	const struct node_cell *cell;
-	struct page_ptr child;
-	uint32_t need; /* bytes of slot and cell */
-};
-
-/* A node that the entry divides: rows are its entries with the new one in place. */
-struct tree_split {
-	struct tree_entry entry;
-	unsigned point; /* first row of the right node; 0: the entry fits, no split */
-	struct page_ptr right;
-	uint8_t *right_page;
-};
+/* The same down to a step only. */
+enum bts_err tree_path_own_to(struct tree_ctx *, struct tree *, struct tree_path *, unsigned step);
 
 /*
- * All that one entry sets off on its way up: planned first, with every page it needs, so that what changes
- * the tree cannot fail.
+ * A change of a node and all that it sets off on its way up (tree_shift.c): planned first, with every page
+ * that it needs, so that what changes the tree cannot fail.  A node that overflows or is left thin is
+ * divided anew together with neighbours below the same parent: their rows go into new nodes, and the parent
+ * gets these in their place.
  */
-struct tree_growth {
-	unsigned top;	 /* the highest step that changes */
-	unsigned bottom; /* the step the entry goes into */
-	bool root_splits;
-	struct page_ptr root; /* the new root */
+struct tree_shift {		      /* of neighbours, one of them the path's */
+	unsigned from;		      /* slot of the first of them in their parent */
+	unsigned sources, nodes;      /* how many there are, how many they become */
+	const struct tree_edit *edit; /* of the path's node */
+	struct tree_edit above;	      /* what it means for the node above */
+	struct page_ptr source[TREE_WINDOW];
+	const uint8_t *image[TREE_WINDOW];
+	struct page_ptr made[TREE_SPREAD];
+	uint8_t *page[TREE_SPREAD];
+	unsigned points[TREE_SPREAD + 1]; /* rows of node i: [points[i], points[i + 1]) */
+};
+
+struct tree_change {
+	unsigned first, bottom; /* the steps in between are shifted, the one above first is edited in place */
+	bool divides_root;	/* first is 0, and the edit is what a new root consists of */
+	const struct tree_edit *edit;
+	struct page_ptr root;
 	uint8_t *root_page;
-	struct tree_split at[TREE_DEPTH_MAX];
+	struct tree_shift at[TREE_DEPTH_MAX];
 };
-enum bts_err tree_growth_plan(struct tree_ctx *, const struct tree *, const struct tree_path *, unsigned step,
-	const struct tree_entry *entry, struct tree_growth *);
-void tree_growth_cancel(struct tree_ctx *, struct tree_growth *);
-/* Carry it out, highest node first: separators point into the nodes below. */
-void tree_growth_do(struct tree_ctx *, struct tree *, struct tree_path *, const struct tree_growth *);
-
-/* Merging a node with a neighbour below the same parent (tree_remove.c).  The path is private. */
-struct tree_merge {	   /* of the node at a step with a neighbour */
-	unsigned right;	   /* slot of the right one of the two in their parent */
-	uint8_t *pages[2]; /* left, right */
-	struct page_ptr right_ptr;
-};
-/* Look for a neighbour that the node, with `used` bytes left in it, fits together with; make it private. */
-enum bts_err tree_merge_plan(struct tree_ctx *, const struct tree *, struct tree_path *, unsigned step,
-	uint32_t used, struct tree_merge *, bool *found);
-void tree_merge_do(struct tree_ctx *, struct tree *, uint8_t *parent, const struct tree_merge *);
 /*
- * Give a branch that has too few children, and no neighbour to merge with, one from a neighbour.  Changes no
- * content; the path is not to be used any more.
+ * Plan an edit of the node at a step; then the path is private as far as it is edited in place.  What the
+ * edit's rows point to has to stay as it is until the change is done, unless it lies in the node itself.  On
+ * failure the tree is sound and its content the same; a plan is to be done at once.
  */
-enum bts_err tree_borrow(struct tree_ctx *, struct tree *, struct tree_path *, unsigned step);
+enum bts_err tree_change_plan(struct tree_ctx *, struct tree *, struct tree_path *, unsigned step,
+	const struct tree_edit *, struct tree_change *);
+/* Carry it out; the path is not to be used any more. */
+void tree_change_do(struct tree_ctx *, struct tree *, struct tree_path *, const struct tree_change *);
+/* Is a node with so many bytes to be merged with a neighbour? */
+static inline bool tree_is_thin(uint32_t used, uint32_t page_size)
+{
+	return used < node_capacity(page_size) / 3;
+}
 
 /* Paranoid builds: a private page just changed is sound. */
 #ifdef BTS_PARANOID

@@ -1,5 +1,5 @@
 /*
- * The tree case by case: how full runs leave their pages, values that lie in the page they are put into,
+ * The tree case by case: how full its pages are left, values that lie in the page they are put into,
  * memory that runs out at every allocation, and each finding of tree_check.
  */
 #include "base/ensure.h"
@@ -36,41 +36,133 @@ static struct bts_slice get(struct tree_bed *bed, struct bts_slice key)
 	return value;
 }
 
-/* Per cent of the leaves' and branches' room that entries of `size` bytes fill. */
-static unsigned fill(const struct tree_bed *bed, unsigned size)
+static char found[200];
+
+static void remember(void *arg, bts_pgno page, const char *finding)
 {
-	return (unsigned)(bed->tree.entries * size * 100 /
-			  (bed->tree.pages * node_capacity(bed->pager.page_size)));
+	(void)arg;
+	(void)page;
+	if (!found[0])
+		snprintf(found, sizeof(found), "%s", finding);
 }
 
-enum order { UP, DOWN, MIDDLE, RANDOM };
+struct leaves {
+	struct tree_bed *bed;
+	uint64_t count, used;
+};
 
-static unsigned fill_after(enum order order)
+static void measure_leaf(void *arg, const struct page_ptr *ptr, uint64_t pages)
 {
-	struct tree_bed *bed = tree_bed_new(4096);
-	uint8_t key[8], value[16] = {0};
-	unsigned percent;
+	struct leaves *leaves = arg;
+	const uint8_t *image;
 
-	for (uint64_t i = 0; i < 20000; i++) {
-		uint64_t at = order == UP ? i : order == DOWN ? 20000 - i : rng_next(&rng);
+	(void)pages; /* there are no extents */
+	assert_int_equal(pager_node(&leaves->bed->ctx, ptr, leaves->bed->tree.id, -1, &image), BTS_OK);
+	if (layout_level(image) > 0)
+		return;
+	leaves->count++;
+	leaves->used += node_used(image, leaves->bed->pager.page_size);
+}
 
-		if (order == MIDDLE) /* one run inside random keys */
-			at = i < 2000 ? rng_next(&rng) : (UINT64_C(1) << 63) + i;
-		put(bed, number(key, at), (struct bts_slice){value, sizeof(value)});
+/* Per cent of the leaves' room that is used; the tree is sound. */
+static unsigned fill(struct tree_bed *bed)
+{
+	struct leaves leaves = {.bed = bed};
+	struct tree_check check = {.visit = measure_leaf, .report = remember, .arg = &leaves};
+
+	assert_int_equal(tree_check(&bed->ctx, &bed->tree, &check), BTS_OK);
+	return (unsigned)(leaves.used * 100 / (leaves.count * node_capacity(bed->pager.page_size)));
+}
+
+enum order { UP, DOWN, MIDDLE, MIDDLE_DOWN, RANDOM };
+
+/* The nth key of an order: 16 bytes. */
+static struct bts_slice nth_key(uint8_t *key, enum order order, uint64_t n)
+{
+	struct rng scramble;
+	uint64_t at = n;
+
+	if (order == DOWN)
+		at = UINT64_MAX / 2 - n;
+	if (order == RANDOM || (order != UP && order != DOWN && n < 2000)) { /* a run inside random keys */
+		rng_init(&scramble, n + 1);
+		at = rng_next(&scramble);
+	} else if (order != UP && order != DOWN) {
+		at = (UINT64_C(1) << 63) + (order == MIDDLE ? n : 1000000 - n);
 	}
-	tree_bed_check(bed, &bed->ctx, true);
-	percent = fill(bed, 8 + 8 + 8 + 16);
+	bytes_put_be64(key, at);
+	bytes_put_be64(key + 8, n);
+	return (struct bts_slice){key, 16};
+}
+
+/* Entries of 16 + size bytes; size 0: all sizes.  batch: entries a transaction. */
+static struct tree_bed *loaded(enum order order, uint64_t count, uint32_t size, uint64_t batch)
+{
+	static const uint8_t value[1024];
+	struct tree_bed *bed = tree_bed_new(4096);
+	uint8_t key[16];
+
+	for (uint64_t i = 0; i < count; i++) {
+		struct bts_slice any = {value, size ? size : rng_below(&rng, sizeof(value))};
+
+		assert_int_equal(tree_put(&bed->ctx, &bed->tree, nth_key(key, order, i), any,
+					 batch < count ? bed->ctx.stamp : 0), BTS_OK);
+		if (i % batch == batch - 1)
+			tree_bed_commit(bed);
+	}
+	return bed;
+}
+
+static unsigned fill_after(enum order order, uint64_t count, uint32_t size, uint64_t batch)
+{
+	struct tree_bed *bed = loaded(order, count, size, batch);
+	unsigned percent = fill(bed);
+
+	tree_bed_check_private(bed);
 	tree_bed_free(bed);
 	return percent;
 }
 
-static void test_fill(void **state)
+/* Runs leave full pages behind, wherever they are. */
+static void test_fill_runs(void **state)
 {
 	(void)state;
-	assert_in_range(fill_after(UP), 96, 100);
-	assert_in_range(fill_after(DOWN), 93, 100);
-	assert_in_range(fill_after(MIDDLE), 88, 100);
-	assert_in_range(fill_after(RANDOM), 62, 80);
+	assert_in_range(fill_after(UP, 40000, 100, 100000), 95, 100);
+	assert_in_range(fill_after(DOWN, 40000, 100, 100000), 95, 100);
+	assert_in_range(fill_after(UP, 40000, 8, 100000), 98, 100);
+	assert_in_range(fill_after(DOWN, 40000, 8, 100000), 98, 100);
+	assert_in_range(fill_after(UP, 10000, 0, 100000), 85, 100);
+	assert_in_range(fill_after(DOWN, 10000, 0, 100000), 85, 100);
+	assert_in_range(fill_after(MIDDLE, 20000, 100, 100000), 90, 100);
+	assert_in_range(fill_after(MIDDLE, 6000, 100, 20), 88, 100);
+	assert_in_range(fill_after(MIDDLE, 3000, 100, 1), 85, 100);
+	assert_in_range(fill_after(MIDDLE_DOWN, 20000, 100, 100000), 75, 100);
+}
+
+/* Random insertion shares with neighbours before it divides. */
+static void test_fill_random(void **state)
+{
+	(void)state;
+	assert_in_range(fill_after(RANDOM, 100000, 100, 100000), 84, 90);
+	assert_in_range(fill_after(RANDOM, 40000, 8, 100000), 84, 92);
+	assert_in_range(fill_after(RANDOM, 20000, 0, 100000), 76, 92);
+	assert_in_range(fill_after(RANDOM, 20000, 1000, 100000), 65, 77);
+}
+
+/* Random deletion merges what is thin. */
+static void test_fill_deleted(void **state)
+{
+	struct tree_bed *bed = loaded(RANDOM, 40000, 100, 40000);
+	uint8_t key[16];
+
+	(void)state;
+	for (uint64_t i = 0; i < 39000; i++) {
+		assert_int_equal(tree_del(&bed->ctx, &bed->tree, nth_key(key, RANDOM, i)), BTS_OK);
+		if (i % 3000 == 0)
+			assert_in_range(fill(bed), 40, 100);
+	}
+	tree_bed_commit(bed);
+	tree_bed_free(bed);
 }
 
 /* What was just got may be put, although it lies in the page, or is the value, that the put changes. */
@@ -215,16 +307,6 @@ static void test_memory(void **state)
 	tree_bed_free(bed);
 }
 
-static char found[200];
-
-static void remember(void *arg, bts_pgno page, const char *finding)
-{
-	(void)arg;
-	(void)page;
-	if (!found[0])
-		snprintf(found, sizeof(found), "%s", finding);
-}
-
 static void expect(struct tree_bed *bed, const char *finding)
 {
 	struct tree_check check = {.report = remember, .extents = true};
@@ -305,14 +387,53 @@ static void test_findings(void **state)
 	tree_bed_free(bed);
 }
 
+/* A parent that has its children in the wrong order, as no writer makes it: said, and nothing is divided anew by it. */
+static void test_disorder(void **state)
+{
+	struct tree_bed *bed = tree_bed_new(4096);
+	uint8_t key[8], value[400] = {0}, *root;
+	struct page_ptr child, other;
+	uint64_t entries, pages;
+	enum bts_err err = BTS_OK;
+
+	(void)state;
+	for (uint64_t i = 0; i < 30; i++)
+		put(bed, number(key, i << 8), (struct bts_slice){value, sizeof(value)});
+	root = private_page(bed, &bed->tree.root);
+	child = node_child(root, 1);
+	other = node_child(root, 2);
+	node_set_child(root, 1, &other);
+	node_set_child(root, 2, &child);
+	entries = bed->tree.entries;
+	pages = bed->tree.pages;
+	for (uint64_t i = 0; i < 20 && !err; i++) { /* into the first leaf, which is full then */
+		err = tree_put(&bed->ctx, &bed->tree, number(key, 2 + i * 5 % 20), (struct bts_slice){value, sizeof(value)}, 0);
+		entries += !err;
+	}
+	assert_int_equal(err, BTS_CORRUPT);
+	assert_non_null(strstr(bed->error.text, "separators"));
+	err = BTS_OK;
+	for (uint64_t i = 0; i < 9 && !err; i++) { /* out of it, until it is thin */
+		err = tree_del(&bed->ctx, &bed->tree, number(key, i << 8));
+		entries -= !err;
+	}
+	assert_int_equal(err, BTS_CORRUPT);
+	assert_int_equal(bed->tree.entries, entries);
+	assert_int_equal(bed->tree.pages, pages);
+	tree_bed_free(bed);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fill),
+		cmocka_unit_test(test_fill_runs),
+		cmocka_unit_test(test_fill_random),
+		cmocka_unit_test(test_fill_deleted),
 		cmocka_unit_test(test_aliases),
 		cmocka_unit_test(test_alias_split),
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_findings),
+		cmocka_unit_test(test_disorder),
 	};
 
 	rng_init(&rng, rng_seed_from(argc, argv, 1));
