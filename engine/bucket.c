@@ -3,7 +3,7 @@
  *
  * Catalog record, little-endian (the cell's version is the bucket's):
  *	 0 u32 tree id     4 u32 depth     8 root pointer 16     24 u64 entries     32 u64 bytes     40 u64 pages
- *	48 u16 meta size  50 meta         then u16 size of typed room (0 in version 0) and the room
+ *	48 u16 meta size  50 meta         then u16 size of the room for options and the room (FORMAT.md); none is written
  */
 #include "txn.h"
 
@@ -49,6 +49,8 @@ const char *bucket_record_decode(struct bts_slice name, struct bts_slice bytes, 
 	room = bytes_get_u16(at + BUCKET_FIXED + meta);
 	if (room > BUCKET_ROOM_MAX || BUCKET_FIXED + meta + 2 + room != bytes.size)
 		return "bucket record: length does not add up";
+	if (meta_room_check(at + BUCKET_FIXED + meta + 2, room) != NULL)
+		return meta_room_check(at + BUCKET_FIXED + meta + 2, room);
 	memset(out, 0, sizeof(*out));
 	out->name_size = (uint8_t)name.size;
 	memcpy(out->name, name.data, name.size);
@@ -91,9 +93,26 @@ enum bts_err state_init(struct state *state, struct bts *db, const struct commit
 	return BTS_OK;
 }
 
+void state_again(struct state *state)
+{
+	const struct commit_record *record = &state->record;
+
+	state->base_catalog = record->catalog;
+	state->base_snapshots = record->snapshots;
+	state->ctx.limit = record->high_water;
+	state->ctx.newest = record->txid;
+	state->ctx.changes++;
+	state->bucket_count = 0;
+	state->last = NULL;
+	if (state->index != NULL)
+		memset(state->index, 0, state->index_cap * sizeof(*state->index));
+}
+
 void state_fini(struct state *state)
 {
-	for (size_t i = 0; i < state->bucket_count; i++)
+	size_t made = state->bucket_made > state->bucket_count ? state->bucket_made : state->bucket_count;
+
+	for (size_t i = 0; i < made; i++)
 		bucket_memory(state, state->buckets[i], 0);
 	bucket_memory(state, state->buckets, 0);
 	bucket_memory(state, state->index, 0);
@@ -105,7 +124,8 @@ void state_fini(struct state *state)
 	state->marks = NULL;
 	state->undo = NULL;
 	state->dirty = NULL;
-	state->bucket_count = state->undo_count = state->mark_count = 0;
+	state->last = NULL;
+	state->bucket_count = state->bucket_cap = state->bucket_made = state->undo_count = state->mark_count = 0;
 }
 
 static bool bucket_is(const struct bucket_state *bucket, struct bts_slice name)
@@ -185,11 +205,14 @@ static enum bts_err bucket_add(struct state *state, const struct bucket_state *v
 
 	if (state->bucket_count == state->bucket_cap && !bucket_grow(state))
 		return error_set(state->ctx.error, BTS_MEMORY, 0, "no memory to open a bucket");
-	bucket = bucket_memory(state, NULL, sizeof(*bucket));
+	bucket = state->bucket_count < state->bucket_made ? state->buckets[state->bucket_count] :
+							    bucket_memory(state, NULL, sizeof(*bucket));
 	if (bucket == NULL)
 		return error_set(state->ctx.error, BTS_MEMORY, 0, "no memory to open a bucket");
 	*bucket = *value;
 	state->buckets[state->bucket_count++] = bucket;
+	if (state->dirty == NULL && state->bucket_made < state->bucket_count)
+		state->bucket_made = state->bucket_count;
 	bucket_enter(state, state->bucket_count - 1);
 	*out = bucket;
 	return BTS_OK;
@@ -241,6 +264,14 @@ static enum bts_err bucket_check_name(struct state *state, struct bts_slice name
 	return BTS_OK;
 }
 
+static enum bts_err bucket_found(struct state *state, struct bucket_state *bucket, struct bucket_state **out)
+{
+	if (state->dirty == NULL)
+		state->last = bucket;
+	*out = bucket;
+	return BTS_OK;
+}
+
 enum bts_err state_bucket(struct state *state, struct bts_slice name, bool create, struct bucket_state **out)
 {
 	struct bucket_state value, *bucket;
@@ -249,10 +280,8 @@ enum bts_err state_bucket(struct state *state, struct bts_slice name, bool creat
 	if (err)
 		return err;
 	bucket = bucket_find(state, name);
-	if (bucket != NULL && !bucket->dropped) {
-		*out = bucket;
-		return BTS_OK;
-	}
+	if (bucket != NULL && !bucket->dropped)
+		return bucket_found(state, bucket, out);
 	err = bucket != NULL ? BTS_NOT_FOUND : bucket_load(state, &state->record.catalog, name, &value);
 	if (err == BTS_NOT_FOUND && !create)
 		return error_set(state->ctx.error, BTS_NOT_FOUND, 0, "no such bucket");
@@ -260,7 +289,8 @@ enum bts_err state_bucket(struct state *state, struct bts_slice name, bool creat
 		return err;
 	if (err == BTS_OK) {
 		value.base = value.tree;
-		return bucket_add(state, &value, out);
+		err = bucket_add(state, &value, &bucket);
+		return err ? err : bucket_found(state, bucket, out);
 	}
 	if (state->record.next_tree == UINT32_MAX)
 		return error_set(state->ctx.error, BTS_FULL, 0, "no bucket ids left");

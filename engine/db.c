@@ -14,6 +14,7 @@
 #include "error.h"
 #include "flush.h"
 #include "lease.h"
+#include "park.h"
 #include "pending.h"
 #include "recover.h"
 #include "ring.h"
@@ -96,6 +97,7 @@ void db_free(struct bts *db)
 
 	async_free(db);
 	queue_free(db);
+	park_free(db);
 	compact_forget(db);
 	space_fini(&db->space);
 	pager_fini(&db->pager);
@@ -437,7 +439,7 @@ void bts_close(struct bts *db)
 
 	if (db == NULL)
 		return;
-	ENSURE(atomic_load(&db->transactions) == 0);
+	ENSURE(atomic_load(&db->transactions) == 0 && park_idle(db));
 	async_free(db);
 	/* Nobody may be waiting for what this process built, and who only reads can not flush it (I10). */
 	if (db->writer && !db->follower && !shared_foreign(db->shared) &&

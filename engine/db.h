@@ -13,6 +13,9 @@
 struct commit_queue; /* queue.c */
 struct compact_memo;
 struct async;
+struct bts_txn;
+
+#define DB_PARKED_MAX 64u
 
 struct bts {
 	struct bts_env *env;
@@ -54,7 +57,8 @@ struct bts {
 	/* counters, atomics */
 	_Atomic uint64_t commits, flushes, pages_written, conflicts;
 	_Atomic uint64_t apply_frames, apply_pages, apply_redirected;
-	_Atomic uint32_t transactions; /* open in this handle, for ENSURE at close */
+	_Atomic uint32_t transactions; /* open in this handle, but for those of parked; for ENSURE at close */
+	_Atomic(struct bts_txn *) parked[DB_PARKED_MAX]; /* read transactions, open or kept for the next one (park.h) */
 	struct bts_options limits;	  /* as given: those on readers (readers.c) */
 	_Atomic uint64_t readers_next_ms; /* when they are looked at again */
 };

@@ -162,6 +162,15 @@ static int io_posix_file_pread(struct bts_file *file, void *data, size_t size, u
 	return 0;
 }
 
+static int io_posix_file_peek(struct bts_file *file, void *data, size_t size, uint64_t offset, size_t *got)
+{
+	struct iovec iov = {data, size};
+	ssize_t n = preadv2(io_posix_fd(file), &iov, 1, (off_t)offset, RWF_NOWAIT);
+
+	*got = n > 0 ? (size_t)n : 0; /* not in memory, or a file system that cannot tell */
+	return 0;
+}
+
 static int io_posix_file_pwritev(struct bts_file *file, struct iovec *iov, int count, uint64_t offset)
 {
 	while (count > 0) {
@@ -239,6 +248,12 @@ static int io_posix_fd_read(struct bts_env *env, int fd, void *data, size_t size
 		*got += (size_t)n;
 	}
 	return 0;
+}
+
+/* Whatever fails here fails the flush too. */
+static void io_posix_file_start(struct bts_file *file, uint64_t offset, uint64_t size)
+{
+	(void)sync_file_range(io_posix_fd(file), (off_t)offset, (off_t)size, SYNC_FILE_RANGE_WRITE);
 }
 
 static int io_posix_file_sync(struct bts_file *file)
@@ -380,10 +395,11 @@ static int io_posix_path_sync_dir(struct bts_env *env, const char *path)
 static int io_posix_wait(struct bts_env *env, const uint32_t *word, uint32_t expected, unsigned timeout_ms)
 {
 	struct timespec timeout = {timeout_ms / 1000, (long)(timeout_ms % 1000) * 1000000};
+	struct timespec *limit = timeout_ms == UINT_MAX ? NULL : &timeout;
 
 	(void)env;
 	/* Not FUTEX_PRIVATE: the waker may be another process. */
-	if (!syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0))
+	if (!syscall(SYS_futex, word, FUTEX_WAIT, expected, limit, NULL, 0))
 		return 0;
 	return errno == EAGAIN || errno == EINTR ? 0 : errno;
 }
@@ -468,7 +484,9 @@ static const struct bts_env_ops io_posix_ops = {
 	.file_temp = io_posix_file_temp,
 	.file_abandon = io_posix_file_abandon,
 	.file_pread = io_posix_file_pread,
+	.file_peek = io_posix_file_peek,
 	.file_pwritev = io_posix_file_pwritev,
+	.file_start = io_posix_file_start,
 	.file_sync = io_posix_file_sync,
 	.file_truncate = io_posix_file_truncate,
 	.file_reserve = io_posix_file_reserve,

@@ -87,7 +87,7 @@ static enum bts_err ops_done(struct bts_txn *txn, size_t from, enum bts_err err)
 	return err;
 }
 
-enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned flags, struct bts_bucket **out,
+static enum bts_err ops_open(struct bts_txn *txn, struct bts_slice name, unsigned flags, struct bts_bucket **out,
 	struct bts_error *error)
 {
 	struct bucket_state *bucket = NULL;
@@ -116,6 +116,17 @@ enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned fla
 		return err;
 	}
 	*out = (struct bts_bucket *)bucket;
+	return BTS_OK;
+}
+
+enum bts_err bts_bucket(struct bts_txn *txn, struct bts_slice name, unsigned flags, struct bts_bucket **out,
+	struct bts_error *error)
+{
+	struct bucket_state *last = flags == 0 ? state_bucket_last(txn->state, name) : NULL;
+
+	if (last == NULL || shared_reader_expired(&txn->reader))
+		return ops_open(txn, name, flags, out, error);
+	*out = (struct bts_bucket *)last; /* in a read transaction: nothing is noted of it */
 	return BTS_OK;
 }
 

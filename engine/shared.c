@@ -506,7 +506,7 @@ bool shared_alive(struct shared *s, uint64_t owner)
 
 	/* Our own locks do not show in a test: they are of the same open file description. */
 	if (index == s->index)
-		return owner == s->owner;
+		return (owner & ~SHARED_REAPING) == s->owner;
 	if (s->env->ops->file_lock_test(s->lock, SHARED_BYTE_PROCESS + index, 1, &held))
 		return true;
 	return held != 0;

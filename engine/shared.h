@@ -20,8 +20,12 @@ struct shared; /* owned by one struct bts */
 struct shared_reader {
 	uint32_t slot;
 	bts_txid txid;
-	uint64_t use;			  /* of the slot */
+	uint64_t use;			 /* of the slot */
 	const _Atomic uint64_t *expired; /* the slot's, in shared memory */
+	/* For who parks it; threads that want it look at these before it is theirs. */
+	_Atomic uint64_t parked;   /* what the slot says while it is parked; 0: it is not */
+	_Atomic uint64_t sequence; /* of the publication that the snapshot was taken from; 0: it does not count any more */
+	_Atomic uint64_t snapshot; /* txid + 1 */
 };
 
 /*
@@ -179,6 +183,31 @@ enum bts_err shared_reader_enter_light(struct shared *, struct shared_reader *, 
 enum bts_err shared_reader_enter_durable(struct shared *, struct shared_reader *, struct commit_record *record,
 	struct bts_error *);
 void shared_reader_leave(struct shared *, struct shared_reader *);
+/*
+ * Parking (shared_parked.c): the reader ends and is no reader to anybody any more, but the slot is kept, and what was read from
+ * the snapshot's pages may be believed again when a later claim finds it to be the head still.  What is parked is
+ * claimed by any thread of the handle, with one atomic operation and no other store into memory that readers share.
+ */
+enum shared_claim {
+	SHARED_CLAIM_NONE,  /* somebody has it, or took the slot away for want of others */
+	SHARED_CLAIM_STALE, /* it is the caller's, but reads nothing: shared_reader_again, or park it */
+	SHARED_CLAIM_FRESH  /* it is the caller's and reads the snapshot that it read, which is the head */
+};
+void shared_reader_park(struct shared *, struct shared_reader *);
+enum shared_claim shared_reader_claim(struct shared *, struct shared_reader *);
+/* Not reading, and not parked: before shared_reader_again or shared_reader_park. */
+void shared_reader_rest(struct shared *, struct shared_reader *);
+/* As shared_reader_enter_light, in the slot that the reader has.  After an error it rests. */
+enum bts_err shared_reader_again(struct shared *, struct shared_reader *, struct commit_record *record, struct bts_error *);
+/* What was read is not what the snapshot says: a claim is not fresh. */
+static inline void shared_reader_spoil(struct shared_reader *reader)
+{
+	atomic_store_explicit(&reader->sequence, 0, memory_order_relaxed);
+}
+static inline bool shared_reader_parked(const struct shared_reader *reader)
+{
+	return atomic_load_explicit(&reader->parked, memory_order_relaxed) != 0;
+}
 /* One relaxed load: was this reader told to end? */
 static inline bool shared_reader_expired(const struct shared_reader *reader)
 {

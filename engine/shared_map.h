@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 
 #define SHARED_MAGIC UINT64_C(0x6b636f6c2d737462) /* "bts-lock" */
-#define SHARED_LAYOUT 2u
+#define SHARED_LAYOUT 3u
 #define SHARED_PROCESSES_MAX 1024u /* handles that have the file open at a time */
 #define SHARED_ACKS_MAX 64u
 
@@ -68,12 +68,17 @@ struct shared_lease_word {
 	_Atomic uint64_t pgno, count;
 };
 
+/* Of a slot's owner word: being made free by that process, whoever had it. */
+#define SHARED_REAPING (UINT64_C(1) << 63)
+/* Of a slot's txid: the owner keeps it for its next reader (shared_parked.c). */
+#define SHARED_PARKED (UINT64_C(1) << 63)
+
 /* One reader's slot, on a cache line of its own: threads that begin and end all the time do not share one. */
 struct shared_slot {
 	_Alignas(64) _Atomic uint64_t owner; /* instance << 16 | process index + 1, 0 = free */
-	_Atomic uint64_t txid;	    /* snapshot + 1; 0: registering, or free */
+	_Atomic uint64_t txid;	    /* snapshot + 1; 0: registering, or free; SHARED_PARKED | use: nobody reads */
 	_Atomic uint64_t use;	    /* +1 at every registration: tells one reader from the next */
-	_Atomic uint64_t since_ms;  /* when the snapshot was taken */
+	_Atomic uint64_t since_ms;  /* when the snapshot was taken; UINT64_MAX: just now */
 	_Atomic uint64_t expired;   /* the use that shall end: its owner looks at every operation */
 	_Atomic uint64_t told_ms;   /* when a process last said that this reader holds too much */
 	_Atomic uint64_t settled;   /* the use whose snapshot was still the newest when it was looked at again (G1) */
@@ -147,6 +152,19 @@ struct shared {
 	_Atomic uint32_t hint; /* slot to try first */
 	pthread_mutex_t acks;  /* among threads, who share one open file description */
 };
+
+static inline struct shared_slot *shared_slot_at(struct shared *s, uint32_t slot)
+{
+	return &s->map->chunks[slot / SHARED_SLOTS_STEP].slots[slot % SHARED_SLOTS_STEP];
+}
+
+/* Nobody reads in the slot: snapshot out, and whoever waits for readers is told. */
+void shared_slot_clear(struct shared *, struct shared_slot *);
+/* Register in a slot that is the reader's: its slot and use are given, the rest is filled in. */
+enum bts_err shared_register(struct shared *, struct shared_reader *, const struct shared_cell *, bool light,
+	struct commit_record *record, struct bts_error *);
+/* A slot that another reader of any process has parked becomes ours, without a use yet; false: there is none. */
+bool shared_steal(struct shared *, uint32_t *index);
 
 /* Blocks for the slots up to `slots`, and for all that lies before them; an errno. */
 int shared_back(struct shared *, uint32_t slots);

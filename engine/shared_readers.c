@@ -22,11 +22,6 @@
 
 ENSURE_STATIC(SHARED_READERS_MAX % SHARED_SLOTS_STEP == 0);
 
-static struct shared_slot *shared_slot_at(struct shared *s, uint32_t slot)
-{
-	return &s->map->chunks[slot / SHARED_SLOTS_STEP].slots[slot % SHARED_SLOTS_STEP];
-}
-
 static _Atomic uint64_t *shared_slot_record(struct shared *s, uint32_t slot)
 {
 	return s->map->chunks[slot / SHARED_SLOTS_STEP].records[slot % SHARED_SLOTS_STEP];
@@ -34,13 +29,14 @@ static _Atomic uint64_t *shared_slot_record(struct shared *s, uint32_t slot)
 
 /*
  * Make the slot of a process that died free, unless somebody else did meanwhile.  The owner word becomes ours
- * first, so that the snapshot is zeroed before the slot can belong to somebody new.
+ * first, so that the snapshot is zeroed before the slot can belong to somebody new, and is marked, so that it differs
+ * from before even if it was ours: who takes parked slots away then knows that he came too late.
  */
 static void shared_reap(struct shared *s, uint32_t index, uint64_t owner)
 {
 	struct shared_slot *slot = shared_slot_at(s, index);
 
-	if (!atomic_compare_exchange_strong(&slot->owner, &owner, s->owner))
+	if (!atomic_compare_exchange_strong(&slot->owner, &owner, s->owner | SHARED_REAPING))
 		return;
 	atomic_store(&slot->txid, 0);
 	atomic_store(&slot->owner, 0);
@@ -101,7 +97,10 @@ static size_t shared_insert(bts_txid *list, size_t count, size_t cap, bts_txid t
 	return count + 1;
 }
 
-/* The owner word of a living reader in the slot and txid, its snapshot + 1; 0: there is none. */
+/*
+ * The owner word of a living reader in the slot and txid, its snapshot + 1; 0: there is none.  Whether the owner lives is asked
+ * only where somebody reads: a slot that is merely kept costs no call.
+ */
 static uint64_t shared_slot_look(
 	struct shared *s, struct shared_census *census, uint32_t index, bts_txid *txid)
 {
@@ -110,12 +109,27 @@ static uint64_t shared_slot_look(
 
 	if (!owner)
 		return 0;
-	if (!shared_census_alive(s, census, owner)) {
-		shared_reap(s, index, owner);
-		return 0;
-	}
 	*txid = atomic_load(&slot->txid);
-	return *txid ? owner : 0;
+	if (!*txid || *txid & SHARED_PARKED)
+		return 0;
+	if (shared_census_alive(s, census, owner))
+		return owner;
+	shared_reap(s, index, owner);
+	return 0;
+}
+
+/* The slots of the dead become free, whether they read or not. */
+static void shared_bury(struct shared *s)
+{
+	uint32_t used = atomic_load(&s->map->slots_used), i;
+	struct shared_census census = {{0}};
+
+	for (i = 0; i < used; i++) {
+		uint64_t owner = atomic_load(&shared_slot_at(s, i)->owner);
+
+		if (owner && !shared_census_alive(s, &census, owner))
+			shared_reap(s, i, owner);
+	}
 }
 
 size_t shared_readers(struct shared *s, bts_txid *snapshots, size_t cap, uint32_t *live)
@@ -292,12 +306,17 @@ static enum bts_err shared_gate_wait(struct shared *s, struct bts_error *error)
 	}
 }
 
-static void shared_slot_clear(struct shared *s, struct shared_slot *slot)
+/*
+ * Release: what was read has been read.  No fence before the look at who waits, and no store where nobody does, since that
+ * word is on a line that all readers read: who begins to wait at this moment may be missed, and looks again in a moment.
+ */
+void shared_slot_clear(struct shared *s, struct shared_slot *slot)
 {
-	atomic_store(&slot->txid, 0);
+	atomic_store_explicit(&slot->txid, 0, memory_order_release);
+	if (atomic_load_explicit(&s->map->leave_waiters, memory_order_relaxed) == 0)
+		return;
 	atomic_fetch_add(&s->map->leave_word, 1);
-	if (atomic_load(&s->map->leave_waiters))
-		s->env->ops->wake(s->env, (const uint32_t *)&s->map->leave_word);
+	s->env->ops->wake(s->env, (const uint32_t *)&s->map->leave_word);
 }
 
 /* A free slot becomes ours: a new use of it begins. */
@@ -311,11 +330,11 @@ static enum bts_err shared_slot_take(struct shared *s, uint32_t *index, struct b
 			"%s was opened by another process, before a fork: open the file again", s->path);
 	os = shared_claim(s, index);
 	if (os == EAGAIN) {
-		bts_txid first;
-
-		shared_readers(s, &first, 1, NULL); /* for the places of the dead */
+		shared_bury(s);
 		os = shared_claim(s, index);
 	}
+	if (os && shared_steal(s, index))
+		os = 0;
 	if (os == EAGAIN)
 		return error_set(error, BTS_LIMIT, 0, "%s: %u read snapshots are open, no more are possible",
 			s->path, SHARED_READERS_MAX);
@@ -328,25 +347,17 @@ static enum bts_err shared_slot_take(struct shared *s, uint32_t *index, struct b
 	return BTS_OK;
 }
 
-static enum bts_err shared_reader_register(struct shared *s, struct shared_reader *reader,
-	const struct shared_cell *cell, bool light, struct commit_record *record, struct bts_error *error)
+enum bts_err shared_register(struct shared *s, struct shared_reader *reader, const struct shared_cell *cell, bool light,
+	struct commit_record *record, struct bts_error *error)
 {
-	struct shared_map *map = s->map;
-	struct shared_slot *slot;
-	uint32_t index;
-	enum bts_err err = shared_slot_take(s, &index, error);
+	struct shared_slot *slot = shared_slot_at(s, reader->slot);
+	uint64_t sequence;
 
-	if (err)
-		return err;
-	slot = shared_slot_at(s, index);
 	for (;;) {
-		uint64_t sequence;
+		enum bts_err err = shared_gate_wait(s, error);
 
-		err = shared_gate_wait(s, error);
-		if (err) {
-			atomic_store(&slot->owner, 0);
+		if (err)
 			return err;
-		}
 		sequence = atomic_load(&cell->sequence);
 		if (light)
 			shared_record_load_reader(cell->records[sequence & 1].words, record);
@@ -354,15 +365,35 @@ static enum bts_err shared_reader_register(struct shared *s, struct shared_reade
 			shared_record_load(&cell->records[sequence & 1], record);
 		if (atomic_load(&cell->sequence) != sequence)
 			continue;
-		shared_record_store_reader(shared_slot_record(s, index), record);
+		shared_record_store_reader(shared_slot_record(s, reader->slot), record);
 		atomic_store(&slot->txid, record->txid + 1);
-		if (!atomic_load(&map->gate) && atomic_load(&cell->sequence) == sequence)
+		if (!atomic_load(&s->map->gate) && atomic_load(&cell->sequence) == sequence)
 			break;
 		shared_slot_clear(s, slot);
 	}
-	*reader = (struct shared_reader){index, record->txid, atomic_load(&slot->use), &slot->expired};
+	reader->txid = record->txid;
+	reader->expired = &slot->expired;
+	atomic_store_explicit(&reader->sequence, sequence, memory_order_relaxed);
+	atomic_store_explicit(&reader->snapshot, record->txid + 1, memory_order_relaxed);
 	atomic_store_explicit(&slot->settled, reader->use, memory_order_release);
 	return BTS_OK;
+}
+
+static enum bts_err shared_reader_register(struct shared *s, struct shared_reader *reader,
+	const struct shared_cell *cell, bool light, struct commit_record *record, struct bts_error *error)
+{
+	struct shared_slot *slot;
+	enum bts_err err = shared_slot_take(s, &reader->slot, error);
+
+	if (err)
+		return err;
+	slot = shared_slot_at(s, reader->slot);
+	reader->use = atomic_load_explicit(&slot->use, memory_order_relaxed);
+	atomic_store_explicit(&reader->parked, 0, memory_order_relaxed);
+	err = shared_register(s, reader, cell, light, record, error);
+	if (err)
+		atomic_store(&slot->owner, 0);
+	return err;
 }
 
 enum bts_err shared_reader_enter(

@@ -196,10 +196,7 @@ static void snapshot_enter(struct state *state, const struct snapshot *snapshot)
 	record->snapshots = (struct tree){.id = LAYOUT_TREE_SNAPSHOTS};
 	if (record->high_water > snapshot->high_water)
 		record->high_water = snapshot->high_water;
-	state->base_catalog = record->catalog;
-	state->base_snapshots = record->snapshots;
-	state->ctx.limit = record->high_water;
-	state->ctx.newest = record->txid;
+	state_again(state);
 }
 
 enum bts_err bts_begin_at(
@@ -235,6 +232,7 @@ enum bts_err bts_begin_at(
 		return err;
 	}
 	snapshot_enter(txn->state, &snapshot);
+	shared_reader_spoil(&txn->reader);
 	*out = txn;
 	return BTS_OK;
 }

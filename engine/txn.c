@@ -7,6 +7,7 @@
 #include "error.h"
 #include "flush.h"
 #include "lease.h"
+#include "park.h"
 
 #include <string.h>
 
@@ -19,6 +20,8 @@ static enum bts_err txn_snapshot(struct bts_txn *txn)
 	struct commit_record record;
 	enum bts_err err;
 
+	if (txn->kept != 0)
+		return park_again(txn);
 	txn->state = &txn->own;
 	err = txn->writing ? shared_reader_enter(db->shared, &txn->reader, &record, &txn->error) :
 			     shared_reader_enter_light(db->shared, &txn->reader, &record, &txn->error);
@@ -58,6 +61,11 @@ static enum bts_err txn_exclusive(struct bts_txn *txn)
 
 static void txn_drop_snapshot(struct bts_txn *txn)
 {
+	if (txn->kept != 0) {
+		shared_reader_rest(txn->db->shared, &txn->reader);
+		txn->registered = false;
+		return;
+	}
 	state_fini(&txn->own);
 	lease_end(&txn->leases);
 	if (txn->registered)
@@ -98,22 +106,11 @@ static struct bts_txn *txn_new(struct bts *db, unsigned flags)
 	return txn;
 }
 
-enum bts_err bts_begin(struct bts *db, unsigned flags, struct bts_txn **out, struct bts_error *error)
+static enum bts_err txn_begin_new(struct bts *db, unsigned flags, struct bts_txn **out, struct bts_error *error)
 {
-	struct bts_txn *txn;
+	struct bts_txn *txn = txn_new(db, flags);
 	enum bts_err err;
 
-	err = txn_check_flags(flags, error);
-	if (err)
-		return err;
-	if (flags & BTS_WRITE) {
-		err = db_may_write(db, error);
-		if (err)
-			return err;
-		if (db->follower)
-			return error_set(error, BTS_READ_ONLY, 0, "a follower's file takes no write transactions");
-	}
-	txn = txn_new(db, flags);
 	if (txn == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory for a transaction");
 	err = flags & BTS_EXCLUSIVE ? txn_exclusive(txn) : txn_snapshot(txn);
@@ -126,6 +123,52 @@ enum bts_err bts_begin(struct bts *db, unsigned flags, struct bts_txn **out, str
 	atomic_fetch_add(&db->transactions, 1);
 	*out = txn;
 	return BTS_OK;
+}
+
+/* As park_claim left it: the head has moved, or there is nothing to begin with. */
+static enum bts_err txn_begin_read(struct bts *db, unsigned flags, struct bts_txn *txn, unsigned place, struct bts_txn **out,
+	struct bts_error *error)
+{
+	enum bts_err err;
+
+	if (txn == NULL) {
+		err = txn_begin_new(db, flags, out, error);
+		if (err == BTS_OK && place != 0)
+			park_keep(*out, place);
+		return err;
+	}
+	err = park_again(txn);
+	if (err) {
+		if (error != NULL)
+			*error = txn->error;
+		park_put(txn);
+		return err;
+	}
+	*out = txn;
+	return BTS_OK;
+}
+
+enum bts_err bts_begin(struct bts *db, unsigned flags, struct bts_txn **out, struct bts_error *error)
+{
+	unsigned place;
+	enum bts_err err = flags == BTS_READ ? BTS_OK : txn_check_flags(flags, error);
+
+	if (err)
+		return err;
+	if (!(flags & BTS_WRITE)) {
+		struct bts_txn *txn = park_claim(db, &place);
+
+		if (txn == NULL || !txn->registered)
+			return txn_begin_read(db, flags, txn, place, out, error);
+		*out = txn;
+		return BTS_OK;
+	}
+	err = db_may_write(db, error);
+	if (err)
+		return err;
+	if (db->follower)
+		return error_set(error, BTS_READ_ONLY, 0, "a follower's file takes no write transactions");
+	return txn_begin_new(db, flags, out, error);
 }
 
 static void txn_close_cursors(struct bts_txn *txn)
@@ -202,6 +245,11 @@ void bts_abort(struct bts_txn *txn)
 {
 	if (txn == NULL)
 		return;
+	if (txn->kept != 0) {
+		txn_close_cursors(txn);
+		park_put(txn);
+		return;
+	}
 	txn_drop_open(txn);
 	if (txn->group != NULL) {
 		txn_end_nested(txn, false);
@@ -347,7 +395,7 @@ enum bts_err bts_update(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_er
 
 enum bts_err bts_view(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error)
 {
-	struct bts_txn *txn;
+	struct bts_txn *txn = NULL;
 	enum bts_err err = bts_begin(db, BTS_READ, &txn, error);
 
 	if (err)

@@ -171,7 +171,7 @@ struct bts_cursor {
 	struct bts_cursor *next, **link;
 };
 
-enum queue_place { QUEUE_WAITING, QUEUE_TAKEN, QUEUE_DONE };
+enum queue_place { QUEUE_WAITING, QUEUE_LEADS, QUEUE_DONE };
 
 struct bts_txn {
 	struct bts *db;
@@ -195,7 +195,7 @@ struct bts_txn {
 	/* in the commit queue: */
 	struct bts_txn *queue_next;
 	enum bts_err result;
-	enum queue_place place;
+	_Atomic uint32_t place;  /* enum queue_place; its thread sleeps on it */
 	bts_txid winner;         /* of the newest BTS_CONFLICT: the transaction that came first; 0: none */
 	struct state own;        /* of a private transaction or a read; last: it is large, and not of a group's */
 };

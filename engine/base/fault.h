@@ -41,6 +41,7 @@ enum fault_rule {
 	FAULT_I8_SHOW_WAITING,	/* queue: an asynchronous commit is shown though others wait for a flush */
 	FAULT_C1_NO_LAST_DELETE, /* tree: a range delete leaves no trace in the leaves beside it */
 	FAULT_SAVEPOINT_LOG,	/* savepoint: going back keeps the log of operations */
+	FAULT_G1_NO_LOOK,	/* readers: what was parked is claimed without looking at the head again */
 	FAULT_RULES
 };
 

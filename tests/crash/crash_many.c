@@ -154,6 +154,7 @@ static void run_flush(struct crash_run *run, const struct crash_batch *by, bool 
 	struct bts_error error = {BTS_OK, 0, ""};
 	bts_txid txid = last->built.txid;
 	enum bts_err err;
+	bool ignored;
 
 	run->next = last->oracle;
 	run_expect(run, 0);
@@ -164,9 +165,7 @@ static void run_flush(struct crash_run *run, const struct crash_batch *by, bool 
 	run->flushing = run->next;
 	err = flush_to(db, txid, by->db ? &by->built : NULL, NULL, NULL, &error);
 	run->nest = false;
-	if (!reopen)
-		reopen = &(bool){false};
-	run_result(run, err, txid, &error, reopen);
+	run_result(run, err, txid, &error, reopen ? reopen : &ignored);
 	if (err)
 		run->batch_count = 0;
 	else

@@ -27,6 +27,20 @@ static void sabotage_body(void *arg, unsigned process)
 	il_close(il, process);
 }
 
+/* A reader that reads again, in what it parked. */
+static void sabotage_again(void *arg, unsigned process)
+{
+	struct il *il = arg;
+
+	for (int i = 0; i < 3; i++) {
+		if (process == 0)
+			il_write(il, process, true);
+		else
+			il_read(il, process);
+	}
+	il_close(il, process);
+}
+
 /* Who comes only reads: no opening commit flushes what the dead one left. */
 static void sabotage_heir(void *arg, unsigned process)
 {
@@ -45,6 +59,8 @@ static const struct il_scenario sabotage_beside = {
 	{"a writer, a reader", 2, 2, 0, false, .body = sabotage_body}, {0, BTS_OPEN_READ_ONLY}, 0, IL_CLOSED};
 static const struct il_scenario sabotage_three = {
 	{"two writers, a reader", 3, 2, 0, false, .body = sabotage_body}, {0, 0, BTS_OPEN_READ_ONLY}, 0, IL_CLOSED};
+static const struct il_scenario sabotage_parked = {
+	{"a writer, one that reads again", 2, 2, 0, false, .body = sabotage_again}, {0, BTS_OPEN_READ_ONLY}, 0, IL_CLOSED};
 static const struct il_scenario sabotage_cut = {
 	{"two writers, the power goes", 2, 1, 0, true, .body = sabotage_body}, {0, 0}, 0, IL_CLOSED};
 static const struct il_scenario sabotage_inherit = {
@@ -57,6 +73,7 @@ static const struct {
 	const struct il_scenario *scenario;
 } sabotage_rules[] = {
 	{"no rule dropped", FAULT_NONE, &sabotage_beside},
+	{"no rule dropped", FAULT_NONE, &sabotage_parked},
 	{"no rule dropped", FAULT_NONE, &sabotage_cut},
 	{"no rule dropped", FAULT_NONE, &sabotage_inherit},
 	{"I1 free early", FAULT_I1_FREE_EARLY, &sabotage_beside},
@@ -67,6 +84,7 @@ static const struct {
 	{"I8 published before the flush", FAULT_I8_PUBLISH_EARLY, &sabotage_cut},
 	{"I1 D before the head", FAULT_I8_D_BEFORE_HEAD, &sabotage_three},
 	{"I10 no seal", FAULT_I10_NO_SEAL, &sabotage_beside},
+	{"G1 parked, claimed without a look", FAULT_G1_NO_LOOK, &sabotage_parked},
 };
 
 /* In a process of its own: a broken engine may well die. */
