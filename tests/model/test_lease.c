@@ -414,8 +414,8 @@ static void all_at_once(void **state)
 	}
 	lease_none_lost(bed.db);
 	lease_none_lost(second);
-	/* Each has its value, one for the next, and one that waits for a flush; and gaps. */
-	assert_true(bed_stat(&bed).pages < 4 * 4 * (LEASE_SIZE / 4096 + 2));
+	/* Each has its value, one for the next, and those that wait for a flush, more when the machine is busy; and gaps. */
+	assert_true(bed_stat(&bed).pages < 4 * 6 * (LEASE_SIZE / 4096 + 2));
 	bts_close(second);
 	bed_fini(&bed);
 }
