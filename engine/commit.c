@@ -6,6 +6,7 @@
  * reached the disk is unknown (I7).
  */
 #include "base/crc32c.h"
+#include "clean.h"
 #include "error.h"
 #include "flush.h"
 #include "ring.h"
@@ -15,6 +16,7 @@
 #include <string.h>
 
 #define COMMIT_IOV 256
+#define COMMIT_START (UINT64_C(256) << 10) /* bytes of a write that is worth beginning before the flush */
 #define COMMIT_GROW_MIN (UINT64_C(256) << 10) /* bytes the file grows by at least */
 #define COMMIT_GROW_MAX (UINT64_C(16) << 20)  /* and at most, beyond what is needed */
 
@@ -29,12 +31,15 @@ struct commit_writer {
 
 static int commit_flush_iov(struct commit_writer *writer)
 {
-	struct bts *db = writer->db;
+	const struct bts_env_ops *ops = writer->db->env->ops;
+	uint64_t at = writer->first << writer->db->pager.page_shift, end = writer->next << writer->db->pager.page_shift;
 	int os = 0;
 
 	if (writer->count > 0)
-		os = db->env->ops->file_pwritev(db->file, writer->iov, writer->count,
-			writer->first << db->pager.page_shift);
+		os = ops->file_pwritev(writer->db->file, writer->iov, writer->count, at);
+	/* The disk begins while the rest is copied: the flush has less to wait for. */
+	if (os == 0 && end - at >= COMMIT_START && ops->file_start != NULL)
+		ops->file_start(writer->db->file, at, end - at);
 	writer->count = 0;
 	writer->first = writer->next;
 	return os;
@@ -117,8 +122,11 @@ static int commit_grow(struct bts *db)
 {
 	uint64_t need = db->space.high_water << db->pager.page_shift, step = commit_step(need);
 	struct bts_file_identity id;
-	int os = db->env->ops->file_identity(db->file, &id);
+	int os;
 
+	if (db->space.high_water <= db->tip.high_water) /* whoever raised the mark saw to it */
+		return 0;
+	os = db->env->ops->file_identity(db->file, &id);
 	if (os || need <= id.size)
 		return os;
 	if (need + step > db->pager.map_bytes)
@@ -169,13 +177,14 @@ static enum bts_err commit_pages(struct bts *db, const struct seal *seal, struct
 }
 
 /*
- * Nodes that were just written are what the next touches find: they need no second look.  Paranoid builds take one, to see
- * what was sealed as any other process will.
+ * Nodes that were just written are what the next touches find: they need no second look.  Not where a node is more than a
+ * page of the kernel's cache: parts of it can be lost apart, and the header, which every touch compares, tells of its own part
+ * alone.  Paranoid builds take the look, to see what was sealed as any other process will.
  */
 static void commit_trust(struct bts *db, const struct seal *seal)
 {
 #ifndef BTS_PARANOID
-	for (size_t i = 0; i < seal->segment_count; i++) {
+	for (size_t i = 0; db->pager.page_size == BTS_PAGE_SIZE_MIN && i < seal->segment_count; i++) {
 		const struct seal_segment *segment = &seal->segments[i];
 
 		if (layout_type(segment->head) <= LAYOUT_BRANCH)
@@ -210,6 +219,7 @@ enum bts_err commit_build(struct bts *db, struct state *state, bts_txid txid, st
 	if (err)
 		return err;
 	db_reclaim(db);
+	clean_ahead(db, state);
 	err = seal_state(&seal, db, state, txid, &why);
 	if (err)
 		goto done;

@@ -40,6 +40,7 @@ struct bts {
 	uint64_t tip_ring;        /* the ring's end with it */
 	uint64_t ring;            /* how far space has followed the ring */
 	bool replica;             /* space is one that can follow */
+	uint64_t clean;           /* index of the page where cleaning goes on (clean.c); a hint */
 	/*
 	 * A follower: the slot that holds D, as written.  A primary: as it was at open, for what never changes in it (role,
 	 * node, identity of the file).

@@ -162,15 +162,6 @@ static int io_posix_file_pread(struct bts_file *file, void *data, size_t size, u
 	return 0;
 }
 
-static int io_posix_file_peek(struct bts_file *file, void *data, size_t size, uint64_t offset, size_t *got)
-{
-	struct iovec iov = {data, size};
-	ssize_t n = preadv2(io_posix_fd(file), &iov, 1, (off_t)offset, RWF_NOWAIT);
-
-	*got = n > 0 ? (size_t)n : 0; /* not in memory, or a file system that cannot tell */
-	return 0;
-}
-
 static int io_posix_file_pwritev(struct bts_file *file, struct iovec *iov, int count, uint64_t offset)
 {
 	while (count > 0) {
@@ -484,7 +475,6 @@ static const struct bts_env_ops io_posix_ops = {
 	.file_temp = io_posix_file_temp,
 	.file_abandon = io_posix_file_abandon,
 	.file_pread = io_posix_file_pread,
-	.file_peek = io_posix_file_peek,
 	.file_pwritev = io_posix_file_pwritev,
 	.file_start = io_posix_file_start,
 	.file_sync = io_posix_file_sync,

@@ -61,9 +61,13 @@ void pager_fini(struct pager *pager)
 /* A tag is a cache of a verification: when there is no memory for it, the next touch verifies again. */
 void pager_tag(struct pager *pager, bts_pgno pgno, uint32_t crc)
 {
-	_Atomic(_Atomic uint32_t *) *at = &pager->tags[pgno / PAGER_TAG_BLOCK];
-	_Atomic uint32_t *block = atomic_load_explicit(at, memory_order_acquire);
+	_Atomic(_Atomic uint32_t *) *at;
+	_Atomic uint32_t *block;
 
+	if ((pgno + 1) << pager->page_shift > pager->map_bytes)
+		return;
+	at = &pager->tags[pgno / PAGER_TAG_BLOCK];
+	block = atomic_load_explicit(at, memory_order_acquire);
 	if (block == NULL) {
 		_Atomic uint32_t *fresh = pager->env->ops->memory(pager->env, NULL, PAGER_TAG_BLOCK * sizeof(*fresh));
 

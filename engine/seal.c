@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SEAL_APART 64u /* nodes: from so many on leaves and branches are placed apart */
 #define SEAL_RUNS 64u /* room for this many runs in any request; a large one may lie in as many as it has pages */
 
 bool seal_grow(struct seal *seal, void **items, size_t *cap, size_t count, size_t size)
@@ -94,7 +95,7 @@ static enum bts_err seal_collect(struct seal *seal, const struct page_ptr *ptr)
 	}
 	if (err)
 		return err;
-	return seal_add(seal, &(struct seal_item){ .dirty = *ptr, .pages = 1 });
+	return seal_add(seal, &(struct seal_item){ .dirty = *ptr, .pages = 1, .branch = layout_type(image) == LAYOUT_BRANCH });
 }
 
 /*
@@ -203,18 +204,27 @@ static enum bts_err seal_place_extents(struct seal *seal)
 	return err;
 }
 
-/* The nodes among items [from, to). */
-static enum bts_err seal_place_nodes(struct seal *seal, size_t from, size_t to)
+struct seal_kinds {
+	bool leaves, branches;
+};
+
+static bool seal_is_kind(const struct seal_item *item, struct seal_kinds kinds)
+{
+	return item->extent_size == 0 && (item->branch ? kinds.branches : kinds.leaves);
+}
+
+/* The nodes of these kinds among items [from, to). */
+static enum bts_err seal_place_kinds(struct seal *seal, size_t from, size_t to, struct seal_kinds kinds)
 {
 	size_t run, nodes = 0;
 	uint64_t used = 0;
 	enum bts_err err;
 
 	for (size_t i = from; i < to; i++)
-		nodes += seal->items[i].extent_size == 0;
+		nodes += seal_is_kind(&seal->items[i], kinds);
 	err = seal_take(seal, nodes, false, nodes < SEAL_RUNS ? SEAL_RUNS : nodes, &run);
 	for (size_t i = from; i < to && err == BTS_OK; i++) {
-		if (seal->items[i].extent_size > 0)
+		if (!seal_is_kind(&seal->items[i], kinds))
 			continue;
 		if (used == seal->runs[run].count) {
 			run++;
@@ -223,6 +233,20 @@ static enum bts_err seal_place_nodes(struct seal *seal, size_t from, size_t to)
 		seal->items[i].final.pgno = seal->runs[run].pgno + used++;
 	}
 	return err;
+}
+
+/*
+ * The nodes among items [from, to).  Of many the leaves and the branches lie apart: the next large batch replaces most of the
+ * branches, few of the leaves, and so leaves one long hole instead of many short ones.
+ */
+static enum bts_err seal_place_nodes(struct seal *seal, size_t from, size_t to)
+{
+	enum bts_err err;
+
+	if (to - from < SEAL_APART)
+		return seal_place_kinds(seal, from, to, (struct seal_kinds){ true, true });
+	err = seal_place_kinds(seal, from, to, (struct seal_kinds){ .leaves = true });
+	return err ? err : seal_place_kinds(seal, from, to, (struct seal_kinds){ .branches = true });
 }
 
 /*

@@ -8,6 +8,7 @@ struct seal_item {
 	struct page_ptr dirty, final;
 	uint64_t extent_size; /* 0: a node */
 	uint64_t pages;
+	bool branch;
 	struct lease *lease;  /* of an extent whose payload is in its place */
 	uint8_t *image;       /* of a node */
 	uint8_t *header;      /* of an extent: its header pages, owned */

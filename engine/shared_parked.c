@@ -18,6 +18,7 @@
 
 #include "base/ensure.h"
 #include "base/fault.h"
+#include "error.h"
 
 static struct shared_slot *shared_parked_slot(struct shared *s, const struct shared_reader *reader)
 {
@@ -86,9 +87,13 @@ enum shared_claim shared_reader_claim(struct shared *s, struct shared_reader *re
 enum bts_err shared_reader_again(
 	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
 {
-	struct shared_slot *slot = shared_parked_slot(s, reader);
+	struct shared_slot *slot;
 
 	shared_reader_spoil(reader);
+	if (s->foreign)
+		return error_set(error, BTS_INVALID, 0,
+			"%s was opened by another process, before a fork: open the file again", s->path);
+	slot = shared_parked_slot(s, reader);
 	atomic_store_explicit(&slot->since_ms, s->env->ops->tick_ms(s->env), memory_order_relaxed);
 	return shared_register(s, reader, &s->map->head, true, record, error);
 }

@@ -116,7 +116,21 @@ bts_txid space_holder(const struct space *, bts_pgno);
 /* Would a request that must join find its pages below this one? */
 bool space_fits(const struct space *, uint64_t pages, bts_pgno below);
 
-/* For space_alloc.c: the first page index in [from, end) whose ready bit is `ready`; end when there is none. */
+/* Bits that are set: by adding neighbours, as the compiler's own may call a library (Warren, Hacker's Delight, 5-1). */
+static inline uint64_t space_popcount(uint64_t word)
+{
+	word -= word >> 1 & UINT64_C(0x5555555555555555);
+	word = (word & UINT64_C(0x3333333333333333)) + (word >> 2 & UINT64_C(0x3333333333333333));
+	word = (word + (word >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+	return word * UINT64_C(0x0101010101010101) >> 56;
+}
+
+/*
+ * For space_alloc.c: about the shortest stretch (indexes) that holds so many ready pages (space_window.c); false when none is
+ * found, which in a large file does not mean that there is none.
+ */
+bool space_window(const struct space *, uint64_t pages, struct space_run *found);
+/* The first page index in [from, end) whose ready bit is `ready`; end when there is none. */
 uint64_t space_find(const struct space *, uint64_t from, uint64_t end, bool ready);
 /* Pages just below the mark that are ready, counted up to most. */
 uint64_t space_tail(const struct space *, uint64_t most);

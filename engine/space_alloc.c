@@ -2,20 +2,28 @@
  * Which free pages a commit gets.
  *
  * A commit is written with one call, and described in a manifest of runs, when its pages are contiguous; so
- * one run is worth more than a dense file, within limits.  In order:
- *  1. the first ready run that is long enough, from the hint on (next fit).  Groups without a ready page cost
+ * one run is worth more than a dense file, within limits.  A small request, or one whose pages must join, in order:
+ *  1. a ready run that is long enough, from the hint on (next fit; of the first SPACE_AHEAD runs behind the first such one the
+ * shortest, so that long ones are left for those who need them).  Groups without a ready page cost
  * one look at their count, full ones too.  Bounded: SPACE_GROUPS counts, SPACE_SCANS bitmaps, then as many
  * again but only of groups whose count and neighbours' counts promise such a run;
  *  2. unless the pages must join: at most SPACE_RUNS of the longest runs seen on the way;
  *  3. the tail of the file, raising the mark by what it lacks, while less than half of the file is ready;
  *  4. unless the pages must join: as many runs as the caller has room for, in order from the hint;
  *  5. raising the mark anyhow; and when that is refused, what an unbounded search finds.
+ * One of SPACE_LARGE pages and more:
+ *  1. the ready pages of the shortest stretch that holds enough of them (space_window.c), when at least three of four of its pages
+ * are ready;
+ *  2. the tail, while less than half of the file would then be ready;
+ *  3. the shortest stretch, however few of its pages are ready; then as above.
  * Compaction has another aim, and asks for the lowest pages, in as many runs as they come.
  * All of it depends on nothing but the space and the request, so that a replay allocates the same pages.
  */
 #include "space.h"
 #include "base/ensure.h"
 
+#define SPACE_LARGE 64u
+#define SPACE_AHEAD 16u
 #define SPACE_RUNS 16u
 #define SPACE_SCANS 8u
 #define SPACE_GROUPS 16384u
@@ -182,6 +190,23 @@ static void space_take_runs(struct space *space, uint64_t pages, struct space_ru
 	space_sort(runs, count);
 }
 
+/* Of the run that was found and the next few behind it: the shortest that is long enough. */
+static struct space_run space_shortest(const struct space *space, struct space_run found, uint64_t want)
+{
+	uint64_t end = space->high_water - space->first, at = found.pgno + found.count;
+
+	for (unsigned i = 0; i < SPACE_AHEAD && found.count > want; i++) {
+		uint64_t from = space_find(space, at, end, true);
+
+		if (from == end)
+			break;
+		at = space_find(space, from, end, false);
+		if (at - from >= want && at - from < found.count)
+			found = (struct space_run){from, at - from};
+	}
+	return found;
+}
+
 /* One run, or else (best not NULL) the longest ones seen. */
 static bool space_alloc_near(struct space *space, const struct space_request *request, struct space_run *runs,
 	size_t cap, size_t *count, bool bounded)
@@ -200,7 +225,7 @@ static bool space_alloc_near(struct space *space, const struct space_request *re
 	size_t n = 0;
 
 	if (space_search_run(&search)) {
-		runs[0] = search.open;
+		runs[0] = space_shortest(space, search.open, request->pages);
 		*count = 1;
 	} else {
 		while (!request->must_join && n < search.count && sum < request->pages)
@@ -215,6 +240,39 @@ static bool space_alloc_near(struct space *space, const struct space_request *re
 		*count = n;
 	}
 	space_take_runs(space, request->pages, runs, *count);
+	return true;
+}
+
+/*
+ * The shortest stretch with enough ready pages, unless it is longer than `most` or has too many runs.  The hint is for small
+ * requests: they go on where they are.
+ */
+static bool space_alloc_window(struct space *space, uint64_t pages, uint64_t most, struct space_run *runs, size_t cap,
+	size_t *count)
+{
+	bts_pgno hint = space->hint;
+	struct space_run window;
+	uint64_t sum = 0, at, end;
+	size_t n = 0;
+
+	if (!space_window(space, pages, &window))
+		return false;
+	end = window.pgno + window.count;
+	for (at = space_find(space, window.pgno, end, true); sum < pages && n < cap; n++) {
+		uint64_t stop = space_find(space, at, end, false);
+
+		runs[n] = (struct space_run){at, stop - at};
+		sum += stop - at;
+		at = space_find(space, stop, end, true);
+	}
+	if (sum < pages)
+		return false;
+	end = runs[n - 1].pgno + runs[n - 1].count - (sum - pages);
+	if (end - runs[0].pgno > most)
+		return false;
+	space_take_runs(space, pages, runs, n);
+	space->hint = hint;
+	*count = n;
 	return true;
 }
 
@@ -316,6 +374,21 @@ static enum bts_err space_alloc_low(struct space *space, const struct space_requ
 	return BTS_OK;
 }
 
+static enum bts_err space_alloc_large(struct space *space, const struct space_request *request, struct space_run *runs,
+	size_t cap, size_t *count)
+{
+	uint64_t pages = request->pages;
+	enum bts_err err = BTS_FULL;
+
+	if (space_alloc_window(space, pages, pages + pages / 3, runs, cap, count))
+		return BTS_OK;
+	if (2 * space->ready + pages < space->high_water - space->first)
+		err = space_alloc_tail(space, request, runs, count);
+	if (err != BTS_FULL || space_alloc_window(space, pages, UINT64_MAX, runs, cap, count))
+		return err == BTS_FULL ? BTS_OK : err;
+	return BTS_LIMIT;
+}
+
 enum bts_err space_alloc(struct space *space, const struct space_request *request, struct space_run *runs,
 	size_t cap, size_t *count)
 {
@@ -330,6 +403,11 @@ enum bts_err space_alloc(struct space *space, const struct space_request *reques
 		return BTS_LIMIT;
 	if (request->below != 0)
 		return space_alloc_low(space, request, runs, cap, count);
+	if (scatter && pages >= SPACE_LARGE) {
+		err = space_alloc_large(space, request, runs, cap, count);
+		if (err != BTS_LIMIT)
+			return err;
+	}
 	if (enough && space_alloc_near(space, request, runs, cap, count, true))
 		return BTS_OK;
 	if (scatter && space->ready >= (space->high_water - space->first) / 2) {

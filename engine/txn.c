@@ -330,6 +330,7 @@ enum bts_err bts_refresh(struct bts_txn *txn, struct bts_error *error)
 		if (error != NULL)
 			*error = txn->error;
 		memset(&txn->own.record, 0, sizeof(txn->own.record));
+		state_again(&txn->own);
 		txn->writing = false;
 	}
 	return err;

@@ -52,12 +52,12 @@ static const char *const rule_names[FAULT_RULES] = {
 };
 
 /*
- * A switch between two stores shows the one: test_interleave__sabotage has it.  The other matters when a flush fails and its
+ * A switch between two stores shows two of them: test_interleave__sabotage has these.  The other matters when a flush fails and its
  * process dies before it has said so, which no test here does: else the tip is written over what the dead one left.
  */
 static bool rule_elsewhere(unsigned rule)
 {
-	return rule == FAULT_M2_NO_INHERIT || rule == FAULT_I8_D_BEFORE_HEAD;
+	return rule == FAULT_M2_NO_INHERIT || rule == FAULT_I8_D_BEFORE_HEAD || rule == FAULT_G1_NO_LOOK;
 }
 
 static enum crash_kind rule_kind(unsigned rule, unsigned script)

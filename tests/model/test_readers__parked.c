@@ -318,10 +318,15 @@ static void stays_with_the_parent(void **unused)
 	bed_set(&bed, "b", "k", "1");
 	keep_some(bed.db);
 	open = bed_begin(&bed, BTS_READ);
+	bed_expect(open, "b", "k", "1");
 	child = fork();
 	if (child == 0) {
+		struct bts_bucket *bucket;
 		int wrong = bts_begin(bed.db, BTS_READ, &txn, &bed.error) != BTS_INVALID;
 
+		/* not registered again in the parent's slot, nor with buckets of a snapshot that nobody keeps */
+		wrong += bts_refresh(open, &bed.error) != BTS_INVALID;
+		wrong += bts_bucket(open, (struct bts_slice){"b", 1}, 0, &bucket, &bed.error) != BTS_NOT_FOUND;
 		bts_abort(open);
 		wrong += bts_begin(bed.db, BTS_READ, &txn, &bed.error) != BTS_INVALID;
 		bts_close(bed.db);

@@ -162,16 +162,6 @@ static int env_mem_file_pread(struct bts_file *file, void *data, size_t size, ui
 	return 0;
 }
 
-/* All of a file is in memory; no fault is planned for a call whose failure nobody tells of. */
-static int env_mem_file_peek(struct bts_file *file, void *data, size_t size, uint64_t offset, size_t *got)
-{
-	struct env_mem_file *f = env_mem_handle(file)->content;
-
-	*got = offset >= f->size ? 0 : f->size - offset < size ? (size_t)(f->size - offset) : size;
-	memcpy(data, f->base + offset, *got);
-	return 0;
-}
-
 static int env_mem_file_pwritev(struct bts_file *file, struct iovec *iov, int count, uint64_t offset)
 {
 	struct env_mem *m = env_mem_of(file->env);
@@ -504,7 +494,6 @@ const struct bts_env_ops env_mem_ops = {
 	.file_temp = env_mem_file_temp,
 	.file_abandon = env_mem_file_abandon,
 	.file_pread = env_mem_file_pread,
-	.file_peek = env_mem_file_peek,
 	.file_pwritev = env_mem_file_pwritev,
 	.file_sync = env_mem_file_sync,
 	.file_truncate = env_mem_file_truncate,

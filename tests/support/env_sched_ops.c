@@ -105,11 +105,6 @@ static int env_sched_file_pread(struct bts_file *file, void *data, size_t size, 
 	return env_sched_file(file, "read", offset)->inner->ops->file_pread(file, data, size, offset, got);
 }
 
-static int env_sched_file_peek(struct bts_file *file, void *data, size_t size, uint64_t offset, size_t *got)
-{
-	return env_sched_file(file, "peek", offset)->inner->ops->file_peek(file, data, size, offset, got);
-}
-
 static int env_sched_file_pwritev(struct bts_file *file, struct iovec *iov, int count, uint64_t offset)
 {
 	return env_sched_file(file, "write", offset)->inner->ops->file_pwritev(file, iov, count, offset);
@@ -372,7 +367,6 @@ const struct bts_env_ops env_sched_ops = {
 	.file_temp = env_sched_file_temp,
 	.file_abandon = env_sched_file_abandon,
 	.file_pread = env_sched_file_pread,
-	.file_peek = env_sched_file_peek,
 	.file_pwritev = env_sched_file_pwritev,
 	.file_sync = env_sched_file_sync,
 	.file_truncate = env_sched_file_truncate,

@@ -46,7 +46,7 @@ THREAD_SYMBOLS = {'clock_gettime', 'sigfillset'}
 SYSTEM_MEMBERS = {'io_posix.c.o', 'io_posix.o'}
 SYSTEM_SYMBOLS = set('''
     clock_gettime close fallocate fcntl fdatasync fstat fsync ftruncate getpid getrandom link madvise mmap munmap open pread
-    pwritev statx syscall unlink gnu_dev_makedev lseek read write
+    pwritev statx sync_file_range syscall unlink gnu_dev_makedev lseek read write
 '''.split())
 
 SKIP_DIRS = {'.git', 'build', 'data', 'node_modules', '__pycache__'}

@@ -48,8 +48,6 @@ struct bts_env_ops {
 	void (*file_abandon)(struct bts_file *);
 	/* *got < size only at end of file */
 	int (*file_pread)(struct bts_file *, void *data, size_t size, uint64_t offset, size_t *got);
-	/* the same as far as it is in memory: never waits for the disk, *got may be anything up to size.  NULL: cannot tell */
-	int (*file_peek)(struct bts_file *, void *data, size_t size, uint64_t offset, size_t *got);
 	/* all of it, or an error (then any part may have been written); iov is scratch the call may change */
 	int (*file_pwritev)(struct bts_file *, struct iovec *iov, int count, uint64_t offset);
 	/* begin to bring to the disk what was written there, without waiting; a hint.  NULL: nothing to begin */

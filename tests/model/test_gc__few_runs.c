@@ -1,0 +1,163 @@
+/*
+ * Large random batches in a file that has aged: few separate runs of pages each, not much written beside them, and a file
+ * of bounded size; small commits in between stay one run and do not spoil it.
+ *
+ * In memory: figures are counts of what the engine asked the environment to write.  Arguments: seed.
+ */
+#include "bed.h"
+
+#include <rng.h>
+
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer)
+#define ENTRIES 20000u
+#define BATCH 400u
+#define AGE 30u
+#else
+#define ENTRIES 200000u
+#define BATCH 1000u
+#define AGE 150u
+#endif
+#define SLOTS_END (UINT64_C(64) << 10) /* both meta slots lie before */
+
+static uint64_t seed;
+
+struct aged {
+	struct bed bed;
+	struct rng rng;
+	uint64_t commits, runs, bytes, next; /* of writes behind the slots; where the last one ended */
+	uint64_t pages;			     /* bts_stat.pages_written at aged_begin */
+};
+
+static void aged_hook(void *arg, struct env_mem *mem, const struct env_mem_event *event)
+{
+	struct aged *aged = arg;
+
+	(void)mem;
+	if (event->op != ENV_MEM_WRITE || event->offset < SLOTS_END ||
+		strcmp(event->path, aged->bed.path) != 0)
+		return;
+	aged->runs += event->offset != aged->next;
+	aged->bytes += event->size;
+	aged->next = event->offset + event->size;
+}
+
+static void aged_put(struct aged *aged, struct bts_txn *txn, struct bts_bucket *bucket, uint32_t number)
+{
+	uint64_t state = number, word = rng_splitmix(&state);
+	uint8_t key[16] = {0}, value[100];
+
+	memcpy(key, &word, 8);
+	memcpy(key + 8, &number, 4);
+	memset(value, (int)rng_below(&aged->rng, 256), sizeof(value));
+	assert_int_equal(bts_put(txn, bucket, (struct bts_slice){key, sizeof(key)},
+				 (struct bts_slice){value, sizeof(value)}, 0),
+		BTS_OK);
+}
+
+/* Random updates, so many in each commit. */
+static void aged_update(struct aged *aged, unsigned commits, unsigned batch)
+{
+	for (unsigned i = 0; i < commits; i++) {
+		struct bts_txn *txn = bed_begin(&aged->bed, BTS_WRITE);
+		struct bts_bucket *bucket = bed_find(txn, "b");
+
+		for (unsigned k = 0; k < batch; k++)
+			aged_put(aged, txn, bucket, (uint32_t)rng_below(&aged->rng, ENTRIES));
+		bed_commit(&aged->bed, txn);
+	}
+	aged->commits += commits;
+}
+
+static void aged_begin(struct aged *aged)
+{
+	aged->commits = aged->runs = aged->bytes = 0;
+	aged->pages = bed_stat(&aged->bed).pages_written;
+}
+
+/* Since aged_begin: runs a commit and bytes beside the commits' own pages; the file now. */
+static void aged_expect(struct aged *aged, const char *what, double most_runs, double most_bytes)
+{
+	struct bts_stat stat = bed_stat(&aged->bed);
+	uint64_t used = (stat.pages - stat.free_pages + stat.pinned_pages) * stat.page_size;
+	double runs = (double)aged->runs / (double)aged->commits;
+	double pages = (double)(stat.pages_written - aged->pages);
+	double bytes = (double)aged->bytes / (pages * stat.page_size);
+	double size = (double)stat.file_bytes / (double)used;
+
+	printf("%s: %.1f runs a commit of %.0f pages, %.2f times its bytes written, file %.2f times what is "
+	       "in use\n",
+		what, runs, pages / (double)aged->commits, bytes, size);
+	assert_true(runs <= most_runs);
+	assert_true(bytes <= most_bytes);
+	assert_true(size <= 2.2);
+}
+
+static void aged_init(struct aged *aged)
+{
+	memset(aged, 0, sizeof(*aged));
+	rng_init(&aged->rng, seed);
+	bed_init_memory(&aged->bed);
+	env_mem_set_hook(aged->bed.mem, aged_hook, aged);
+	for (uint32_t i = 0; i < ENTRIES;) {
+		struct bts_txn *txn = bed_begin(&aged->bed, BTS_WRITE);
+		struct bts_bucket *bucket = bed_bucket(txn, "b");
+
+		for (unsigned k = 0; k < BATCH && i < ENTRIES; k++, i++)
+			aged_put(aged, txn, bucket, i);
+		bed_commit(&aged->bed, txn);
+	}
+	aged_update(aged, AGE, BATCH);
+}
+
+static void large_batches(void **state)
+{
+	struct aged aged;
+
+	(void)state;
+	aged_init(&aged);
+	aged_begin(&aged);
+	aged_update(&aged, AGE / 3, BATCH);
+	aged_expect(&aged, "large", 16, 1.8);
+	/* Long before the file is used up by holes that only small commits fit in. */
+	aged_begin(&aged);
+	aged_update(&aged, 20 * AGE, 1);
+	aged_expect(&aged, "small", 1.5, 1.5);
+	aged_begin(&aged);
+	aged_update(&aged, AGE / 3, BATCH);
+	aged_expect(&aged, "large again", 60, 1.8);
+	bed_check(&aged.bed);
+	bed_fini(&aged.bed);
+}
+
+/* What a reader holds stays where it is, and cannot be moved out of the way. */
+static void beside_a_reader(void **state)
+{
+	struct bts_txn *reader;
+	struct aged aged;
+
+	(void)state;
+	aged_init(&aged);
+	reader = bed_begin(&aged.bed, BTS_READ);
+	aged_update(&aged, AGE / 3, BATCH);
+	aged_begin(&aged);
+	aged_update(&aged, AGE / 3, BATCH);
+	aged_expect(&aged, "beside a reader", 260, 2);
+	bts_abort(reader);
+	bed_check(&aged.bed);
+	bed_fini(&aged.bed);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(large_batches),
+		cmocka_unit_test(beside_a_reader),
+	};
+
+	seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
+	printf("seed %llu\n", (unsigned long long)seed);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
