@@ -101,6 +101,17 @@ static struct bucket_state *clean_bucket(struct clean *clean, uint32_t tree)
 	return NULL;
 }
 
+/* What moves gets a new sum, which must not cover damage since the first touch: so the old one is computed again. */
+static bool clean_whole(const struct clean *clean, const struct tree_path *path, unsigned step)
+{
+	uint32_t page_size = clean->db->pager.page_size;
+
+	for (unsigned i = 0; i <= step; i++)
+		if (!layout_is_dirty(&path->at[i].ptr) && pager_crc(path->at[i].image, page_size) != path->at[i].ptr.crc)
+			return false;
+	return true;
+}
+
 /* The way to the node that stands at this page; false when the tree has none there (any more). */
 static bool clean_find(struct clean *clean, const struct tree *tree, const uint8_t *image, struct tree_path *path, unsigned *step)
 {
@@ -113,7 +124,7 @@ static bool clean_find(struct clean *clean, const struct tree *tree, const uint8
 		tree_path_find(ctx, tree, node_key(image, first), path, &exact))
 		return false;
 	*step = path->depth - 1 - level;
-	return path->at[*step].ptr.pgno == ptr.pgno;
+	return path->at[*step].ptr.pgno == ptr.pgno && clean_whole(clean, path, *step);
 }
 
 static void clean_page(struct clean *clean, bts_pgno pgno)
@@ -154,9 +165,14 @@ void clean_ahead(struct bts *db, struct state *state)
 	struct clean clean = {.db = db, .state = state};
 	struct bts_error *error = state->ctx.error;
 	struct clean_stretch stretch = {0};
-	size_t replaced;
+	size_t replaced, written = dirty_bytes(state->dirty) >> db->pager.page_shift;
 
 	(void)dirty_freed(state->dirty, &replaced);
+	if (replaced > written) /* a batch that deletes leaves holes enough, and is a small one itself */
+		replaced = written;
+	/* Leased pages may hold nodes of old, and are written by others while they are looked at. */
+	if (shared_leases(db->shared) > 0)
+		return;
 	if (replaced < CLEAN_LARGE || replaced > CLEAN_MOST || state->below != 0 || state->lower || !clean_held(&clean) ||
 		!clean_choose(&clean, (replaced + replaced / 4 + 63) / 64 * 64, &stretch))
 		return;

@@ -382,7 +382,7 @@ static enum bts_err space_alloc_large(struct space *space, const struct space_re
 
 	if (space_alloc_window(space, pages, pages + pages / 3, runs, cap, count))
 		return BTS_OK;
-	if (2 * space->ready + pages < space->high_water - space->first)
+	if (2 * space->ready < space->high_water - space->first)
 		err = space_alloc_tail(space, request, runs, count);
 	if (err != BTS_FULL || space_alloc_window(space, pages, UINT64_MAX, runs, cap, count))
 		return err == BTS_FULL ? BTS_OK : err;
