@@ -34,14 +34,29 @@ static enum bts_err tree_source(
 	return pager_node(choice->ctx, ptr, choice->tree->id, (int)(path->depth - 1 - choice->step), image);
 }
 
+/* The separator before (or behind) a child of the node at a step, however far above it stands; none: data NULL. */
+static struct bts_slice tree_bound(const struct tree_path *path, unsigned step, unsigned slot, bool behind)
+{
+	for (;; slot = path->at[--step].index) {
+		const uint8_t *page = path->at[step].image;
+
+		if (behind ? slot + 1 < layout_count(page) : slot > 0)
+			return node_key(page, slot + behind);
+		if (step == 0)
+			return (struct bts_slice){NULL, 0};
+	}
+}
+
 /*
  * Each node is in order itself.  What a file claims to be neighbours is not, perhaps; dividing that would
- * make nodes out of order, or release a page twice.
+ * make nodes out of order, or release a page twice.  The outermost children have their bounds further up: a
+ * separator that they bring forth is mixed with those of the parent's neighbours.
  */
 static enum bts_err tree_source_check(
 	struct tree_choice *choice, unsigned slot, const struct page_ptr *ptr, const uint8_t *image)
 {
-	const uint8_t *parent = choice->path->at[choice->step - 1].image;
+	struct bts_slice before = tree_bound(choice->path, choice->step - 1, slot, false);
+	struct bts_slice behind = tree_bound(choice->path, choice->step - 1, slot, true);
 	unsigned count = layout_count(image), first = node_first(image);
 	int low = -1;  /* of the separator and the first key */
 	int high = -1; /* of the last key and the next separator */
@@ -51,10 +66,10 @@ static enum bts_err tree_source_check(
 	if (count == 0)
 		return error_set(choice->ctx->error, BTS_CORRUPT, 0, "page %llu: a leaf without entries",
 			(unsigned long long)ptr->pgno);
-	if (slot > 0)
-		low = node_compare(node_key(parent, slot), node_key(image, first), 0);
-	if (slot + 1 < layout_count(parent))
-		high = node_compare(node_key(image, count - 1), node_key(parent, slot + 1), 0);
+	if (before.data)
+		low = node_compare(before, node_key(image, first), 0);
+	if (behind.data)
+		high = node_compare(node_key(image, count - 1), behind, 0);
 	if (high < 0 && (low < 0 || (low == 0 && node_is_leaf(image))))
 		return BTS_OK;
 	return error_set(choice->ctx->error, BTS_CORRUPT, 0,

@@ -423,6 +423,69 @@ static void test_disorder(void **state)
 	tree_bed_free(bed);
 }
 
+/* Is each node below a private one in order itself? */
+static void expect_order(struct tree_bed *bed, const struct page_ptr *ptr)
+{
+	const uint8_t *page = private_page(bed, ptr);
+
+	assert_null(node_check_private(page, bed->pager.page_size, bed->ctx.limit, LAYOUT_TXID_LIMIT));
+	for (unsigned i = 0; layout_level(page) > 0 && i < layout_count(page); i++) {
+		struct page_ptr child = node_child(page, i);
+
+		expect_order(bed, &child);
+	}
+}
+
+/*
+ * The outermost leaf of a branch, below the nth branch of level 2, gets keys that belong far outside; then it is filled.
+ * Its separators must not be mixed with those of the branch's neighbours.  false: there is no such branch.
+ */
+static bool outer_disorder(unsigned nth, bool first, unsigned *corrupt)
+{
+	struct tree_bed *bed = tree_bed_new(4096);
+	uint8_t key[BTS_KEY_MAX], value[40] = {0}, *page, *leaf;
+	struct page_ptr child;
+	uint64_t base;
+	enum bts_err err = BTS_OK;
+
+	for (uint64_t i = 0; i < 400; i++)
+		put(bed, long_key(key, (i * 79 % 400) << 16), (struct bts_slice){value, sizeof(value)});
+	page = private_page(bed, &bed->tree.root);
+	while (layout_level(page) > 2) {
+		child = node_child(page, nth % layout_count(page));
+		nth /= layout_count(page);
+		page = private_page(bed, &child);
+	}
+	child = node_child(page, first ? 1 : 0);
+	page = private_page(bed, &child);
+	child = node_child(page, first ? 0 : layout_count(page) - 1u);
+	leaf = private_page(bed, &child);
+	base = bytes_get_be64((const uint8_t *)node_key(leaf, 0).data + BTS_KEY_MAX - 8);
+	for (unsigned i = 0; i < layout_count(leaf); i++)
+		bytes_put_be64((uint8_t *)(uintptr_t)node_key(leaf, i).data + BTS_KEY_MAX - 8,
+			(first ? 1 : UINT64_MAX / 2) + i);
+	node_tidy(leaf, 4096);
+	for (uint64_t i = 1; i < 6 && !err; i++) {
+		err = tree_put(&bed->ctx, &bed->tree, long_key(key, base + i),
+			(struct bts_slice){value, sizeof(value)}, 0);
+		expect_order(bed, &bed->tree.root);
+	}
+	*corrupt += err == BTS_CORRUPT;
+	tree_bed_free(bed);
+	return nth == 0;
+}
+
+static void test_outer_disorder(void **state)
+{
+	unsigned corrupt = 0, nth = 0;
+
+	(void)state;
+	while (outer_disorder(nth, false, &corrupt) && outer_disorder(nth, true, &corrupt))
+		nth++;
+	assert_true(nth > 4);
+	assert_true(corrupt >= 2 * nth);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -434,6 +497,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_findings),
 		cmocka_unit_test(test_disorder),
+		cmocka_unit_test(test_outer_disorder),
 	};
 
 	rng_init(&rng, rng_seed_from(argc, argv, 1));
