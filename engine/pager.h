@@ -3,7 +3,8 @@
  *
  * Every touch compares the header's (pgno, birth, crc) with the pointer's.  The crc is computed once per
  * incarnation per process: tags[pgno] remembers the crc that was verified.  On first touch a node is also checked
- * structurally (node_check), so that later reads may trust its offsets.
+ * structurally (node_check), so that later reads may trust its offsets.  A node that this process has just written from
+ * memory counts as touched (pager_tag).
  */
 #ifndef PAGER_H
 #define PAGER_H

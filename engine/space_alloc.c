@@ -14,7 +14,7 @@
  * One of SPACE_LARGE pages and more:
  *  1. the ready pages of the shortest stretch that holds enough of them (space_window.c), when at least three of four of its pages
  * are ready;
- *  2. the tail, while less than half of the file would then be ready;
+ *  2. the tail, while less than half of the file is ready;
  *  3. the shortest stretch, however few of its pages are ready; then as above.
  * Compaction has another aim, and asks for the lowest pages, in as many runs as they come.
  * All of it depends on nothing but the space and the request, so that a replay allocates the same pages.

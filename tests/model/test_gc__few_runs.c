@@ -94,7 +94,7 @@ static void aged_expect(struct aged *aged, const char *what, double most_runs, d
 		what, runs, pages / (double)aged->commits, bytes, size);
 	assert_true(runs <= SLACK * most_runs);
 	assert_true(bytes <= most_bytes);
-	assert_true(size <= 2.1 + 0.3 * SLACK);
+	assert_true(size <= 2.1 + 0.2 * SLACK);
 }
 
 static void aged_init(struct aged *aged)
@@ -129,7 +129,7 @@ static void large_batches(void **state)
 	aged_expect(&aged, "small", 1.5, 1.5);
 	aged_begin(&aged);
 	aged_update(&aged, AGE / 3, BATCH);
-	aged_expect(&aged, "large again", 60, 1.8);
+	aged_expect(&aged, "large again", 30, 1.8);
 	bed_check(&aged.bed);
 	bed_fini(&aged.bed);
 }
