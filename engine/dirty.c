@@ -185,6 +185,13 @@ enum bts_err dirty_node(struct tree_ctx *ctx, struct page_ptr *ptr, uint8_t **pa
 	return dirty_make(ctx, DIRTY_NODE, ctx->dirty->page_size, ptr, page);
 }
 
+uint8_t *dirty_own(const struct dirty *dirty, const struct page_ptr *ptr)
+{
+	struct dirty_entry *entry = layout_is_dirty(ptr) ? dirty_find(dirty, ptr, DIRTY_NODE) : NULL;
+
+	return entry != NULL && entry->owner == dirty->level_count ? entry->data : NULL;
+}
+
 enum bts_err dirty_cow(struct tree_ctx *ctx, struct page_ptr *ptr, const uint8_t *image, uint8_t **page)
 {
 	struct dirty *dirty = ctx->dirty;

@@ -59,6 +59,9 @@ struct lease *dirty_lease(const struct dirty *, const struct page_ptr *ptr); /* 
 /* The chunk sums of a borrowed value; NULL: it is not a borrowed one. */
 const uint8_t *dirty_sums(const struct dirty *, const struct page_ptr *ptr);
 
+/* The node, writable, if the innermost level made it; else NULL. */
+uint8_t *dirty_own(const struct dirty *, const struct page_ptr *ptr);
+
 /* Reading: the image of a dirty node, the value of a dirty extent; NULL / false when ptr names no live entry. */
 const uint8_t *dirty_image(const struct dirty *, const struct page_ptr *ptr);
 bool dirty_value(const struct dirty *, const struct page_ptr *ptr, struct bts_slice *value);

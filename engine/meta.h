@@ -14,7 +14,7 @@
 #define META_MAGIC "BTSTORE\n"
 #define META_FORMAT 1u                       /* of slot and record; no other is read (FORMAT.md) */
 #define META_MANIFEST_MAX 128u               /* runs */
-#define META_MANIFEST_BYTES (1u << 20)       /* a larger commit is made in two-flush mode (I3) */
+#define META_MANIFEST_BYTES (2u << 20)       /* a larger commit is made in two-flush mode (I3) */
 #define META_JUMP ((UINT64_C(1) << 20) + 1)  /* J of I4 */
 #define META_EPOCH_JUMP (UINT64_C(1) << 31)
 #define META_RECENT_MAX 40u

@@ -30,6 +30,14 @@ struct pager {
 	uint64_t tag_blocks;
 };
 
+/* Where the last entry that was put behind all others of its leaf stands: the next of a run needs no way down. */
+struct tree_run {
+	uint64_t changes;        /* of the context, right after it */
+	struct page_ptr leaf;    /* private */
+	struct bts_slice behind; /* separator behind the leaf; data NULL: none.  Borrowed from a branch above it */
+	uint32_t tree;
+};
+
 /* What a tree operation works in: a snapshot's bounds, and for writers their private pages. */
 struct tree_ctx {
 	struct pager *pager;
@@ -39,6 +47,7 @@ struct tree_ctx {
 	bts_txid stamp;          /* version and last-delete given to what is written; 0 while private */
 	struct bts_error *error; /* where failing calls explain themselves; never NULL */
 	uint64_t changes;        /* +1 at every change, for cursors to notice */
+	struct tree_run run;     /* a hint of tree_put's */
 	bool aside;              /* what is released now is of a tree that named snapshots do not reach (snapshot.h) */
 	/* NULL, or where the bytes of a page are that is not home yet (apply.c); NULL from it: nowhere */
 	const uint8_t *(*redirect)(void *arg, const struct page_ptr *ptr, uint64_t count);

@@ -65,6 +65,18 @@ enum bts_err tree_path_own_to(struct tree_ctx *ctx, struct tree *tree, struct tr
 	return BTS_OK;
 }
 
+struct bts_slice tree_path_bound(const struct tree_path *path, unsigned step, unsigned slot, bool behind)
+{
+	for (;; slot = path->at[--step].index) {
+		const uint8_t *page = path->at[step].image;
+
+		if (behind ? slot + 1 < layout_count(page) : slot > 0)
+			return node_key(page, slot + behind);
+		if (step == 0)
+			return (struct bts_slice){NULL, 0};
+	}
+}
+
 /* All pages and extents of a tree about to end. */
 struct tree_end {
 	struct dirty_freed *items;

@@ -47,6 +47,36 @@ static void tree_cell_aside(struct node_cell *cell, struct bts_slice memory, str
 		cell->value = tree_slice_aside(cell->value, memory, aside->value);
 }
 
+/*
+ * An entry that goes right behind the last one put, in a leaf with room for it: most of a run, in any part of the
+ * tree.  Nothing has changed since, so leaf and separator are as they were.
+ */
+static bool tree_put_behind(struct tree_ctx *ctx, struct tree *tree, struct node_cell *cell)
+{
+	uint32_t page_size = ctx->pager->page_size;
+	const struct tree_run *run = &ctx->run;
+	struct tree_aside aside;
+	uint8_t *page;
+	unsigned count;
+	bool done;
+
+	if (run->changes != ctx->changes || run->tree != tree->id)
+		return false;
+	page = dirty_own(ctx->dirty, &run->leaf);
+	if (page == NULL || node_used(page, page_size) + node_leaf_need(cell) > node_capacity(page_size))
+		return false;
+	count = layout_count(page);
+	if (node_compare(cell->key, node_key(page, count - 1), 0) <= 0 ||
+		(run->behind.data != NULL && node_compare(cell->key, run->behind, 0) >= 0))
+		return false;
+	tree_cell_aside(cell, (struct bts_slice){page, page_size}, &aside);
+	done = node_leaf_insert(page, page_size, count, cell);
+	ENSURE(done);
+	tree_paranoid(ctx, page);
+	ctx->run.changes = ++ctx->changes;
+	return true;
+}
+
 /* Put a cell into the leaf the path names.  On failure nothing of the tree's content has changed. */
 static enum bts_err tree_put_cell(
 	struct tree_ctx *ctx, struct tree *tree, struct tree_path *path, bool exact, struct node_cell *cell)
@@ -69,6 +99,14 @@ static enum bts_err tree_put_cell(
 	if (leaf->page)
 		tree_cell_aside(cell, (struct bts_slice){leaf->page, ctx->pager->page_size}, &aside);
 	tree_change_do(ctx, tree, path, &change);
+	if (change.first > change.bottom && leaf->index + 1 == layout_count(leaf->page))
+		ctx->run = (struct tree_run){
+			.changes = ctx->changes,
+			.leaf = leaf->ptr,
+			.behind = leaf > path->at ? tree_path_bound(path, path->depth - 2, leaf[-1].index, true) :
+						    (struct bts_slice){NULL, 0},
+			.tree = tree->id,
+		};
 	if (exact) {
 		tree->bytes -= old.key.size + (old.extent ? old.size : old.value.size);
 		tree->entries--;
@@ -88,14 +126,15 @@ static enum bts_err tree_put_any(struct tree_ctx *ctx, struct tree *tree, struct
 
 	ENSURE(ctx->dirty && key.size > 0 && key.size <= BTS_KEY_MAX && size <= BTS_VALUE_MAX);
 	err = tree_sound(ctx, tree);
-	if (!err && tree->depth)
-		err = tree_path_find(ctx, tree, key, &path, &exact);
 	if (err)
 		return err;
-	if (tree->depth)
-		err = tree_put_cell(ctx, tree, &path, exact, cell);
-	else
+	if (tree->depth == 0) {
 		err = tree_plant(ctx, tree, cell);
+	} else if (!tree_put_behind(ctx, tree, cell)) {
+		err = tree_path_find(ctx, tree, key, &path, &exact);
+		if (err == BTS_OK)
+			err = tree_put_cell(ctx, tree, &path, exact, cell);
+	}
 	if (err)
 		return err;
 	tree->entries++;

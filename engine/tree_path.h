@@ -23,6 +23,8 @@ enum bts_err tree_sound(struct tree_ctx *, const struct tree *);
 /* Find key in a tree that is not empty; *exact: it is there. */
 enum bts_err tree_path_find(
 	struct tree_ctx *, const struct tree *, struct bts_slice key, struct tree_path *, bool *exact);
+/* The separator before (or behind) a child of the node at a step, however far above it stands; none: data NULL. */
+struct bts_slice tree_path_bound(const struct tree_path *, unsigned step, unsigned slot, bool behind);
 /* Make every page of the path private.  On failure the tree is sound and its content the same. */
 enum bts_err tree_path_own(struct tree_ctx *, struct tree *, struct tree_path *);
 /* The same down to a step only. */

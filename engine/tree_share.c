@@ -34,19 +34,6 @@ static enum bts_err tree_source(
 	return pager_node(choice->ctx, ptr, choice->tree->id, (int)(path->depth - 1 - choice->step), image);
 }
 
-/* The separator before (or behind) a child of the node at a step, however far above it stands; none: data NULL. */
-static struct bts_slice tree_bound(const struct tree_path *path, unsigned step, unsigned slot, bool behind)
-{
-	for (;; slot = path->at[--step].index) {
-		const uint8_t *page = path->at[step].image;
-
-		if (behind ? slot + 1 < layout_count(page) : slot > 0)
-			return node_key(page, slot + behind);
-		if (step == 0)
-			return (struct bts_slice){NULL, 0};
-	}
-}
-
 /*
  * Each node is in order itself.  What a file claims to be neighbours is not, perhaps; dividing that would
  * make nodes out of order, or release a page twice.  The outermost children have their bounds further up: a
@@ -55,8 +42,8 @@ static struct bts_slice tree_bound(const struct tree_path *path, unsigned step, 
 static enum bts_err tree_source_check(
 	struct tree_choice *choice, unsigned slot, const struct page_ptr *ptr, const uint8_t *image)
 {
-	struct bts_slice before = tree_bound(choice->path, choice->step - 1, slot, false);
-	struct bts_slice behind = tree_bound(choice->path, choice->step - 1, slot, true);
+	struct bts_slice before = tree_path_bound(choice->path, choice->step - 1, slot, false);
+	struct bts_slice behind = tree_path_bound(choice->path, choice->step - 1, slot, true);
 	unsigned count = layout_count(image), first = node_first(image);
 	int low = -1;  /* of the separator and the first key */
 	int high = -1; /* of the last key and the next separator */

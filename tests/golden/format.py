@@ -237,7 +237,7 @@ class Slot:
         self.record = Record(b.take(at + size, record))
         b.zero(at + size + record, META, 'slot')
         need(self.durable <= self.record.txid and self.durable_sequence < self.sequence, 'slot: D')
-        need(sum(n for _, n, _ in self.manifest) * self.record.page_size <= 1 << 20, 'slot: manifest over 1 MiB')
+        need(sum(n for _, n, _ in self.manifest) * self.record.page_size <= 2 << 20, 'slot: manifest over 2 MiB')
         for page, count, _ in self.manifest:
             need(count and self.record.first <= page and page + count <= self.record.high, 'slot: manifest run')
 
