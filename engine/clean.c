@@ -24,6 +24,7 @@
 #define CLEAN_MOST 8192u /* pages of a stretch */
 #define CLEAN_LOOKS 64u /* so many times its length is looked through */
 #define CLEAN_DENSE 40u /* per cent of a stretch that may be live */
+#define CLEAN_LINES 64u /* of 64 bytes, asked for ahead: a page of the least size */
 #define CLEAN_FILE 4u /* stretches that a file must have room for */
 
 struct clean {
@@ -142,6 +143,26 @@ static void clean_page(struct clean *clean, bts_pgno pgno)
 		(void)tree_path_own_to(&clean->state->ctx, &bucket->tree, &path, step); /* failed: it stays, in a sound tree */
 }
 
+/* None of the pages was touched lately: while one is moved, the next is on its way from memory. */
+static void clean_all(struct clean *clean, const struct clean_stretch *stretch)
+{
+	const struct space *space = &clean->db->space;
+	bts_pgno before = 0;
+
+	for (uint64_t at = stretch->from; at < stretch->from + stretch->count; at++) {
+		struct space_run page = {space->first + at, 1};
+
+		if (!space_is_live(space, page))
+			continue;
+		pager_prefetch(&clean->state->ctx, &(struct page_ptr){.pgno = page.pgno}, 0, CLEAN_LINES);
+		if (before != 0)
+			clean_page(clean, before);
+		before = page.pgno;
+	}
+	if (before != 0)
+		clean_page(clean, before);
+}
+
 /* Readers that have seen a commit go by, and named snapshots; false when that is not known yet. */
 static bool clean_held(struct clean *clean)
 {
@@ -177,8 +198,6 @@ void clean_ahead(struct bts *db, struct state *state)
 		!clean_choose(&clean, (replaced + replaced / 4 + 63) / 64 * 64, &stretch))
 		return;
 	state->ctx.error = &clean.why;
-	for (uint64_t at = stretch.from; at < stretch.from + stretch.count; at++)
-		if (space_is_live(&db->space, (struct space_run){db->space.first + at, 1}))
-			clean_page(&clean, db->space.first + at);
+	clean_all(&clean, &stretch);
 	state->ctx.error = error;
 }

@@ -156,22 +156,46 @@ uint32_t node_need(const uint8_t *page, unsigned index)
 	return NODE_SLOT_SIZE + node_size_at(page, index);
 }
 
-/* Lay the cells out anew, adjoining in slot order. */
+/* How many cells adjoin in slot order from the end of the page down to *at. */
+static unsigned node_in_place(const uint8_t *page, uint32_t page_size, uint32_t *at)
+{
+	unsigned count = layout_count(page), i;
+
+	*at = page_size;
+	for (i = 0; i < count; i++) {
+		uint32_t next = *at - node_size_at(page, i);
+
+		if (node_slot_offset(page, i) != next)
+			break;
+		*at = next;
+	}
+	return i;
+}
+
+/* Lay the cells out anew, adjoining in slot order: those that do already stay, and what follows moves in as large pieces as it can. */
 static void node_compact(uint8_t *page, uint32_t page_size)
 {
 	uint8_t old[BTS_PAGE_SIZE_MAX];
-	uint32_t heap = layout_heap(page), to = page_size;
-	unsigned count = layout_count(page);
+	uint32_t heap = layout_heap(page), to;
+	unsigned count = layout_count(page), from = node_in_place(page, page_size, &to);
 	bool leaf = node_is_leaf(page);
 
-	memcpy(old + heap, page + heap, page_size - heap);
-	for (unsigned i = 0; i < count; i++) {
-		unsigned from = node_slot_offset(page, i);
-		uint32_t size = node_cell_size(old + from, leaf, node_slot_length(page, i));
+	memcpy(old + heap, page + heap, to - heap);
+	while (from < count) {
+		unsigned low = node_slot_offset(page, from), end = from + 1;
+		uint32_t top = low + node_cell_size(old + low, leaf, node_slot_length(page, from));
 
-		to -= size;
-		memcpy(page + to, old + from, size);
-		bytes_put_u16(page + node_slot_at(i), (uint16_t)to);
+		for (; end < count; end++) {
+			unsigned next = node_slot_offset(page, end);
+
+			if (next + node_cell_size(old + next, leaf, node_slot_length(page, end)) != low)
+				break;
+			low = next;
+		}
+		to -= top - low;
+		memcpy(page + to, old + low, top - low);
+		for (; from < end; from++)
+			bytes_put_u16(page + node_slot_at(from), (uint16_t)(node_slot_offset(page, from) - low + to));
 	}
 	memset(page + heap, 0, to - heap);
 	layout_set_heap(page, to);
@@ -441,25 +465,8 @@ bool node_append(uint8_t *dst, const uint8_t *src, uint32_t page_size, unsigned 
 	return true;
 }
 
-/* Do the cells adjoin in slot order already? */
-static bool node_is_compact(const uint8_t *page, uint32_t page_size)
-{
-	unsigned count = layout_count(page);
-	uint32_t at = page_size;
-
-	if (layout_dead(page))
-		return false;
-	for (unsigned i = 0; i < count; i++) {
-		at -= node_size_at(page, i);
-		if (node_slot_offset(page, i) != at)
-			return false;
-	}
-	return true;
-}
-
 void node_tidy(uint8_t *page, uint32_t page_size)
 {
-	if (!node_is_compact(page, page_size))
-		node_compact(page, page_size);
+	node_compact(page, page_size);
 	node_widen(page, layout_count(page));
 }

@@ -13,6 +13,8 @@
 #include <string.h>
 
 #define SEAL_APART 64u /* nodes: from so many on leaves and branches are placed apart */
+#define SEAL_LINES 64u /* of 64 bytes: a page of the least size */
+#define SEAL_SLOTS 5u /* of them hold the header and most slots of a leaf */
 #define SEAL_RUNS 64u /* room for this many runs in any request; a large one may lie in as many as it has pages */
 
 bool seal_grow(struct seal *seal, void **items, size_t *cap, size_t count, size_t size)
@@ -56,6 +58,19 @@ static struct page_ptr seal_final(const struct seal *seal, const struct page_ptr
 	return seal->items[seal->by_index[index] - 1].final;
 }
 
+/* Private pages are this commit's alone by now, so they are changed where they stand. */
+static uint8_t *seal_image(const struct seal *seal, const struct page_ptr *ptr)
+{
+	return (uint8_t *)(uintptr_t)dirty_image(seal->state->dirty, ptr);
+}
+
+/* There are more private pages than the caches hold: ask for the next one's lines while this one is at work. */
+__attribute__((always_inline)) static inline void seal_expect(const uint8_t *image, unsigned lines)
+{
+	for (unsigned i = 0; i < lines; i++)
+		__builtin_prefetch(image + 64 * i);
+}
+
 static enum bts_err seal_collect_leaf(struct seal *seal, const uint8_t *image)
 {
 	for (unsigned i = 0; i < layout_count(image); i++) {
@@ -79,23 +94,30 @@ static enum bts_err seal_collect_leaf(struct seal *seal, const uint8_t *image)
 /* Children first; depth is bounded by the level, which falls by one. */
 static enum bts_err seal_collect(struct seal *seal, const struct page_ptr *ptr)
 {
-	const uint8_t *image;
+	uint8_t *image;
 	enum bts_err err = BTS_OK;
 
 	if (!layout_is_dirty(ptr))
 		return BTS_OK;
-	image = dirty_image(seal->state->dirty, ptr);
+	image = seal_image(seal, ptr);
 	ENSURE(image != NULL);
 	if (layout_type(image) == LAYOUT_LEAF)
 		err = seal_collect_leaf(seal, image);
 	for (unsigned i = 0; layout_type(image) == LAYOUT_BRANCH && err == BTS_OK && i < layout_count(image); i++) {
 		struct page_ptr child = node_child(image, i);
 
+		if (layout_is_dirty(&child) && i + 1 < layout_count(image)) {
+			struct page_ptr next = node_child(image, i + 1);
+
+			if (layout_is_dirty(&next))
+				seal_expect(dirty_image(seal->state->dirty, &next), SEAL_SLOTS);
+		}
 		err = seal_collect(seal, &child);
 	}
 	if (err)
 		return err;
-	return seal_add(seal, &(struct seal_item){ .dirty = *ptr, .pages = 1, .branch = layout_type(image) == LAYOUT_BRANCH });
+	return seal_add(seal, &(struct seal_item){ .dirty = *ptr, .pages = 1, .image = image,
+					.branch = layout_type(image) == LAYOUT_BRANCH });
 }
 
 /*
@@ -317,16 +339,10 @@ static enum bts_err seal_extent(struct seal *seal, struct seal_item *item)
 	return BTS_OK;
 }
 
-/* Private pages are this commit's alone by now, so they are changed where they stand. */
-static uint8_t *seal_image(struct seal *seal, const struct page_ptr *ptr)
-{
-	return (uint8_t *)(uintptr_t)dirty_image(seal->state->dirty, ptr);
-}
-
 static void seal_node(struct seal *seal, struct seal_item *item)
 {
 	uint32_t page_size = seal->db->pager.page_size;
-	uint8_t *image = seal_image(seal, &item->dirty);
+	uint8_t *image = item->image;
 	bool leaf = layout_type(image) == LAYOUT_LEAF;
 
 	for (unsigned i = 0; i < layout_count(image); i++) {
@@ -355,7 +371,6 @@ static void seal_node(struct seal *seal, struct seal_item *item)
 	layout_set_pages(image, 1);
 	item->final.crc = pager_crc(image, page_size);
 	layout_set_crc(image, item->final.crc);
-	item->image = image;
 }
 
 static enum bts_err seal_finalise(struct seal *seal, size_t from, size_t to)
@@ -370,6 +385,8 @@ static enum bts_err seal_finalise(struct seal *seal, size_t from, size_t to)
 			if (err)
 				return err;
 		} else {
+			if (to - from >= SEAL_APART && i + 1 < to && item[1].image != NULL)
+				seal_expect(item[1].image, SEAL_LINES);
 			seal_node(seal, item);
 		}
 	}

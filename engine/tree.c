@@ -4,6 +4,8 @@
 #include "base/ensure.h"
 #include "error.h"
 
+#define TREE_LINES 24u /* of a leaf that is about to be copied: where they lead, the processor goes on by itself */
+
 enum bts_err tree_sound(struct tree_ctx *ctx, const struct tree *tree)
 {
 	if (tree->depth > TREE_DEPTH_MAX || (tree->depth == 0) != (tree->root.pgno == 0))
@@ -25,7 +27,10 @@ enum bts_err tree_path_find(struct tree_ctx *ctx, const struct tree *tree, struc
 
 		step->ptr = ptr;
 		step->page = NULL;
-		pager_expect(ctx, &ptr, i < last);
+		if (i < last)
+			pager_expect(ctx, &ptr, true);
+		else
+			pager_prefetch(ctx, &ptr, 0, TREE_LINES);
 		err = pager_node(ctx, &ptr, tree->id, (int)(last - i), &step->image);
 		if (err)
 			return err;
