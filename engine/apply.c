@@ -14,7 +14,9 @@
 
 #include "base/crc32c.h"
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "error.h"
+#include "role.h"
 
 enum bts_err apply_grow(struct bts_apply *apply, void **array, size_t count, size_t *cap, size_t element)
 {
@@ -45,7 +47,9 @@ static void apply_free(struct bts_apply *apply)
 	struct bts *db = apply->db;
 	struct bts_env *env = db->env;
 
+	apply_fetch_free(apply);
 	pending_close(db, &apply->pending, !apply->committed);
+	apply_first_fini(apply);
 	if (apply->space_there)
 		space_fini(&apply->space);
 	env->ops->memory(env, apply->units, 0);
@@ -82,6 +86,22 @@ static enum bts_err apply_check_positions(struct bts *db, const struct bts_posit
 			"the frame leads to transaction %" PRIu64 " of epoch %" PRIu32
 			", which does not follow %" PRIu64 " of epoch %" PRIu32,
 			target->txid, target->epoch, now->txid, now->epoch);
+	return BTS_OK;
+}
+
+/* A graft leads anywhere but back: numbers rise in a file, and epochs never fall (R3). */
+static enum bts_err apply_check_graft(
+	struct bts *db, const struct bts_position *target, struct bts_error *error)
+{
+	const struct commit_record *now = &db->slot.record;
+
+	if (memcmp(target->database, now->database, 16))
+		return error_set(error, BTS_DIVERGED, 0, "the source is of another database than %s", db->path);
+	if (target->txid <= now->txid || target->txid >= LAYOUT_TXID_LIMIT || target->epoch < now->epoch)
+		return error_set(error, BTS_DIVERGED, 0,
+			"the source is at transaction %" PRIu64 " of epoch %" PRIu32
+			", %s at %" PRIu64 " of epoch %" PRIu32 ": nothing is taken back by number",
+			target->txid, target->epoch, db->path, now->txid, now->epoch);
 	return BTS_OK;
 }
 
@@ -131,7 +151,9 @@ static enum bts_err apply_enter(struct bts *db, const struct bts_position *base,
 			error, BTS_INVALID, 0, "%s is a primary's file, which takes no frames", db->path);
 	if (db->applying)
 		return error_set(error, BTS_BUSY, 0, "%s: another frame is being applied", db->path);
-	err = apply_check_positions(db, base, target, error);
+	err = base ? apply_check_positions(db, base, target, error) : apply_check_graft(db, target, error);
+	if (!err)
+		err = role_admits(db, target, error);
 	if (err)
 		return err;
 	apply_trim(db);
@@ -146,8 +168,8 @@ static void apply_leave(struct bts *db)
 	pthread_mutex_unlock(&db->build);
 }
 
-enum bts_err bts_apply_begin(struct bts *db, const struct bts_position *base,
-	const struct bts_position *target, struct bts_apply **out, struct bts_error *error)
+enum bts_err apply_start(struct bts *db, const struct bts_position *base, const struct bts_position *target,
+	struct bts_apply **out, struct bts_error *error)
 {
 	struct bts_apply *apply = NULL;
 	enum bts_err err;
@@ -162,9 +184,38 @@ enum bts_err bts_apply_begin(struct bts *db, const struct bts_position *base,
 		apply_leave(db);
 		return err;
 	}
-	apply->base = *base;
+	if (base)
+		apply->base = *base;
+	else
+		meta_position(&db->slot.record, &apply->base);
 	apply->target = *target;
+	apply->first.on = base && base->txid == 0;
 	*out = apply;
+	return BTS_OK;
+}
+
+enum bts_err bts_apply_begin(struct bts *db, const struct bts_position *base, const struct bts_position *target,
+	struct bts_apply **out, struct bts_error *error)
+{
+	return apply_start(db, base, target, out, error);
+}
+
+enum bts_err bts_apply_resume(struct bts *db, const struct bts_partial *partial, const struct bts_position *target,
+	struct bts_apply **out, struct bts_error *error)
+{
+	struct bts_position base = {.txid = 0};
+	enum bts_err err;
+
+	memcpy(base.database, target->database, sizeof(base.database));
+	if (!partial->position.txid || target->txid < partial->position.txid)
+		return error_set(error, BTS_INVALID, 0,
+			"a frame to transaction %" PRIu64 " cannot go on from one of %" PRIu64, target->txid,
+			partial->position.txid);
+	err = apply_start(db, &base, target, out, error);
+	if (err)
+		return err;
+	(*out)->first.resumed = true;
+	(*out)->first.before = *partial;
 	return BTS_OK;
 }
 
@@ -186,6 +237,11 @@ static enum bts_err apply_sink_flush(struct bts_apply *apply, struct apply_sink 
 
 	sink->used = 0;
 	return size ? apply_write(apply, sink, sink->bytes, size, sink->offset) : BTS_OK;
+}
+
+enum bts_err apply_flush_home(struct bts_apply *apply)
+{
+	return apply_sink_flush(apply, &apply->home);
 }
 
 static enum bts_err apply_sink_put(
@@ -233,7 +289,7 @@ static const char *apply_check_id(const struct bts_apply *apply, const struct bt
 		return "an impossible count";
 	if (id->pgno < apply->db->slot.record.first || id->pgno >= limit || id->count > limit - id->pgno)
 		return "outside what can be mapped";
-	if (id->birth <= apply->base.txid || id->birth > apply->target.txid)
+	if ((!apply->fetch && id->birth <= apply->base.txid) || id->birth > apply->target.txid)
 		return "born outside the frame";
 	return NULL;
 }
@@ -243,7 +299,7 @@ static bool apply_goes_home(const struct bts_apply *apply, const struct bts_page
 	const struct space *space = &apply->db->space;
 
 	for (bts_pgno p = id->pgno; p < id->pgno + id->count && p < space->high_water; p++)
-		if (!space_is_ready(space, p))
+		if (!space_is_ready(space, p) && !SABOTAGE(FAULT_R2_HOME))
 			return false;
 	return true;
 }
@@ -284,11 +340,16 @@ static enum bts_err apply_open_unit(struct bts_apply *apply, const struct bts_pa
 
 	if (wrong)
 		return apply_refuse(apply, id, wrong);
+	apply->current = *id;
+	if (apply->first.on)
+		return apply_first_unit(apply, id);
 	if (apply->unit_count == APPLY_UNITS_MAX)
 		return error_set(&apply->error, BTS_LIMIT, 0, "a frame of more than %" PRIu64 " units",
 			APPLY_UNITS_MAX);
 	err = apply_grow(
 		apply, (void **)&apply->units, apply->unit_count, &apply->unit_cap, sizeof(*apply->units));
+	if (!err && apply->fetch)
+		err = apply_fetch_take(apply, id, apply->unit_count);
 	if (!err && !apply_goes_home(apply, id))
 		err = apply_open_record(apply, id, &where);
 	if (err)
@@ -302,8 +363,13 @@ static enum bts_err apply_open_unit(struct bts_apply *apply, const struct bts_pa
 		.count = id->count,
 		.kind = id->kind,
 	};
-	apply->current = *id;
 	return BTS_OK;
+}
+
+/* Of the unit in progress: it goes to path.pending. */
+static bool apply_is_redirected(const struct bts_apply *apply)
+{
+	return !apply->first.on && apply->units[apply->unit_count - 1].where;
 }
 
 static enum bts_err apply_close_unit(struct bts_apply *apply)
@@ -311,7 +377,9 @@ static enum bts_err apply_close_unit(struct bts_apply *apply)
 	uint8_t tail[PENDING_TRAILER] = {0};
 
 	apply->taken = 0;
-	if (!apply->units[apply->unit_count - 1].where)
+	if (apply->first.on)
+		return apply_first_unit_done(apply);
+	if (!apply_is_redirected(apply))
 		return BTS_OK;
 	bytes_put_u32(tail, apply->pending.crc);
 	return apply_log_put(apply, tail, sizeof(tail));
@@ -324,12 +392,29 @@ static bool apply_same_id(const struct bts_page_id *a, const struct bts_page_id 
 }
 
 static enum bts_err apply_take(
+	struct bts_apply *apply, const struct bts_page_id *id, uint32_t first, struct bts_slice bytes);
+
+/* A unit that was cut off half-way is asked for again from its beginning: what came before is passed over. */
+static enum bts_err apply_take_rest(
+	struct bts_apply *apply, const struct bts_page_id *id, uint32_t first, struct bts_slice bytes)
+{
+	uint64_t known = (uint64_t)(apply->taken - first) * apply->db->slot.record.page_size;
+
+	if (bytes.size <= known)
+		return BTS_OK;
+	return apply_take(apply, id, apply->taken,
+		(struct bts_slice){(const uint8_t *)bytes.data + known, bytes.size - known});
+}
+
+static enum bts_err apply_take(
 	struct bts_apply *apply, const struct bts_page_id *id, uint32_t first, struct bts_slice bytes)
 {
 	uint32_t page_size = apply->db->slot.record.page_size;
 	uint64_t pages = bytes.size / page_size;
 	enum bts_err err;
 
+	if (apply->fetch && apply->taken && first < apply->taken && apply_same_id(id, &apply->current))
+		return apply_take_rest(apply, id, first, bytes);
 	if (apply->taken ? !apply_same_id(id, &apply->current) || first != apply->taken : first != 0)
 		return apply_refuse(apply, id, "a piece out of order");
 	if (pages < 1 || bytes.size % page_size || pages > id->count - first)
@@ -341,7 +426,7 @@ static enum bts_err apply_take(
 		if (err)
 			return err;
 	}
-	if (apply->units[apply->unit_count - 1].where)
+	if (apply_is_redirected(apply))
 		err = apply_log_put(apply, bytes.data, bytes.size);
 	else
 		err = apply_sink_put(
@@ -352,7 +437,7 @@ static enum bts_err apply_take(
 	return apply->taken == id->count ? apply_close_unit(apply) : BTS_OK;
 }
 
-static enum bts_err apply_report(const struct bts_apply *apply, enum bts_err err, struct bts_error *error)
+enum bts_err apply_report(const struct bts_apply *apply, enum bts_err err, struct bts_error *error)
 {
 	return error_set(error, err, apply->error.os, "%s", apply->error.text);
 }
@@ -365,6 +450,13 @@ enum bts_err bts_apply_piece(struct bts_apply *apply, const struct bts_page_id *
 	return apply->failed ? apply_report(apply, apply->failed, error) : BTS_OK;
 }
 
+enum bts_err apply_settle(struct bts_apply *apply)
+{
+	enum bts_err err = apply_sink_flush(apply, &apply->home);
+
+	return err ? err : apply_sink_flush(apply, &apply->log);
+}
+
 static enum bts_err apply_received(struct bts_apply *apply)
 {
 	enum bts_err err;
@@ -373,20 +465,24 @@ static enum bts_err apply_received(struct bts_apply *apply)
 		return apply->failed;
 	if (apply->taken)
 		return apply_refuse(apply, &apply->current, "cut short");
-	err = apply_sink_flush(apply, &apply->home);
-	if (!err)
-		err = apply_sink_flush(apply, &apply->log);
+	err = apply_settle(apply);
 	return err ? err : apply_fault(apply, "apply.received");
 }
 
 /* The frame did not become the state: what it added to the file's end is cut off again. */
-static void apply_undo(struct bts_apply *apply)
+static void apply_undo(struct bts_apply *apply, enum bts_err why)
 {
 	struct bts *db = apply->db;
 	struct bts_file_identity identity;
 
 	if (apply->gate_closed)
 		shared_gate_open(db->shared);
+	if (apply->first.on && (why == BTS_CORRUPT || why == BTS_DIVERGED || why == BTS_VERSION)) {
+		apply_first_forget(apply);
+	} else if (apply->first.on && why) {
+		apply_first_keep(apply);
+		return;
+	}
 	if (!db->env->ops->file_identity(db->file, &identity) && identity.size > apply->file_bytes) {
 		db->env->ops->file_truncate(db->file, apply->file_bytes);
 		atomic_store(&db->pager.mapped, 0); /* to be asked for again */
@@ -395,7 +491,7 @@ static void apply_undo(struct bts_apply *apply)
 
 static void apply_count(struct bts_apply *apply)
 {
-	uint64_t pages = 0;
+	uint64_t pages = apply->first.pages;
 
 	for (size_t i = 0; i < apply->unit_count; i++)
 		pages += apply->units[i].count;
@@ -412,12 +508,13 @@ enum bts_err bts_apply_finish(struct bts_apply *apply, struct bts_slice record, 
 	if (!err) {
 		pthread_mutex_lock(&db->build);
 		err = apply_prove(apply, record);
+		memset(&db->slot.first, 0, sizeof(db->slot.first)); /* the slot that is written next ends the first transfer */
 		if (!err)
 			err = apply_install(apply);
 		pthread_mutex_unlock(&db->build);
 	}
 	if (err && !apply->committed)
-		apply_undo(apply);
+		apply_undo(apply, err);
 	if (err)
 		apply_report(apply, err, error);
 	else
@@ -434,7 +531,19 @@ void bts_apply_abort(struct bts_apply *apply)
 	if (!apply)
 		return;
 	db = apply->db;
-	apply_undo(apply);
+	apply_undo(apply, BTS_OK);
+	apply_free(apply);
+	apply_leave(db);
+}
+
+void bts_apply_suspend(struct bts_apply *apply)
+{
+	struct bts *db;
+
+	if (!apply)
+		return;
+	db = apply->db;
+	apply_undo(apply, BTS_TIMEOUT);
 	apply_free(apply);
 	apply_leave(db);
 }

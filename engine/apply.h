@@ -13,6 +13,7 @@
 
 #define APPLY_UNITS_MAX (UINT64_C(1) << 26) /* of a frame */
 #define APPLY_SINK_BYTES (256u << 10)
+#define APPLY_FIRST_STEP (UINT64_C(256) << 20) /* bytes after which a first transfer notes how far it has come */
 
 struct apply_unit {
 	bts_pgno pgno;
@@ -60,9 +61,26 @@ struct apply_sum {
 	uint64_t entries, bytes, pages;
 };
 
+struct apply_fetch; /* apply_fetch.c */
+
 /* Snapshots s with birth <= s < freed read a page that has to be overwritten. */
 struct apply_need {
 	bts_txid birth, freed;
+};
+
+/* A frame from the empty state (apply_first.c). */
+struct apply_first {
+	bool on;
+	bool resumed;		   /* pages of an earlier frame lie about */
+	bool unordered;		   /* not in page order: it can not be gone on with */
+	struct bts_partial before; /* where it was resumed */
+	bts_pgno next;		   /* behind the unit that came last; 0: none did */
+	uint64_t pages;		   /* that came */
+	uint64_t unnoted;	   /* bytes since the slot was written */
+	uint64_t *staged;	   /* a bit a page that came, from the first page on; NULL: none */
+	uint64_t words;
+	uint64_t *reached;	   /* a bit a page, in the proof: of words, or up to the mark if that is more */
+	struct apply_unit unit;	   /* the one found last */
 };
 
 struct bts_apply {
@@ -70,6 +88,7 @@ struct bts_apply {
 	struct bts_position base, target;
 	enum bts_err failed; /* the first failure; nothing is taken after it */
 	struct bts_error error;
+	struct apply_fetch *fetch; /* a graft: what is asked for unit by unit; NULL: a frame */
 
 	/* Receiving. */
 	struct apply_unit *units; /* in order of arrival, sorted by page number for the proof */
@@ -79,6 +98,7 @@ struct bts_apply {
 	uint64_t file_bytes;	    /* at begin */
 	struct apply_sink home, log;
 	struct pending_log pending;
+	struct apply_first first;
 
 	/* Proof. */
 	struct commit_record record;
@@ -105,12 +125,33 @@ struct bts_apply {
 	struct meta_slot slot;
 };
 
+/* Enter, with nothing received.  base NULL: the file's own position, a graft. */
+enum bts_err apply_start(struct bts *, const struct bts_position *base, const struct bts_position *target,
+	struct bts_apply **, struct bts_error *);
+/* What was received is in the files, though not durable. */
+enum bts_err apply_settle(struct bts_apply *);
+/* Copies the first failure. */
+enum bts_err apply_report(const struct bts_apply *, enum bts_err, struct bts_error *);
 /* Room for one more element of an array. */
 enum bts_err apply_grow(struct bts_apply *, void **array, size_t count, size_t *cap, size_t element);
 /* Reclaim; behind a mark that fell readers may have needed pages (space_reach): what has become ready there is forgotten. */
 void apply_trim(struct bts *);
 /* Fails where the environment says so (env.h, fault). */
 enum bts_err apply_fault(struct bts_apply *, const char *point);
+
+/* Gathered writes go out. */
+enum bts_err apply_flush_home(struct bts_apply *);
+/* A unit begins, is complete.  What came is to be kept for the next frame; is worth nothing. */
+enum bts_err apply_first_unit(struct bts_apply *, const struct bts_page_id *);
+enum bts_err apply_first_unit_done(struct bts_apply *);
+void apply_first_keep(struct bts_apply *);
+void apply_first_forget(struct bts_apply *);
+void apply_first_fini(struct bts_apply *);
+/* In the proof, in this order: it begins; the unit that an edge leads to; all are reached; bits: what is free but for them. */
+enum bts_err apply_first_prove(struct bts_apply *);
+enum bts_err apply_first_match(struct bts_apply *, const struct traverse_edge *, struct apply_unit **unit);
+enum bts_err apply_first_reached(struct bts_apply *);
+enum bts_err apply_first_live(struct bts_apply *, uint64_t *bits);
 
 /* Everything that must hold before the slot is written.  Reads only; on return space and needs are filled. */
 enum bts_err apply_prove(struct bts_apply *, struct bts_slice record);
@@ -134,6 +175,16 @@ enum bts_err apply_tally_node(
 enum bts_err apply_tally_claim(struct bts_apply *, const struct tree *now, const struct tree *before);
 /* All are counted and claimed: do they add up?  Begins anew. */
 enum bts_err apply_tally_close(struct bts_apply *);
+/* apply_fetch.c: a unit comes that was asked for; it will have this place among the units. */
+enum bts_err apply_fetch_take(struct bts_apply *, const struct bts_page_id *, size_t place);
+/* Local pages born later are not believed; NULL: no fork is known. */
+const struct bts_position *apply_fetch_fork(const struct bts_apply *, bts_txid *trust);
+const struct commit_record *apply_fetch_record(const struct bts_apply *);
+/* Before the proof: the unit that came for this page; NULL: none. */
+const struct apply_unit *apply_fetch_unit(const struct bts_apply *, bts_pgno pgno);
+void apply_fetch_free(struct bts_apply *);
+/* apply_whole.c: closure, counters and free set of all there is. */
+enum bts_err apply_whole(struct bts_apply *);
 /* Flush, slot, homes, publication.  build held. */
 enum bts_err apply_install(struct bts_apply *);
 

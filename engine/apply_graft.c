@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "base/fault.h"
 #include "error.h"
 #include "node.h"
 
@@ -18,8 +19,11 @@
 static enum bts_err graft_match(
 	struct bts_apply *apply, const struct traverse_edge *edge, struct apply_unit **out)
 {
-	struct apply_unit *unit = apply_unit_find(apply, edge->ptr.pgno);
+	struct apply_unit *unit;
 
+	if (apply->first.on)
+		return apply_first_match(apply, edge, out);
+	unit = apply_unit_find(apply, edge->ptr.pgno);
 	if (!unit)
 		return apply_refuse_page(apply, edge->ptr.pgno, "missing");
 	if (unit->birth != edge->ptr.birth || unit->crc != edge->ptr.crc || unit->count != edge->pages ||
@@ -42,6 +46,8 @@ static enum bts_err graft_bytes(
 	if (!image)
 		return error_set(&apply->error, BTS_IO, 0,
 			"page %" PRIu64 ": cannot read back what was received", edge->ptr.pgno);
+	if (SABOTAGE(FAULT_R1_NO_SUMS))
+		return BTS_OK;
 	if (layout_pgno(image) != edge->ptr.pgno || layout_birth(image) != edge->ptr.birth ||
 		layout_crc(image) != edge->ptr.crc)
 		return apply_refuse_page(apply, edge->ptr.pgno, "its header is of another page");
@@ -316,7 +322,7 @@ static enum bts_err graft_meet_all(
 	}
 	if (err != BTS_NOT_FOUND)
 		return err;
-	for (size_t i = 0; met < apply->kept_count; i++)
+	for (size_t i = 0; met < apply->kept_count && !SABOTAGE(FAULT_R4_NO_GRAFT); i++)
 		if (apply->kept[i].edge.ptr.pgno && !apply->kept[i].met)
 			return apply_refuse_page(
 				apply, apply->kept[i].edge.ptr.pgno, "kept, but not live in this file");

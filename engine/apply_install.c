@@ -15,9 +15,11 @@
 #include <string.h>
 
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "compact.h"
 #include "error.h"
 #include "recover.h"
+#include "role.h"
 
 ENSURE_STATIC(PENDING_CHUNK <= APPLY_SINK_BYTES); /* one buffer serves both */
 
@@ -130,12 +132,15 @@ static enum bts_err install_flush(struct bts_apply *apply)
 	if (os)
 		return error_os(&apply->error, os, "cannot extend %s", db->path);
 	if (apply->pending.file) {
-		err = install_sync(apply, apply->pending.file, "flushing path.pending");
+		err = SABOTAGE(FAULT_R5_NO_FLUSH) ? BTS_OK :
+						    install_sync(apply, apply->pending.file, "flushing path.pending");
 		os = err ? 0 : db->env->ops->path_sync_dir(db->env, apply->pending.path);
 		if (os)
 			err = error_os(
 				&apply->error, os, "cannot flush the directory of %s", apply->pending.path);
 	}
+	if (SABOTAGE(FAULT_R1_NO_FLUSH))
+		return err;
 	return err ? err : install_sync(apply, db->file, "flushing the pages of a frame");
 }
 
@@ -166,7 +171,8 @@ static enum bts_err install_slot(struct bts_apply *apply)
 		err = apply_fault(apply, "apply.slot_flush");
 	if (err)
 		return db_poison(db, &apply->error, apply->error.os, "writing the meta page of a frame");
-	err = install_sync(apply, db->file, "flushing the meta page of a frame");
+	err = SABOTAGE(FAULT_R7_NO_FLUSH) ? BTS_OK :
+					    install_sync(apply, db->file, "flushing the meta page of a frame");
 	if (err)
 		return err;
 	err = apply_fault(apply, "apply.publish");
@@ -220,9 +226,9 @@ enum bts_err apply_install(struct bts_apply *apply)
 {
 	struct bts *db = apply->db;
 	struct bts_compact_info cut = {.size = sizeof(cut)};
-	enum bts_err err = BTS_OK;
+	enum bts_err err = role_admits(db, &apply->target, &apply->error); /* a promise was made meanwhile? */
 
-	if (apply->pending.file)
+	if (!err && apply->pending.file)
 		err = install_wait_readers(apply);
 	if (!err)
 		err = install_flush(apply);
@@ -248,7 +254,7 @@ enum bts_err apply_install(struct bts_apply *apply)
 	apply->space_there = false;
 	/* A mark that fell: the file becomes shorter, now or when readers have gone and the next frame comes. */
 	apply_trim(db);
-	err = compact_truncate(db, &cut, NULL);
+	err = compact_truncate(db, true, &cut, NULL);
 	(void)err;
 	return BTS_OK;
 }

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "error.h"
 
 enum bts_err apply_refuse_page(struct bts_apply *apply, bts_pgno pgno, const char *what)
@@ -108,7 +109,7 @@ static enum bts_err proof_record(struct bts_apply *apply, struct bts_slice bytes
 	if (record->page_size != old->page_size || record->first != old->first)
 		return error_set(&apply->error, BTS_CORRUPT, 0, "frame refused: pages of %" PRIu32 " bytes",
 			record->page_size);
-	if (record->next_tree < old->next_tree)
+	if (!apply->fetch && record->next_tree < old->next_tree)
 		return error_set(&apply->error, BTS_CORRUPT, 0, "frame refused: its counters go backwards");
 	if (record->high_water > apply->db->pager.map_bytes >> apply->db->pager.page_shift)
 		return error_set(&apply->error, BTS_LIMIT, 0,
@@ -152,10 +153,10 @@ static enum bts_err proof_expected(struct bts_apply *apply, uint64_t *bits)
 	for (size_t i = 0; i < apply->unit_count; i++) {
 		const struct apply_unit *unit = &apply->units[i];
 
-		if (!proof_bits(bits, unit->pgno - first, unit->count, false))
+		if (!proof_bits(bits, unit->pgno - first, unit->count, false) && !SABOTAGE(FAULT_R1_NO_CLOSURE))
 			return apply_refuse_page(apply, unit->pgno, "brought, but the state before is kept there");
 	}
-	return BTS_OK;
+	return apply->first.on ? apply_first_live(apply, bits) : BTS_OK;
 }
 
 /* Below the mark what the record says, and behind it, where a mark that fell leaves pages, all free. */
@@ -170,7 +171,7 @@ static enum bts_err proof_compare(struct bts_apply *apply, const uint64_t *bits,
 		word |= behind;
 		if (pages - i * 64 < 64)
 			word &= (UINT64_C(1) << (pages - i * 64)) - 1;
-		if (bits[i] != word)
+		if (bits[i] != word && !SABOTAGE(FAULT_R1_NO_CLOSURE))
 			return apply_refuse_page(apply,
 				apply->record.first + i * 64 + (uint64_t)__builtin_ctzll(bits[i] ^ word),
 				"in the free set and should not be, or the reverse");
@@ -282,10 +283,24 @@ static enum bts_err proof_history(struct bts_apply *apply)
 
 static enum bts_err proof_reached(struct bts_apply *apply)
 {
-	for (size_t i = 0; apply->reached < apply->unit_count; i++)
+	if (apply->first.on)
+		return apply_first_reached(apply);
+	for (size_t i = 0; apply->reached < apply->unit_count && !SABOTAGE(FAULT_R1_NO_CLOSURE); i++)
 		if (!apply->units[i].reached)
 			return apply_refuse_page(apply, apply->units[i].pgno, "reached from no root");
 	return BTS_OK;
+}
+
+/* A graft: nothing is taken over from the state before unseen. */
+static enum bts_err proof_whole(struct bts_apply *apply)
+{
+	enum bts_err err = apply_whole(apply);
+
+	if (!err)
+		err = proof_reached(apply);
+	if (!err)
+		err = proof_hold_all(apply);
+	return err ? err : apply_fault(apply, "apply.proven");
 }
 
 enum bts_err apply_prove(struct bts_apply *apply, struct bts_slice record)
@@ -295,7 +310,9 @@ enum bts_err apply_prove(struct bts_apply *apply, struct bts_slice record)
 	if (!err && apply->pending.file)
 		err = pending_map(apply->db, &apply->pending, &apply->error);
 	if (!err)
-		err = proof_sort(apply);
+		err = apply->first.on ? apply_first_prove(apply) : proof_sort(apply);
+	if (!err && apply->fetch)
+		return proof_whole(apply);
 	if (!err)
 		err = apply_graft_aside(apply);
 	if (!err)

@@ -211,7 +211,7 @@ static enum bts_err backup_header(struct backup *backup)
 	int os;
 
 	slot->record = backup->record;
-	slot->role = backup->db->follower ? META_FOLLOWER : META_PRIMARY;
+	slot->role = shared_role(backup->db->shared);
 	slot->durable = backup->record.txid;
 	os = backup->db->env->ops->random(backup->db->env, slot->node, sizeof(slot->node));
 	if (os)

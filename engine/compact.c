@@ -47,7 +47,7 @@ static uint64_t compact_reserve(const struct compact *compact)
 	return pages;
 }
 
-/* Is there room below the unit for it and all that must be written with it?  Within the budget, but for the first. */
+/* Is there room below the unit for it and all that must be written with it?  Within the budget, but for the first of a call. */
 static bool compact_room(const struct compact *compact, const struct compact_unit *unit)
 {
 	uint64_t pages = compact->placed + unit->pages + compact_reserve(compact);
@@ -58,7 +58,8 @@ static bool compact_room(const struct compact *compact, const struct compact_uni
 		pages += unit->tree->depth + compact->state->record.catalog.depth;
 	if (unit->kind == COMPACT_LOG && !compact->state->condense)
 		pages += freelog_set_entries(&compact->db->space) * 8 / compact->db->pager.page_size + 2;
-	if (pages > compact->ready || (compact->moved > 0 && compact->placed + unit->pages > compact->budget))
+	if (pages > compact->ready ||
+		((compact->moved > 0 || compact->bounds != NULL) && compact->placed + unit->pages > compact->budget))
 		return false;
 	return unit->kind != COMPACT_EXTENT || space_fits(&compact->db->space, unit->pages, unit->pgno);
 }
@@ -202,16 +203,17 @@ static enum bts_err compact_gain(struct compact *compact, struct bts_compact_inf
 	/* In its way at the end of the file, or where it would go. */
 	if (compact->waiting != 0 || unit.pages > 0)
 		info->reader = space_holder(space, compact->waiting);
-	if (err == BTS_OK && compact->moved == 0 && unit.pages > 0 && unit.kind == COMPACT_EXTENT)
+	if (err == BTS_OK && compact->moved == 0 && unit.pages > 0 && unit.kind == COMPACT_EXTENT &&
+		(compact->bounds == NULL || unit.pages <= compact->budget))
 		err = compact_evacuate(compact, &unit);
 	return err;
 }
 
 /* One commit with at most budget pages placed.  BTS_FULL: there was no room for it after all. */
-static enum bts_err compact_commit(
-	struct bts *db, uint64_t budget, struct bts_compact_info *info, bool *done, struct bts_error *error)
+static enum bts_err compact_commit(struct bts *db, uint64_t budget, struct compact_bounds *bounds,
+	struct bts_compact_info *info, bool *done, struct bts_error *error)
 {
-	struct compact compact = {.db = db, .budget = budget};
+	struct compact compact = {.db = db, .bounds = bounds, .budget = budget};
 	struct bts_error why = {0};
 	struct bts_group *group;
 	uint64_t tail;
@@ -242,9 +244,12 @@ static enum bts_err compact_commit(
 	group->count = 1;
 	err = bts_group_commit(group, error);
 	*done = err == BTS_OK;
-	if (err == BTS_OK)
-		info->pages_moved += compact.moved;
-	return err;
+	if (err)
+		return err;
+	info->pages_moved += compact.moved;
+	if (bounds != NULL)
+		bounds->pages -= compact.moved < bounds->pages ? compact.moved : bounds->pages;
+	return BTS_OK;
 }
 
 /* The highest mark that anybody may still go by; *reader: the snapshot it is of, 0 when of head, tip or D. */
@@ -276,14 +281,15 @@ static bts_pgno compact_mark(struct bts *db, bts_txid *reader)
 	return mark;
 }
 
-enum bts_err compact_truncate(struct bts *db, struct bts_compact_info *info, struct bts_error *error)
+enum bts_err compact_truncate(struct bts *db, bool room, struct bts_compact_info *info, struct bts_error *error)
 {
 	struct bts_file_identity id;
 	bts_txid reader;
 	uint64_t size = compact_mark(db, &reader) << db->pager.page_shift;
 	int os = db->env->ops->file_identity(db->file, &id);
 
-	size += commit_step(size);
+	if (room)
+		size += commit_step(size);
 	if (os == 0 && id.size > size) {
 		os = db->env->ops->fault(db->env, "compact.truncate");
 		if (os == 0)
@@ -302,12 +308,39 @@ enum bts_err compact_truncate(struct bts *db, struct bts_compact_info *info, str
 	return BTS_OK;
 }
 
+enum bts_err compact_step(struct bts *db, uint64_t budget, struct compact_bounds *bounds, struct bts_compact_info *info,
+	bool *done, struct bts_error *error)
+{
+	struct bts_error why = {0};
+	enum bts_err err;
+
+	/* The pages that a commit needs for itself are an estimate: try with less when it was too low, at last with none. */
+	for (;; budget /= 2) {
+		*info = (struct bts_compact_info){.size = sizeof(*info)};
+		err = compact_commit(db, budget, bounds, info, done, &why);
+		if (err != BTS_FULL || why.os != 0 || budget == 0)
+			break;
+	}
+	return err && (err != BTS_FULL || why.os != 0) ? error_set(error, err, why.os, "%s", why.text) : BTS_OK;
+}
+
+enum bts_err compact_cut(struct bts *db, bool room, struct bts_compact_info *info, struct bts_error *error)
+{
+	struct bts_group *group;
+	enum bts_err err = bts_group_begin(db, &group, error);
+
+	if (err)
+		return err;
+	err = compact_truncate(db, room, info, error);
+	info->pages = db->space.high_water;
+	bts_group_abort(group);
+	return err;
+}
+
 enum bts_err bts_compact_step(
 	struct bts *db, uint64_t budget, struct bts_compact_info *info, struct bts_error *error)
 {
 	struct bts_compact_info ignored = {.size = sizeof(ignored)};
-	struct bts_error why = {0};
-	struct bts_group *group;
 	enum bts_err err;
 	bool done = false;
 
@@ -317,21 +350,9 @@ enum bts_err bts_compact_step(
 		return error_set(error, BTS_INVALID, 0,
 			"bts_compact_step: a budget of %" PRIu64 " pages, an info of %zu bytes", budget,
 			info->size);
-	/* The pages that a commit needs for itself are an estimate: try with less when it was too low, at last with none. */
-	for (;; budget /= 2) {
-		*info = (struct bts_compact_info){.size = sizeof(*info)};
-		err = compact_commit(db, budget, info, &done, &why);
-		if (err != BTS_FULL || why.os != 0 || budget == 0)
-			break;
-	}
-	if (err && (err != BTS_FULL || why.os != 0))
-		return error_set(error, err, why.os, "%s", why.text);
-	err = bts_group_begin(db, &group, error);
-	if (err)
-		return err;
-	err = compact_truncate(db, info, error);
-	info->pages = db->space.high_water;
+	err = compact_step(db, budget, NULL, info, &done, error);
+	if (err == BTS_OK)
+		err = compact_cut(db, true, info, error);
 	info->more = done || info->pages_truncated > 0;
-	bts_group_abort(group);
 	return err;
 }

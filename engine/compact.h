@@ -1,5 +1,6 @@
 /*
- * Compaction: what compact.c (the step) and compact_units.c (what lies at the end of the file, and where it hangs) share.
+ * Compaction: what compact.c (the step), compact_units.c (what lies at the end of the file, and where it hangs) and
+ * compact_close.c (the steps that the last process to close takes) share.
  *
  * Nothing on a page says who points to it, but a node names its tree and holds keys, so that its parent is found by looking
  * one of them up.  Large values name nobody: the highest ones are gathered by a walk over all leaves, and remembered
@@ -36,8 +37,15 @@ struct compact_name {
 	uint8_t name[BTS_BUCKET_NAME_MAX];
 };
 
+/* What a close may spend, over all of its steps. */
+struct compact_bounds {
+	uint64_t pages; /* to be moved; a single value is no exception */
+	uint64_t looks; /* nodes and bucket records to be read in search of who points to something */
+};
+
 struct compact {
 	struct bts *db;
+	struct compact_bounds *bounds; /* NULL: none */
 	struct state *state;  /* of the group that will commit the moves */
 	struct tree_ctx base; /* reads the commit the step began at */
 	bts_txid named; /* newest named snapshot: what is not younger is held by one; 0: there is none */
@@ -72,9 +80,18 @@ enum bts_err compact_look(struct compact *, bts_pgno, struct compact_unit *);
 /* Make it private, so that the seal places it anew. */
 enum bts_err compact_move(struct compact *, const struct compact_unit *);
 void compact_units_fini(struct compact *);
+/*
+ * One commit that moves at most budget pages, and gives up the tail that the last one made free.  *done: there was something
+ * to do.  BTS_LIMIT: the bounds (may be NULL) do not suffice; nothing happened.
+ */
+enum bts_err compact_step(struct bts *, uint64_t budget, struct compact_bounds *, struct bts_compact_info *, bool *done,
+	struct bts_error *);
+/* Cut the file behind everything anybody may go by (G4); room: leave what the next commits would grow it by. */
+enum bts_err compact_cut(struct bts *, bool room, struct bts_compact_info *, struct bts_error *);
+enum bts_err compact_truncate(struct bts *, bool room, struct bts_compact_info *, struct bts_error *); /* build held */
+/* Before the seal, of a handle without transactions that may write: hand slack back, if this is worth it; else nothing. */
+void compact_close(struct bts *);
 /* db_free: nothing remembered. */
 void compact_forget(struct bts *);
-/* Cut the file behind everything anybody may go by (G4).  build held. */
-enum bts_err compact_truncate(struct bts *, struct bts_compact_info *, struct bts_error *);
 
 #endif

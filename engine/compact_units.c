@@ -29,6 +29,19 @@ static enum bts_err compact_grow(
 	return BTS_OK;
 }
 
+/* Something is read that is not going to move. */
+static enum bts_err compact_spend(struct compact *compact)
+{
+	struct compact_bounds *bounds = compact->bounds;
+
+	if (bounds == NULL)
+		return BTS_OK;
+	if (bounds->looks == 0)
+		return error_set(compact->base.error, BTS_LIMIT, 0, "too much would have to be read");
+	bounds->looks--;
+	return BTS_OK;
+}
+
 /* Every bucket of the commit that the step began at. */
 typedef enum bts_err compact_bucket_fn(struct compact *, const struct bucket_state *);
 
@@ -47,7 +60,9 @@ static enum bts_err compact_buckets(struct compact *compact, compact_bucket_fn *
 				    : bucket_record_decode(cell.key, cell.value, cell.version, &bucket);
 		if (wrong != NULL)
 			return error_set(compact->base.error, BTS_CORRUPT, 0, "catalog: %s", wrong);
-		err = each(compact, &bucket);
+		err = compact_spend(compact);
+		if (err == BTS_OK)
+			err = each(compact, &bucket);
 		if (err)
 			return err;
 	}
@@ -175,8 +190,10 @@ static enum bts_err compact_leaves(
 	struct compact *compact, uint32_t tree, const struct page_ptr *ptr, int level)
 {
 	const uint8_t *image;
-	enum bts_err err = pager_node(&compact->base, ptr, tree, level, &image);
+	enum bts_err err = compact_spend(compact);
 
+	if (err == BTS_OK)
+		err = pager_node(&compact->base, ptr, tree, level, &image);
 	for (unsigned i = 0; err == BTS_OK && i < layout_count(image); i++) {
 		struct node_cell cell;
 		struct page_ptr child;
@@ -293,7 +310,7 @@ static enum bts_err compact_look_extent(struct compact *compact, bts_pgno pgno, 
 			return err;
 		err = compact_gather(compact);
 		if (err)
-			return err;
+			return err == BTS_LIMIT ? BTS_NOT_FOUND : err;
 		err = BTS_NOT_FOUND;
 	}
 	return err;

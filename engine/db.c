@@ -3,7 +3,7 @@
  *
  * The first process to open recovers, alone: choose a slot, make it durable again, publish it.  A process that joins finds
  * tip, head and D published; what writers that died may have left is settled under the locks they held.  A follower's file has
- * one process that writes it, the heir of the one before.  The last process to close seals.
+ * one process that writes it, the heir of the one before.  The last process to close hands slack back and seals.
  */
 #include "db.h"
 
@@ -18,6 +18,7 @@
 #include "pending.h"
 #include "recover.h"
 #include "ring.h"
+#include "role.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -25,6 +26,7 @@
 
 #define DB_MAP_BYTES (UINT64_C(4) << 40)
 #define DB_TXN_MEMORY (UINT64_C(64) << 20)
+#define DB_CLOSE_COMPACT (UINT64_C(64) << 20)
 #define DB_ROLE_TRIES 16 /* readings of a slot */
 #define DB_OPEN_FLAGS (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER)
 
@@ -32,6 +34,7 @@ void bts_options_init(struct bts_options *options)
 {
 	memset(options, 0, sizeof(*options));
 	options->size = sizeof(*options);
+	options->close_compact = DB_CLOSE_COMPACT;
 }
 
 static enum bts_err db_check_options(const struct bts_options *given, struct bts_options *options, struct bts_error *error)
@@ -121,7 +124,7 @@ static enum bts_err db_check_poison(const struct bts *db, struct bts_error *erro
 	return BTS_OK;
 }
 
-enum bts_err db_may_write(struct bts *db, struct bts_error *error)
+enum bts_err db_usable(struct bts *db, struct bts_error *error)
 {
 	if (shared_foreign(db->shared))
 		return error_set(error, BTS_INVALID, 0, "%s was opened by another process, before a fork: open it again",
@@ -129,6 +132,16 @@ enum bts_err db_may_write(struct bts *db, struct bts_error *error)
 	if (!db->writer)
 		return error_set(error, BTS_READ_ONLY, 0, "%s is open for reading only", db->path);
 	return db_check_poison(db, error);
+}
+
+enum bts_err db_may_write(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err = db_usable(db, error);
+
+	if (err == BTS_OK && !db->follower && shared_role(db->shared) != META_PRIMARY)
+		err = error_set(error, BTS_FENCED, 0, "%s takes no writes: it was fenced, another one is primary or about to be",
+			db->path);
+	return err;
 }
 
 enum bts_err db_poison(struct bts *db, struct bts_error *error, int os, const char *what)
@@ -236,6 +249,8 @@ static enum bts_err db_recover(struct bts *db, struct bts_error *error)
 	if (err)
 		goto done;
 	shared_set_unclean(db->shared, !state->clean, state->fell_back, state->highest);
+	shared_set_role(db->shared, db->slot.role);
+	shared_set_promised(db->shared, db->slot.promised, db->slot.promised_random);
 	shared_assign(db->shared, db->slot.record.txid);
 	db_publish(db);
 	err = shared_settle(db->shared, error);
@@ -244,8 +259,7 @@ done:
 	return err;
 }
 
-/* M2: what the writer of a follower before us may have written after its last publication. */
-static enum bts_err db_inherit(struct bts *db, struct bts_error *error)
+enum bts_err db_inherit(struct bts *db, struct bts_error *error)
 {
 	struct recover_state *state = db->env->ops->memory(db->env, NULL, sizeof(*state));
 	bts_txid durable = shared_head_txid(db->shared);
@@ -264,21 +278,12 @@ static enum bts_err db_inherit(struct bts *db, struct bts_error *error)
 		if (db->slot.role == META_FOLLOWER)
 			err = pending_recover(db, error);
 	}
-	if (err == BTS_OK)
+	if (err == BTS_OK) {
+		shared_set_promised(db->shared, db->slot.promised, db->slot.promised_random);
 		db_publish(db);
+	}
 	db->env->ops->memory(db->env, state, 0);
 	return err;
-}
-
-static enum bts_err db_check_role(struct bts *db, const struct bts_options *options, struct bts_error *error)
-{
-	bool wants = (options->flags & BTS_OPEN_FOLLOWER) != 0;
-
-	if (wants && !db->follower)
-		return error_set(error, BTS_INVALID, 0, "%s is a primary's file, not a follower's", db->path);
-	if (!wants && db->follower)
-		return error_set(error, BTS_READ_ONLY, 0, "%s is a follower's file: it takes frames, not writes", db->path);
-	return BTS_OK;
 }
 
 static enum bts_err db_open_pager(struct bts *db, const struct bts_options *options, struct bts_error *error)
@@ -314,38 +319,32 @@ static enum bts_err db_learn_slot(struct bts *db, struct bts_error *error)
 	return BTS_OK;
 }
 
-/* A follower's file: one process writes it, and knows by its own memory what is in it. */
-static enum bts_err db_join_follower(struct bts *db, bool alone, struct bts_error *error)
-{
-	enum bts_err err = shared_writer_enter(db->shared, error);
-
-	if (err == BTS_OK && !alone)
-		err = db_inherit(db, error);
-	return err;
-}
-
 static enum bts_err db_join(struct bts *db, bool alone, const struct bts_options *options, struct bts_error *error)
 {
 	enum bts_err err = alone ? db_recover(db, error) : db_learn_slot(db, error);
 
 	if (err)
 		return err;
-	db->follower = db->slot.role == META_FOLLOWER;
+	db->follower = db->slot.role == META_FOLLOWER ||
+		(db->slot.role == META_FENCED && options->flags & BTS_OPEN_FOLLOWER);
 	if (db->read_only)
 		return db_open_pager(db, options, error);
 	err = db_check_poison(db, error);
 	if (err == BTS_OK)
-		err = db_check_role(db, options, error);
+		err = role_check(db, (options->flags & BTS_OPEN_FOLLOWER) != 0, error);
 	if (err == BTS_OK)
 		err = shared_announce_writer(db->shared, error);
 	if (err == BTS_OK && db->follower)
-		err = db_join_follower(db, alone, error);
+		err = role_join(db, alone, error);
 	if (err == BTS_OK)
 		err = db_open_pager(db, options, error);
 	if (err)
 		return err;
 	db->writer = true;
-	err = db_start_writing(db, error);
+	if (db->follower && shared_role(db->shared) != META_FOLLOWER)
+		err = role_take(db, error);
+	if (err == BTS_OK)
+		err = db_start_writing(db, error);
 	if (err)
 		db->writer = false;
 	return err;
@@ -393,6 +392,12 @@ enum bts_err bts_open(const char *path, const struct bts_options *given, struct 
 	return BTS_OK;
 }
 
+/* Does this handle know of all that was written and flushed?  Not of what the process that follows now does. */
+static bool db_knows(struct bts *db)
+{
+	return db->writer && (db->follower || shared_role(db->shared) != META_FOLLOWER);
+}
+
 /* A jump of I4 is owed: numbers above the newest commit were, or may have been, given to pages that are on the disk. */
 static bool db_owes_jump(struct bts *db)
 {
@@ -402,7 +407,7 @@ static bool db_owes_jump(struct bts *db)
 	shared_unclean(db->shared, &unclean, &fell_back, &highest);
 	if (unclean || shared_lost_numbers(db->shared))
 		return true;
-	return (!db->writer || shared_lock_orphaned(db->shared, SHARED_LOCK_BUILD)) &&
+	return (!db_knows(db) || shared_lock_orphaned(db->shared, SHARED_LOCK_BUILD)) &&
 		shared_assigned(db->shared) > shared_durable_txid(db->shared);
 }
 
@@ -425,12 +430,19 @@ static void db_seal(struct bts *db)
 		return;
 	/* A failure here leaves an unclean exit, which the next opener handles. */
 	if (recover_choose(db->env, db->file, state, &ignored) == BTS_OK && !state->clean &&
-		(db->writer || recover_rewrite(db->env, db->file, state, &ignored) == BTS_OK)) {
+		(db_knows(db) || recover_rewrite(db->env, db->file, state, &ignored) == BTS_OK)) {
 		enum bts_err err = recover_envelope(db->env, db->file, state, META_SEAL, &ignored);
 
 		(void)err;
 	}
 	db->env->ops->memory(db->env, state, 0);
+}
+
+/* Not with something left undone by an earlier failure: that is the next opener's. */
+static bool db_may_compact(struct bts *db)
+{
+	return db->writer && !db->follower && !db->unwritable && !shared_foreign(db->shared) && !shared_poisoned(db->shared) &&
+	       !db_owes_jump(db) && shared_tip_txid(db->shared) == shared_durable_txid(db->shared);
 }
 
 void bts_close(struct bts *db)
@@ -445,7 +457,8 @@ void bts_close(struct bts *db)
 	if (db->writer && !db->follower && !shared_foreign(db->shared) &&
 		shared_tip_txid(db->shared) > shared_durable_txid(db->shared))
 		err = flush_settle(db, NULL);
-	(void)err; /* then the exit is not clean */
+	if (err == BTS_OK && db_may_compact(db)) /* otherwise the exit is not clean */
+		compact_close(db);
 	db_seal(db);
 	db_free(db);
 }
@@ -512,20 +525,22 @@ static enum bts_err db_build_inherit(struct bts *db, struct bts_error *error)
 static enum bts_err db_build_lock_within(struct bts *db, unsigned timeout_ms, struct bts_error *error)
 {
 	bool orphaned;
-	enum bts_err err = db_may_write(db, error); /* in the child of a fork the mutex may be held for ever */
+	enum bts_err err = db_usable(db, error); /* in the child of a fork the mutex may be held for ever */
 
 	if (err == BTS_OK)
 		err = db_build_wait(db, timeout_ms, error);
 	if (err)
 		return err;
-	err = db_may_write(db, error);
+	err = db_usable(db, error);
 	if (err == BTS_OK)
 		err = shared_lock(db->shared, SHARED_LOCK_BUILD, timeout_ms, &orphaned, error);
 	if (err) {
 		pthread_mutex_unlock(&db->build);
 		return err;
 	}
-	if (orphaned)
+	if (orphaned && shared_role(db->shared) == META_FOLLOWER) /* who held it has built nothing (role.c) */
+		shared_lock_settled(db->shared, SHARED_LOCK_BUILD);
+	else if (orphaned)
 		err = db_build_inherit(db, error);
 	if (err)
 		db_build_leave(db);
@@ -549,7 +564,7 @@ enum bts_err db_build_enter_within(struct bts *db, unsigned timeout_ms, struct b
 	if (err)
 		return err;
 	shared_tip(db->shared, &db->tip, &db->tip_ring);
-	err = db_may_write(db, error);
+	err = db_may_write(db, error); /* the role does not change while the lock is held */
 	if (err == BTS_OK) {
 		lease_inherit(db);
 		err = ring_follow(db, error);

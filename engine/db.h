@@ -23,7 +23,7 @@ struct bts {
 	struct bts_file *file;
 	bool read_only;      /* BTS_OPEN_READ_ONLY */
 	bool unwritable;     /* this process has no permission to write the file */
-	bool follower;       /* role in the file */
+	_Atomic bool follower; /* opened to take frames, and not promoted since */
 	uint64_t txn_memory; /* bytes of ordinary memory for the private pages and the log of a transaction */
 	struct pager pager;
 	struct shared *shared;
@@ -50,6 +50,7 @@ struct bts {
 	struct meta_slot *envelope; /* with the flush lock held: the slot being written */
 	struct async *async;      /* async.c */
 	bool applying;            /* follower: between bts_apply_begin and its end */
+	struct bts_partial first; /* follower without a commit: what there is of a first transfer */
 	struct commit_queue *queue;
 	struct compact_memo *compact; /* compact.h */
 	bts_txid *snapshots;      /* scratch for shared_readers, SHARED_READERS_MAX */
@@ -65,13 +66,17 @@ struct bts {
 };
 
 /* Is it allowed to go on: BTS_POISONED, BTS_READ_ONLY (with text) for writers. */
+enum bts_err db_usable(struct bts *, struct bts_error *);
+/* And may it commit, or, of a follower, apply: BTS_FENCED. */
 enum bts_err db_may_write(struct bts *, struct bts_error *);
 /*
  * Before the first page write, at open: after an unclean exit the opening commit (I4; a follower: an envelope write), for a
  * copied file a new epoch (R3).  A follower's allocator is loaded here, a primary's with its first commit (ring.h).
  */
 enum bts_err db_start_writing(struct bts *, struct bts_error *);
-/* Take or leave the build lock; entered, tip and space are the newest. */
+/* M2: what the writer of a follower before us may have written after its last publication. */
+enum bts_err db_inherit(struct bts *, struct bts_error *);
+/* Take or leave the build lock, which says nothing of the role; entered, the file is a primary's, tip and space are the newest. */
 enum bts_err db_build_lock(struct bts *, struct bts_error *);
 enum bts_err db_build_enter(struct bts *, struct bts_error *);
 enum bts_err db_build_enter_within(struct bts *, unsigned timeout_ms, struct bts_error *); /* 0: for ever; else BTS_BUSY */

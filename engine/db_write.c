@@ -13,7 +13,10 @@
 static enum bts_err db_new_epoch(struct bts *db, struct recover_state *state, const struct bts_file_identity *id,
 	struct bts_error *error)
 {
-	struct recover_epoch epoch = { .inode = id->inode, .birth_ns = id->birth_ns };
+	struct meta_slot *slot = &state->slot;
+	struct recover_epoch epoch = {
+		.number = (slot->promised > slot->record.epoch ? slot->promised : slot->record.epoch) + 1,
+		.inode = id->inode, .birth_ns = id->birth_ns };
 	int os = db->env->ops->random(db->env, &epoch.random, sizeof(epoch.random));
 
 	if (os)
@@ -153,6 +156,7 @@ static enum bts_err db_start_follower(struct bts *db, struct bts_error *error)
 {
 	enum bts_err err = db_opening(db, error);
 
+	db->first = db->slot.first;
 	if (err == BTS_OK)
 		err = db_load_allocator(db, &db->slot.record, error);
 	if (err == BTS_OK && shared_assigned(db->shared) < db->slot.record.txid)

@@ -8,30 +8,15 @@
  * Named snapshots above the base are roots too, oldest first, the head last.  What two of these states share is
  * what the newer one has with births up to the older one's number (snapshot.h): there the newer one turns back.  So
  * each page comes once, and nothing needs to be remembered.
+ *
+ * From the empty state on, for a first transfer, the walk is another one: diff_order.c.
  */
-#include "db.h"
-#include "error.h"
-#include "snapshot.h"
-#include "traverse.h"
+#include "diff.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-struct bts_walk {
-	struct bts *db;
-	bts_txid base;
-	struct shared_reader reader;
-	struct commit_record record;
-	struct bts_position position;
-	struct bts_error error;
-	struct tree_ctx ctx;
-	struct traverse traverse;
-	struct snapshot_list snapshots;
-	size_t next;	/* of them; count: the head is under way */
-	bts_txid floor; /* births up to this one came with an older state, or are known */
-	size_t record_size;
-	uint8_t record_bytes[BTS_RECORD_MAX];
-};
+#include "error.h"
 
 /* The catalog of the next snapshot, or what is left of the head. */
 static void diff_begin_state(struct bts_walk *walk)
@@ -65,7 +50,38 @@ static bool diff_turns_back(const struct bts_walk *walk, const struct traverse_e
 	return edge->ptr.birth <= (traverse_is_aside(edge) ? walk->base : walk->floor);
 }
 
-enum bts_err bts_walk_open(struct bts *db, bts_txid base, struct bts_walk **out, struct bts_error *error)
+void diff_begin(struct bts_walk *walk)
+{
+	walk->floor = walk->base;
+	while (walk->next < walk->snapshots.count && walk->snapshots.items[walk->next].txid <= walk->base)
+		walk->next++;
+	diff_begin_state(walk);
+}
+
+/* The snapshot is entered. */
+static enum bts_err diff_open(struct bts_walk *walk)
+{
+	enum bts_err err;
+
+	meta_position(&walk->record, &walk->position);
+	walk->record_size = meta_record_encode(&walk->record, walk->record_bytes);
+	walk->ctx = (struct tree_ctx){
+		.pager = &walk->db->pager,
+		.limit = walk->record.high_water,
+		.newest = walk->record.txid,
+		.error = &walk->error,
+	};
+	err = snapshot_list_load(&walk->ctx, &walk->record, &walk->record.snapshots, &walk->snapshots);
+	if (err)
+		return err;
+	if (!walk->base)
+		return diff_order_begin(walk);
+	diff_begin(walk);
+	return BTS_OK;
+}
+
+static enum bts_err diff_new(struct bts *db, bts_txid base, const struct bts_partial *partial, struct bts_walk **out,
+	struct bts_error *error)
 {
 	struct bts_walk *walk = db->env->ops->memory(db->env, NULL, sizeof(*walk));
 	enum bts_err err;
@@ -75,31 +91,33 @@ enum bts_err bts_walk_open(struct bts *db, bts_txid base, struct bts_walk **out,
 	memset(walk, 0, sizeof(*walk));
 	walk->db = db;
 	walk->base = base;
+	if (partial)
+		walk->partial = *partial;
 	err = shared_reader_enter_durable(db->shared, &walk->reader, &walk->record, error);
 	if (err) {
 		db->env->ops->memory(db->env, walk, 0);
 		return err;
 	}
-	meta_position(&walk->record, &walk->position);
-	walk->record_size = meta_record_encode(&walk->record, walk->record_bytes);
-	walk->ctx = (struct tree_ctx){
-		.pager = &db->pager,
-		.limit = walk->record.high_water,
-		.newest = walk->record.txid,
-		.error = &walk->error,
-	};
-	err = snapshot_list_load(&walk->ctx, &walk->record, &walk->record.snapshots, &walk->snapshots);
+	err = diff_open(walk);
 	if (err) {
-		error_set(error, err, walk->error.os, "%s", walk->error.text);
+		if (err != BTS_NOT_FOUND)
+			error_set(error, err, walk->error.os, "%s", walk->error.text);
 		bts_walk_close(walk);
 		return err;
 	}
-	walk->floor = base;
-	while (walk->next < walk->snapshots.count && walk->snapshots.items[walk->next].txid <= base)
-		walk->next++;
-	diff_begin_state(walk);
 	*out = walk;
 	return BTS_OK;
+}
+
+enum bts_err bts_walk_open(struct bts *db, bts_txid base, struct bts_walk **out, struct bts_error *error)
+{
+	return diff_new(db, base, NULL, out, error);
+}
+
+enum bts_err bts_walk_open_from(struct bts *db, const struct bts_partial *partial, struct bts_walk **out,
+	struct bts_error *error)
+{
+	return diff_new(db, 0, partial, out, error);
 }
 
 const struct bts_position *bts_walk_position(const struct bts_walk *walk)
@@ -117,8 +135,7 @@ uint32_t bts_walk_page_size(const struct bts_walk *walk)
 	return walk->record.page_size;
 }
 
-static enum bts_err diff_verify(
-	struct bts_walk *walk, const struct traverse_edge *edge, const uint8_t **image)
+enum bts_err diff_verify(struct bts_walk *walk, const struct traverse_edge *edge, const uint8_t **image)
 {
 	struct bts_slice value;
 	enum bts_err err;
@@ -137,6 +154,22 @@ static enum bts_err diff_verify(
 	return err;
 }
 
+enum bts_err diff_step(struct bts_walk *walk, const struct traverse_edge **edge, const uint8_t **image)
+{
+	enum bts_err err;
+
+	do {
+		err = diff_next(walk, edge);
+		if (err)
+			return err;
+	} while (diff_turns_back(walk, *edge));
+	/* A large value that is only to be marked is read when it is sent. */
+	if ((*edge)->kind == BTS_KIND_EXTENT && walk->ordered)
+		return BTS_OK;
+	err = diff_verify(walk, *edge, image);
+	return err || (*edge)->kind == BTS_KIND_EXTENT ? err : traverse_descend(&walk->traverse, *image);
+}
+
 enum bts_err bts_walk_next(
 	struct bts_walk *walk, struct bts_page_id *id, struct bts_slice *bytes, struct bts_error *error)
 {
@@ -144,15 +177,13 @@ enum bts_err bts_walk_next(
 	const uint8_t *image;
 	enum bts_err err;
 
-	do {
-		err = diff_next(walk, &edge);
-		if (err == BTS_NOT_FOUND)
-			return BTS_NOT_FOUND;
-	} while (!err && diff_turns_back(walk, edge));
-	if (!err)
-		err = diff_verify(walk, edge, &image);
+	err = walk->ordered ? diff_order_next(walk, id, bytes) : diff_step(walk, &edge, &image);
+	if (err == BTS_NOT_FOUND || err == BTS_BUSY)
+		return err;
 	if (err)
 		return error_set(error, err, walk->error.os, "%s", walk->error.text);
+	if (walk->ordered)
+		return BTS_OK;
 	*id = (struct bts_page_id){
 		.pgno = edge->ptr.pgno,
 		.birth = edge->ptr.birth,
@@ -161,11 +192,6 @@ enum bts_err bts_walk_next(
 		.kind = edge->kind,
 	};
 	*bytes = (struct bts_slice){image, edge->pages * walk->record.page_size};
-	if (edge->kind != BTS_KIND_EXTENT) {
-		err = traverse_descend(&walk->traverse, image);
-		if (err)
-			return error_set(error, err, walk->error.os, "%s", walk->error.text);
-	}
 	return BTS_OK;
 }
 
@@ -176,6 +202,7 @@ void bts_walk_close(struct bts_walk *walk)
 	if (!walk)
 		return;
 	env = walk->db->env;
+	diff_order_fini(walk);
 	snapshot_list_fini(&walk->snapshots);
 	shared_reader_leave(walk->db->shared, &walk->reader);
 	env->ops->memory(env, walk, 0);

@@ -25,6 +25,7 @@ static const char *const error_names[] = {
 	[BTS_LIMIT] = "limit",
 	[BTS_NEEDS_RECOVERY] = "needs-recovery",
 	[BTS_EXPIRED] = "snapshot-expired",
+	[BTS_FENCED] = "fenced",
 };
 
 const char *bts_err_name(enum bts_err code)

@@ -162,6 +162,8 @@ static void flush_envelope(struct bts *db, struct meta_slot *slot, const struct 
 	slot->durable_sequence = d->sequence;
 	slot->sequence = d->sequence + 1;
 	slot->manifest_count = 0;
+	slot->role = META_PRIMARY; /* whatever it was when the handle was opened */
+	slot->promised = shared_promised(db->shared, &slot->promised_random);
 	shared_tip(db->shared, record, &ring);
 	if (own != NULL && own->txid == record->txid &&
 		(own->base == slot->durable || SABOTAGE(FAULT_MANIFEST_OWN))) {
@@ -320,11 +322,16 @@ static enum bts_err flush_inherit(struct bts *db, struct bts_error *error)
 		err = recover_inherit(db->env, db->file, durable.index, txid, state, error);
 	if (err == BTS_OK)
 		err = recover_rewrite(db->env, db->file, state, error);
-	if (err == BTS_OK && state->slot.record.txid != txid) {
+	if (err == BTS_OK && state->index != durable.index) { /* a commit, or the same one in another role */
 		durable.index = state->index;
 		durable.sequence = state->slot.sequence;
-		durable.ring = SHARED_RING_UNKNOWN;
+		if (state->slot.record.txid != txid)
+			durable.ring = SHARED_RING_UNKNOWN;
 		err = flush_publish(db, &state->slot.record, &durable, error);
+	}
+	if (err == BTS_OK) {
+		shared_set_promised(db->shared, state->slot.promised, state->slot.promised_random);
+		shared_set_role(db->shared, state->slot.role);
 	}
 	if (err == BTS_OK)
 		shared_lock_settled(db->shared, SHARED_LOCK_FLUSH);
@@ -347,8 +354,9 @@ static enum bts_err flush_enter_until(struct bts *db, unsigned timeout_ms, bts_t
 		pthread_mutex_unlock(&db->flush);
 		return err;
 	}
-	err = db_may_write(db, error);
-	if (err == BTS_OK && orphaned && SABOTAGE(FAULT_M2_NO_INHERIT)) {
+	/* Fenced or not: what was built before is made durable.  Of a follower's file nothing was left (role.c). */
+	err = db_usable(db, error);
+	if (err == BTS_OK && orphaned && (SABOTAGE(FAULT_M2_NO_INHERIT) || shared_role(db->shared) == META_FOLLOWER)) {
 		shared_lock_settled(db->shared, SHARED_LOCK_FLUSH);
 	} else if (err == BTS_OK && orphaned) {
 		err = flush_inherit(db, error);
@@ -367,7 +375,12 @@ static enum bts_err flush_enter(struct bts *db, unsigned timeout_ms, struct bts_
 	return flush_enter_until(db, timeout_ms, LAYOUT_TXID_LIMIT, error);
 }
 
-static void flush_leave(struct bts *db)
+enum bts_err flush_lock(struct bts *db, struct bts_error *error)
+{
+	return flush_enter(db, db->lock_timeout_ms, error);
+}
+
+void flush_leave(struct bts *db)
 {
 	shared_unlock(db->shared, SHARED_LOCK_FLUSH);
 	pthread_mutex_unlock(&db->flush);

@@ -24,6 +24,9 @@ enum bts_err flush_to(struct bts *, bts_txid txid, const struct commit_built *ow
 	struct bts_error *);
 /* At open: what a writer that died may have left in the slot that does not hold D is judged and settled. */
 enum bts_err flush_settle(struct bts *, struct bts_error *);
+/* The flush lock alone; flush_leave.  What a holder that died left is settled. */
+enum bts_err flush_lock(struct bts *, struct bts_error *);
+void flush_leave(struct bts *);
 /* With the flush lock. */
 enum bts_err flush_hold(struct bts *, enum bts_err (*work)(struct bts *, struct bts_error *), struct bts_error *);
 /* Readers see what is built, durable or not (BTS_ASYNC).  Build held. */

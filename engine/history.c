@@ -8,6 +8,7 @@
 #include "history.h"
 
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "base/siphash.h"
 #include "error.h"
 
@@ -202,8 +203,10 @@ struct history_verdict {
 	bts_txid last; /* the last transaction before its newest gap: its end when a later epoch followed */
 };
 
-static void history_judge(struct history_verdict *verdict, const struct history_segment *segment)
+static void history_judge(void *arg, const struct history_segment *segment)
 {
+	struct history_verdict *verdict = arg;
+
 	if (segment->epoch != verdict->epoch || segment->epoch_random != verdict->epoch_random)
 		return;
 	verdict->seen = true;
@@ -212,16 +215,13 @@ static void history_judge(struct history_verdict *verdict, const struct history_
 		verdict->last = segment->last;
 }
 
-static enum bts_err history_judge_all(
-	struct tree_ctx *ctx, struct commit_record *record, struct history_verdict *verdict)
+enum bts_err history_each_segment(struct tree_ctx *ctx, struct commit_record *record, history_segment_fn *fn, void *arg)
 {
 	uint8_t key[HISTORY_KEY_SIZE];
 	struct tree_cursor cursor;
 	struct node_cell cell;
 	enum bts_err err;
 
-	for (uint32_t i = 0; i < record->segment_count; i++)
-		history_judge(verdict, &record->segments[i]);
 	tree_cursor_init(&cursor, ctx, &record->history);
 	err = tree_cursor_seek(&cursor, history_key(key, 's', 0), &cell);
 	while (!err && cell.key.size == HISTORY_KEY_SIZE && *(const uint8_t *)cell.key.data == 's') {
@@ -233,10 +233,33 @@ static enum bts_err history_judge_all(
 		segment.epoch_random = bytes_get_u64((const uint8_t *)cell.value.data + 4);
 		segment.last = bytes_get_u48((const uint8_t *)cell.value.data + 12);
 		segment.first = bytes_get_u48((const uint8_t *)cell.value.data + 18);
-		history_judge(verdict, &segment);
+		memcpy(segment.chain, (const uint8_t *)cell.value.data + 24, 16);
+		fn(arg, &segment);
 		err = tree_cursor_next(&cursor, &cell);
 	}
-	return err == BTS_NOT_FOUND ? BTS_OK : err;
+	if (err && err != BTS_NOT_FOUND)
+		return err;
+	for (uint32_t i = 0; i < record->segment_count; i++)
+		fn(arg, &record->segments[i]);
+	return BTS_OK;
+}
+
+enum bts_err history_at_or_above(struct tree_ctx *ctx, struct commit_record *record, bts_txid *txid, uint8_t chain[16])
+{
+	uint8_t key[HISTORY_KEY_SIZE];
+	struct tree_cursor cursor;
+	struct node_cell cell;
+	enum bts_err err;
+
+	tree_cursor_init(&cursor, ctx, &record->history);
+	err = tree_cursor_seek(&cursor, history_key(key, 'h', *txid), &cell);
+	if (err)
+		return err;
+	if (!history_is_position(cell.key) || cell.extent || cell.value.size != 16)
+		return BTS_NOT_FOUND;
+	*txid = bytes_get_be64((const uint8_t *)cell.key.data + 1);
+	memcpy(chain, cell.value.data, 16);
+	return BTS_OK;
 }
 
 enum bts_err history_reached(struct tree_ctx *ctx, struct commit_record *record, uint32_t epoch, uint64_t epoch_random,
@@ -250,7 +273,7 @@ enum bts_err history_reached(struct tree_ctx *ctx, struct commit_record *record,
 		*standing = BTS_STANDING_AHEAD;
 		return BTS_OK;
 	}
-	err = history_judge_all(ctx, record, &verdict);
+	err = history_each_segment(ctx, record, history_judge, &verdict);
 	if (err)
 		return err;
 	if (verdict.gap || (!ours && (!verdict.seen || txid > verdict.last)))
@@ -298,8 +321,10 @@ enum bts_err history_standing(struct tree_ctx *ctx, struct commit_record *record
 		else if (err)
 			return err;
 		else
-			*standing = memcmp(chain, claimed->chain, 16) ? BTS_STANDING_DIVERGED
-								      : BTS_STANDING_KNOWN;
+			*standing = memcmp(chain, claimed->chain, 16) && !SABOTAGE(FAULT_R3_NO_CHAIN) &&
+						    !SABOTAGE(FAULT_R4_NO_GRAFT)
+					    ? BTS_STANDING_DIVERGED
+					    : BTS_STANDING_KNOWN;
 	}
 	return BTS_OK;
 }

@@ -37,6 +37,15 @@ void history_segment_add(struct commit_record *, bts_txid last, const uint8_t ch
 /* Is transaction txid of that epoch part of it: KNOWN, AHEAD, or DIVERGED (R10)? */
 enum bts_err history_reached(struct tree_ctx *, struct commit_record *record, uint32_t epoch, uint64_t epoch_random,
 	bts_txid txid, enum bts_standing *standing);
+/* ship.h: bts_ship_segments, bts_ship_fork (history_fork.c). */
+enum bts_err history_segments(struct tree_ctx *, struct commit_record *record, struct bts_segment *out, size_t cap, size_t *count);
+enum bts_err history_fork(struct tree_ctx *, struct commit_record *record, const struct bts_position *claimed,
+	const struct bts_segment *segments, size_t count, struct bts_position *fork);
+/* Every segment, the oldest first. */
+typedef void history_segment_fn(void *arg, const struct history_segment *);
+enum bts_err history_each_segment(struct tree_ctx *, struct commit_record *record, history_segment_fn *, void *arg);
+/* The first commit of the history tree at or above *txid: BTS_NOT_FOUND. */
+enum bts_err history_at_or_above(struct tree_ctx *, struct commit_record *record, bts_txid *txid, uint8_t chain[16]);
 /* How a claimed position stands to the history that record and its tree hold. */
 enum bts_err history_standing(struct tree_ctx *, struct commit_record *record, const struct bts_position *claimed,
 	enum bts_standing *standing);

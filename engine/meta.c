@@ -41,14 +41,13 @@
 #define META_SLOT_FIXED 112u
 #define META_SLOT_CRC_AT 16u
 #define META_RUN_SIZE 12u
-#define META_OPTION_MUST 0x8000u
 #define META_RECORD_WORST                                                                                    \
 	(META_RECORD_FIXED + 8u * FREELOG_INLINE_MAX + META_POSITION_SIZE * META_RECENT_MAX +                \
 		META_SEGMENT_SIZE * META_SEGMENTS_INLINE)
 
 ENSURE_STATIC(sizeof(META_MAGIC) == 9);
 ENSURE_STATIC(META_RECORD_WORST <= BTS_RECORD_MAX);
-ENSURE_STATIC(META_SLOT_FIXED + META_RUN_SIZE * META_MANIFEST_MAX + META_RECORD_WORST <= LAYOUT_META_SIZE);
+ENSURE_STATIC(META_SLOT_FIXED + META_RUN_SIZE * META_MANIFEST_MAX + META_PROMISE_BYTES + META_RECORD_WORST <= LAYOUT_META_SIZE);
 ENSURE_STATIC(LAYOUT_META_B_OFFSET + LAYOUT_META_SIZE <= LAYOUT_RESERVED_BYTES);
 
 static enum bts_err meta_bad(struct bts_error *error, const char *where, const char *what)
@@ -63,48 +62,6 @@ static bool meta_all_zero(const uint8_t *bytes, size_t size)
 			return false;
 	}
 	return true;
-}
-
-/* Bytes of the option that comes first, or 0: it is cut short. */
-static size_t meta_option_size(const uint8_t *at, size_t size)
-{
-	if (size < 4 || bytes_get_u16(at + 2) > size - 4)
-		return 0;
-	return 4 + (size_t)bytes_get_u16(at + 2);
-}
-
-/* Version 1 defines no option, so those of the must-understand kind are refused and the others skipped. */
-static enum bts_err meta_check_options(
-	const uint8_t *at, size_t size, const char *where, struct bts_error *error)
-{
-	while (size) {
-		size_t bytes = meta_option_size(at, size);
-
-		if (!bytes)
-			return meta_bad(error, where, "an option is longer than the room for it");
-		if (bytes_get_u16(at) & META_OPTION_MUST)
-			return error_set(error, BTS_VERSION, 0,
-				"%s: needs option type 0x%04x, which this library lacks", where,
-				bytes_get_u16(at));
-		at += bytes;
-		size -= bytes;
-	}
-	return BTS_OK;
-}
-
-const char *meta_room_check(const uint8_t *at, size_t size)
-{
-	while (size) {
-		size_t bytes = meta_option_size(at, size);
-
-		if (!bytes)
-			return "an option in its room is cut short";
-		if (bytes_get_u16(at) & META_OPTION_MUST)
-			return "its room has an option that must be understood and is not";
-		at += bytes;
-		size -= bytes;
-	}
-	return NULL;
 }
 
 /* Every version keeps the number where it is, so that any library can say what it met. */
@@ -359,7 +316,7 @@ static enum bts_err meta_check_frame(const uint8_t *bytes, size_t size, struct b
 		return meta_bad(error, where, "impossible page size");
 	if (bytes[55] || !meta_all_zero(bytes + 92, 4))
 		return meta_bad(error, where, "reserved bytes are not zero");
-	return meta_check_options(bytes + size - options, options, where, error);
+	return meta_options_check(bytes + size - options, options, where, error);
 }
 
 enum bts_err meta_record_decode(
@@ -420,6 +377,7 @@ void meta_slot_encode(const struct meta_slot *slot, uint8_t bytes[LAYOUT_META_SI
 	uint8_t record[BTS_RECORD_MAX];
 	size_t size = meta_record_encode(&slot->record, record);
 	uint8_t *at = bytes + META_SLOT_FIXED;
+	size_t options;
 
 	ENSURE(slot->manifest_count <= META_MANIFEST_MAX);
 	ENSURE(slot->mode == META_ONE_FLUSH || !slot->manifest_count);
@@ -427,6 +385,7 @@ void meta_slot_encode(const struct meta_slot *slot, uint8_t bytes[LAYOUT_META_SI
 	memcpy(bytes, META_MAGIC, 8);
 	bytes_put_u32(bytes + 8, META_BYTE_ORDER);
 	bytes_put_u16(bytes + 12, META_FORMAT);
+	bytes_put_u64(bytes + 24, meta_slot_bits(slot));
 	bytes_put_u64(bytes + 32, slot->sequence);
 	bytes[40] = (uint8_t)slot->mode;
 	bytes[41] = (uint8_t)slot->role;
@@ -447,6 +406,9 @@ void meta_slot_encode(const struct meta_slot *slot, uint8_t bytes[LAYOUT_META_SI
 		bytes_put_u16(at + 6, (uint16_t)run->count);
 		bytes_put_u32(at + 8, run->crc);
 	}
+	options = meta_options_put(slot, at);
+	bytes_put_u16(bytes + 54, (uint16_t)options);
+	at += options;
 	ENSURE(size <= (size_t)(bytes + LAYOUT_META_SIZE - at));
 	memcpy(at, record, size);
 	bytes_put_u32(bytes + META_SLOT_CRC_AT, meta_slot_crc(bytes));
@@ -477,10 +439,10 @@ static enum bts_err meta_check_slot_head(const uint8_t *bytes, struct bts_error 
 	err = meta_check_version(bytes_get_u16(bytes + 12), where, error);
 	if (err)
 		return err;
-	if (bytes_get_u64(bytes + 24))
+	if (bytes_get_u64(bytes + 24) & ~META_BITS_KNOWN)
 		return error_set(error, BTS_VERSION, 0,
 			"%s: must-understand bits 0x%llx, which this library lacks", where,
-			(unsigned long long)bytes_get_u64(bytes + 24));
+			(unsigned long long)(bytes_get_u64(bytes + 24) & ~META_BITS_KNOWN));
 	if (!meta_all_zero(bytes + 14, 2) || !meta_all_zero(bytes + 20, 4) || !meta_all_zero(bytes + 108, 4))
 		return meta_bad(error, where, "reserved bytes are not zero");
 	return BTS_OK;
@@ -493,13 +455,13 @@ static const char *meta_check_slot(const struct meta_slot *slot)
 
 	if (slot->mode < META_ONE_FLUSH || slot->mode > META_SEAL)
 		return "unknown mode";
-	if (slot->role < META_PRIMARY || slot->role > META_FOLLOWER)
+	if (slot->role < META_PRIMARY || slot->role > META_FENCED)
 		return "unknown role";
 	if (slot->mode != META_ONE_FLUSH && slot->manifest_count)
 		return "a manifest in a slot that needs none";
 	if (!slot->sequence || slot->durable_sequence >= slot->sequence || slot->durable > record->txid)
 		return "it names a newer slot as the one before";
-	if (slot->role == META_PRIMARY && (!record->txid || slot->pending_count))
+	if (slot->role != META_FOLLOWER && (!record->txid || slot->pending_count))
 		return "a primary without a commit or with pending pages";
 	for (uint32_t i = 0; i < slot->manifest_count; i++) {
 		const struct meta_run *run = &slot->manifest[i];
@@ -550,7 +512,7 @@ enum bts_err meta_slot_decode(
 		slot.manifest[i].count = bytes_get_u16(at + 6);
 		slot.manifest[i].crc = bytes_get_u32(at + 8);
 	}
-	err = meta_check_options(at, options, where, error);
+	err = meta_options_get(at, options, &slot, where, error);
 	if (err)
 		return err;
 	at += options;
@@ -559,6 +521,8 @@ enum bts_err meta_slot_decode(
 		return err;
 	at += size;
 	what = meta_check_slot(&slot);
+	if (!what && bytes_get_u64(bytes + 24) != meta_slot_bits(&slot))
+		what = "its bits are not those of its contents";
 	if (!what && !meta_all_zero(at, (size_t)(bytes + LAYOUT_META_SIZE - at)))
 		what = "unused bytes are not zero";
 	if (what)

@@ -21,7 +21,13 @@
 #define META_SEGMENTS_INLINE 8u
 
 enum meta_mode { META_ONE_FLUSH = 1, META_TWO_FLUSH = 2, META_SEAL = 3 };
-enum meta_role { META_PRIMARY = 1, META_FOLLOWER = 2 };
+enum meta_role { META_PRIMARY = 1, META_FOLLOWER = 2, META_FENCED = 3 };
+
+/* Bits of the envelope that must be understood (FORMAT.md). */
+#define META_BIT_FENCED UINT64_C(1)  /* role 3 */
+#define META_BIT_PROMISE UINT64_C(2) /* option 0x8001 */
+#define META_BITS_KNOWN (META_BIT_FENCED | META_BIT_PROMISE)
+#define META_PROMISE_BYTES 16u /* of the option of a promise, which any slot may have */
 
 struct history_entry { /* one published txid and its chain */
 	bts_txid txid;
@@ -84,8 +90,11 @@ struct meta_slot {
 	uint64_t inode, birth_ns; /* identity of the file written, for noticing copies (R3) */
 	uint64_t pending_salt;   /* follower: .pending records that belong to this commit (R5) */
 	uint32_t pending_count;  /* 0: none needed */
+	uint32_t promised;       /* R8: the epoch that was promised; written down while it is above the record's */
+	uint64_t promised_random;
 	uint32_t manifest_count;
 	struct meta_run manifest[META_MANIFEST_MAX];
+	struct bts_partial first; /* follower without a commit: how far its first transfer has come; position.txid 0: no further than that */
 	struct commit_record record;
 };
 
@@ -107,6 +116,14 @@ bool meta_slot_intact(const uint8_t bytes[LAYOUT_META_SIZE]);
 void meta_put_tree(uint8_t bytes[META_TREE_SIZE], const struct tree *);
 void meta_get_tree(const uint8_t bytes[META_TREE_SIZE], struct tree *);
 
+/* The envelope's must-understand bits, as the slot's contents have it. */
+uint64_t meta_slot_bits(const struct meta_slot *);
+/* Options of a slot (meta_options.c): put to `at`, how many bytes; and taken from there, hostile bytes. */
+size_t meta_options_put(const struct meta_slot *, uint8_t *at);
+enum bts_err meta_options_get(
+	const uint8_t *at, size_t size, struct meta_slot *, const char *where, struct bts_error *);
+/* Options of which none is known: those that must be understood are refused, the others skipped. */
+enum bts_err meta_options_check(const uint8_t *at, size_t size, const char *where, struct bts_error *);
 /*
  * Options (FORMAT.md) in the room of a record in a tree, hostile bytes.  NULL: sound, and nothing in them that must be understood;
  * else what is wrong.

@@ -69,10 +69,21 @@ static bool queue_adopt(struct bts_group *group, struct bts_txn *txn)
 	return true;
 }
 
+/*
+ * The file was fenced since the transaction began, and has been promoted again: what it read may have been taken back, and no
+ * version of a key would tell.
+ */
+static enum bts_err queue_fenced(struct bts_txn *txn)
+{
+	return error_set(&txn->error, BTS_FENCED, 0, "%s was fenced after this transaction began", txn->db->path);
+}
+
 static enum bts_err queue_join(struct bts_group *group, struct bts_txn *txn)
 {
 	enum bts_err err;
 
+	if (txn->fences != shared_fences(group->db->shared))
+		return queue_fenced(txn);
 	if (!queue_adopt(group, txn)) {
 		group->state.ctx.error = &txn->error;
 		err = validate_txn(group, txn);

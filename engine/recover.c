@@ -496,7 +496,7 @@ static enum bts_err recover_jump(struct bts_env *env, struct bts_file *file, str
 			(unsigned long long)last);
 	history_segment_add(record, last, record->chain, first);
 	if (epoch) {
-		record->epoch++;
+		record->epoch = epoch->number ? epoch->number : record->epoch + 1;
 		record->epoch_random = epoch->random;
 		state->slot.inode = epoch->inode;
 		state->slot.birth_ns = epoch->birth_ns;

@@ -44,6 +44,7 @@ enum bts_err recover_opening_commit(struct bts_env *, struct bts_file *, struct 
  * this random value, txid = highest + META_EPOCH_JUMP + an odd 16-bit part of it; otherwise like an opening commit.
  */
 struct recover_epoch {
+	uint32_t number; /* above the record's; 0: the next */
 	uint64_t random;
 	uint64_t inode, birth_ns; /* of the file as it is now */
 };

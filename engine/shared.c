@@ -474,6 +474,13 @@ bool shared_last(struct shared *s)
 	return false;
 }
 
+bool shared_without_others(struct shared *s)
+{
+	int held = 0;
+
+	return !s->foreign && !s->alone && shared_others(s, &held, NULL) == BTS_OK && !held;
+}
+
 void shared_close(struct shared *s)
 {
 	struct bts_env *env;

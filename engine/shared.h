@@ -49,6 +49,8 @@ enum bts_err shared_settle(struct shared *, struct bts_error *); /* downgrade to
  * there no longer, and only shared_close may follow.
  */
 bool shared_last(struct shared *);
+/* No other process, nor handle, is there at this moment; one may come at any time. */
+bool shared_without_others(struct shared *);
 void shared_close(struct shared *); /* NULL is fine */
 /* The handle was inherited through fork (M4): its files are closed, its locks are the parent's, nothing but _close may follow. */
 bool shared_foreign(const struct shared *);
@@ -171,6 +173,16 @@ void shared_poison(struct shared *);
 bool shared_poisoned(const struct shared *);
 
 /*
+ * The file's role (role.c), changed by who holds build and flush; shared_fences counts how often it stopped being a primary's: what
+ * was begun before is over.  A promise is changed with flush held, or by a follower.
+ */
+enum meta_role shared_role(const struct shared *);
+void shared_set_role(struct shared *, enum meta_role);
+uint32_t shared_fences(const struct shared *);
+uint32_t shared_promised(const struct shared *, uint64_t *random); /* 0: none */
+void shared_set_promised(struct shared *, uint32_t epoch, uint64_t random);
+
+/*
  * Readers (G1): store the txid in a slot, full fence, re-read head, retry when it moved; the slot then holds what an heir needs
  * (the record).  record gets the snapshot.  Waits while the gate is closed.  BTS_LIMIT when all slots are taken.
  * BTS_NEEDS_RECOVERY, BTS_POISONED: the gate is closed and nobody is there who could open it (shared_gate_hold).
@@ -261,5 +273,8 @@ void shared_wake(struct shared *);
 /* Acknowledgements of followers (ship.h). */
 enum bts_err shared_ack_record(struct shared *, const struct bts_ack *, struct bts_error *);
 size_t shared_ack_list(struct shared *, struct bts_ack *, size_t cap);
+enum bts_err shared_ack_wait(struct shared *, uint32_t *seen, unsigned timeout_ms);
+enum bts_err shared_upstream_record(struct shared *, const struct bts_upstream *, struct bts_error *);
+void shared_upstream(struct shared *, struct bts_upstream *);
 
 #endif

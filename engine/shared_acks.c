@@ -32,44 +32,64 @@ static void shared_acks_leave(struct shared *s)
 }
 
 /* The node's entry, else a free one, else the one unseen for longest. */
-static struct bts_ack *shared_ack_entry(struct shared_map *map, const char *node)
+static struct shared_ack *shared_ack_entry(struct shared_map *map, const char *node)
 {
-	struct bts_ack *best = NULL;
+	struct shared_ack *best = NULL;
 	size_t i;
 
 	for (i = 0; i < SHARED_ACKS_MAX; i++) {
-		struct bts_ack *ack = &map->acks[i];
+		struct shared_ack *at = &map->acks[i];
 
-		if (ack->node[0] && strncmp(ack->node, node, sizeof(ack->node)) == 0)
-			return ack;
-		if (!best || (best->node[0] && (!ack->node[0] || ack->seen_ms < best->seen_ms)))
-			best = ack;
+		if (at->ack.node[0] && strncmp(at->ack.node, node, sizeof(at->ack.node)) == 0)
+			return at;
+		if (!best || (best->ack.node[0] && (!at->ack.node[0] || at->ack.seen_ms < best->ack.seen_ms)))
+			best = at;
 	}
 	return best;
+}
+
+/* What the node's entry becomes: positions only grow (R7), and a session that comes back has a twin. */
+static void shared_ack_merge(struct shared_ack *at, struct bts_ack *entry)
+{
+	const struct bts_ack *old = &at->ack;
+
+	entry->alarms = old->alarms;
+	entry->twins = old->twins;
+	if (entry->epoch < old->epoch || (entry->epoch == old->epoch && entry->txid < old->txid)) {
+		entry->alarms++;
+		entry->epoch = old->epoch;
+		entry->epoch_random = old->epoch_random;
+		entry->txid = old->txid;
+	}
+	if (entry->session == old->session)
+		return;
+	entry->twins += entry->session && entry->session == at->session_before;
+	at->session_before = old->session;
 }
 
 enum bts_err shared_ack_record(struct shared *s, const struct bts_ack *ack, struct bts_error *error)
 {
 	struct bts_ack entry = *ack;
-	struct bts_ack *at;
+	struct shared_ack *at;
 	enum bts_err err;
 
 	entry.node[sizeof(entry.node) - 1] = '\0';
 	entry.url[sizeof(entry.url) - 1] = '\0';
-	entry.alarms = 0;
+	entry.alarms = entry.twins = 0;
 	if (!entry.node[0])
 		return error_set(error, BTS_INVALID, 0, "an acknowledgement without the node's name");
 	err = shared_acks_enter(s, error);
 	if (err)
 		return err;
 	at = shared_ack_entry(s->map, entry.node);
-	if (strncmp(at->node, entry.node, sizeof(at->node)) == 0) {
-		entry.alarms = at->alarms + (entry.txid < at->txid);
-		if (entry.txid < at->txid)
-			entry.txid = at->txid;
-	}
-	*at = entry;
+	if (strncmp(at->ack.node, entry.node, sizeof(at->ack.node)) == 0)
+		shared_ack_merge(at, &entry);
+	else
+		at->session_before = 0;
+	at->ack = entry;
 	shared_acks_leave(s);
+	/* After the entry: who sees the new count and then lists finds it. */
+	shared_wake_acks(s);
 	return BTS_OK;
 }
 
@@ -80,10 +100,10 @@ size_t shared_ack_list(struct shared *s, struct bts_ack *acks, size_t cap)
 	if (shared_acks_enter(s, NULL))
 		return 0;
 	for (i = 0; i < SHARED_ACKS_MAX; i++) {
-		if (!s->map->acks[i].node[0])
+		if (!s->map->acks[i].ack.node[0])
 			continue;
 		if (count < cap) {
-			acks[count] = s->map->acks[i];
+			acks[count] = s->map->acks[i].ack;
 			acks[count].node[sizeof(acks->node) - 1] = '\0';
 			acks[count].url[sizeof(acks->url) - 1] = '\0';
 		}
@@ -91,4 +111,54 @@ size_t shared_ack_list(struct shared *s, struct bts_ack *acks, size_t cap)
 	}
 	shared_acks_leave(s);
 	return count;
+}
+
+enum bts_err shared_ack_wait(struct shared *s, uint32_t *seen, unsigned timeout_ms)
+{
+	struct shared_map *map = s->map;
+	struct bts_env *env = s->env;
+	uint64_t deadline = env->ops->clock_ms(env) + timeout_ms;
+	uint32_t wakes = atomic_load(&map->wakes);
+	enum bts_err err = BTS_OK;
+
+	atomic_fetch_add(&map->ack_waiters, 1);
+	for (;;) {
+		uint32_t word = atomic_load(&map->ack_word);
+		uint64_t now = env->ops->clock_ms(env);
+
+		if (word != *seen) {
+			*seen = word;
+			break;
+		}
+		if (now >= deadline || atomic_load(&map->wakes) != wakes) {
+			err = BTS_TIMEOUT;
+			break;
+		}
+		env->ops->wait(env, (const uint32_t *)&map->ack_word, word, (unsigned)(deadline - now));
+	}
+	atomic_fetch_sub(&map->ack_waiters, 1);
+	return err;
+}
+
+enum bts_err shared_upstream_record(
+	struct shared *s, const struct bts_upstream *upstream, struct bts_error *error)
+{
+	enum bts_err err = shared_acks_enter(s, error);
+
+	if (err)
+		return err;
+	s->map->upstream = *upstream;
+	shared_acks_leave(s);
+	return BTS_OK;
+}
+
+void shared_upstream(struct shared *s, struct bts_upstream *upstream)
+{
+	memset(upstream, 0, sizeof(*upstream));
+	if (shared_acks_enter(s, NULL))
+		return;
+	*upstream = s->map->upstream;
+	shared_acks_leave(s);
+	upstream->node[sizeof(upstream->node) - 1] = '\0';
+	upstream->via[sizeof(upstream->via) - 1] = '\0';
 }

@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 
 #define SHARED_MAGIC UINT64_C(0x6b636f6c2d737462) /* "bts-lock" */
-#define SHARED_LAYOUT 3u
+#define SHARED_LAYOUT 4u
 #define SHARED_PROCESSES_MAX 1024u /* handles that have the file open at a time */
 #define SHARED_ACKS_MAX 64u
 
@@ -101,6 +101,12 @@ struct shared_chunk {
 	_Atomic uint64_t records[SHARED_SLOTS_STEP][SHARED_READER_WORDS];
 };
 
+/* An acknowledgement, and whose session was there before the present one. */
+struct shared_ack {
+	struct bts_ack ack;
+	uint64_t session_before;
+};
+
 struct shared_map {
 	uint64_t magic;
 	uint32_t layout;
@@ -112,6 +118,10 @@ struct shared_map {
 	_Atomic uint64_t assigned;
 	_Atomic uint64_t lost; /* the last number that a builder who died may have given to pages */
 	_Atomic uint64_t instances; /* handles that ever joined; numbers are not reused */
+	_Atomic uint32_t role;	    /* enum meta_role, as the newest slot says, or what it is about to become (role.c) */
+	_Atomic uint32_t fences;    /* how often it stopped being a primary's */
+	_Atomic uint32_t promised;  /* the epoch, as in the newest slot */
+	_Atomic uint64_t promised_random;
 
 	struct shared_cell head, durable, tip;
 	_Alignas(64) _Atomic uint32_t head_word; /* futex, +1 at every publication and wake */
@@ -131,7 +141,10 @@ struct shared_map {
 	_Atomic uint32_t slots_backed; /* slots that have blocks on the disk */
 
 	_Atomic uint32_t pids[SHARED_PROCESSES_MAX]; /* by process index, as each process sees itself */
-	struct bts_ack acks[SHARED_ACKS_MAX]; /* under SHARED_BYTE_ACKS */
+	_Atomic uint32_t ack_word; /* futex, +1 at every acknowledgement and wake */
+	_Atomic uint32_t ack_waiters;
+	struct shared_ack acks[SHARED_ACKS_MAX]; /* under SHARED_BYTE_ACKS */
+	struct bts_upstream upstream;		 /* likewise */
 	struct shared_chunk chunks[SHARED_READERS_MAX / SHARED_SLOTS_STEP]; /* last: backed as readers come */
 };
 
@@ -165,6 +178,8 @@ enum bts_err shared_register(struct shared *, struct shared_reader *, const stru
 	struct commit_record *record, struct bts_error *);
 /* A slot that another reader of any process has parked becomes ours, without a use yet; false: there is none. */
 bool shared_steal(struct shared *, uint32_t *index);
+
+void shared_wake_acks(struct shared *);
 
 /* Blocks for the slots up to `slots`, and for all that lies before them; an errno. */
 int shared_back(struct shared *, uint32_t slots);

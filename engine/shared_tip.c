@@ -76,6 +76,11 @@ static void shared_wake_head(struct shared *s)
 	shared_wake_word(s, &s->map->head_word, &s->map->head_waiters);
 }
 
+void shared_wake_acks(struct shared *s)
+{
+	shared_wake_word(s, &s->map->ack_word, &s->map->ack_waiters);
+}
+
 static void shared_cell_store(struct shared_cell *cell, const struct commit_record *record, uint64_t slot, uint64_t ring)
 {
 	uint64_t sequence = atomic_load(&cell->sequence);
@@ -265,6 +270,7 @@ void shared_wake(struct shared *s)
 {
 	atomic_fetch_add(&s->map->wakes, 1);
 	shared_wake_head(s);
+	shared_wake_acks(s);
 }
 
 uint32_t shared_wakes(const struct shared *s)

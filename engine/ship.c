@@ -68,6 +68,30 @@ enum bts_err bts_ship_reached(struct bts *db, uint32_t epoch, uint64_t epoch_ran
 	return ship_look_end(db, &look, err, error);
 }
 
+enum bts_err bts_ship_segments(
+	struct bts *db, struct bts_segment *segments, size_t cap, size_t *count, struct bts_error *error)
+{
+	struct ship_look look;
+	enum bts_err err = ship_look_begin(db, &look, error);
+
+	if (err)
+		return err;
+	err = history_segments(&look.ctx, &look.record, segments, cap, count);
+	return ship_look_end(db, &look, err, error);
+}
+
+enum bts_err bts_ship_fork(struct bts *db, const struct bts_position *claimed, const struct bts_segment *segments,
+	size_t count, struct bts_position *fork, struct bts_error *error)
+{
+	struct ship_look look;
+	enum bts_err err = ship_look_begin(db, &look, error);
+
+	if (err)
+		return err;
+	err = history_fork(&look.ctx, &look.record, claimed, segments, count, fork);
+	return ship_look_end(db, &look, err, error);
+}
+
 enum bts_err bts_ship_wait(struct bts *db, bts_txid after, unsigned timeout_ms, bts_txid *head)
 {
 	return shared_wait_head(db->shared, after, timeout_ms, head);
@@ -108,4 +132,19 @@ enum bts_err bts_ack_record(struct bts *db, const struct bts_ack *ack, struct bt
 size_t bts_ack_list(struct bts *db, struct bts_ack *acks, size_t cap)
 {
 	return shared_ack_list(db->shared, acks, cap);
+}
+
+enum bts_err bts_ack_wait(struct bts *db, uint32_t *seen, unsigned timeout_ms)
+{
+	return shared_ack_wait(db->shared, seen, timeout_ms);
+}
+
+enum bts_err bts_upstream_record(struct bts *db, const struct bts_upstream *upstream, struct bts_error *error)
+{
+	return shared_upstream_record(db->shared, upstream, error);
+}
+
+void bts_upstream(struct bts *db, struct bts_upstream *upstream)
+{
+	shared_upstream(db->shared, upstream);
 }

@@ -67,7 +67,7 @@ static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_
 	memcpy(stat->database, record.database, sizeof(stat->database));
 	memcpy(stat->chain, record.chain, sizeof(stat->chain));
 	meta_root_digest(&record, stat->root_digest);
-	stat->follower = db->follower;
+	stat->follower = shared_role(db->shared) == META_FOLLOWER;
 	stat->clean_open = shared_was_clean(db->shared);
 	stat->fell_back = fell_back;
 	stat->poisoned = shared_poisoned(db->shared);

@@ -23,6 +23,7 @@ static enum bts_err txn_snapshot(struct bts_txn *txn)
 	if (txn->kept != 0)
 		return park_again(txn);
 	txn->state = &txn->own;
+	txn->fences = shared_fences(db->shared);
 	err = txn->writing ? shared_reader_enter(db->shared, &txn->reader, &record, &txn->error) :
 			     shared_reader_enter_light(db->shared, &txn->reader, &record, &txn->error);
 	if (err)

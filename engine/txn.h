@@ -183,6 +183,7 @@ struct bts_txn {
 	bool registered;         /* reader holds a slot, and a snapshot */
 	unsigned kept;           /* in db->parked, + 1; 0: it is freed when it ends */
 	bool exclusive;          /* holds the build lock */
+	uint32_t fences;         /* shared_fences when it began */
 	struct bts_group *group; /* NULL: private */
 	bts_txid txid;           /* of a group's transaction: the number it will commit as */
 	bool changed;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "btree_store.h"
+#include "quorum.h"
 #include "text.h"
 
 #define CONFIG_MAX_BODY_DEFAULT ((size_t)64 << 20)
@@ -27,6 +28,8 @@ static const char config_help[] =
 	"  --from URL                follower: the replicator to follow\n"
 	"  --primary-url URL         follower: where writes are sent on to\n"
 	"  --name NODE               name of this node (default: host name and port)\n"
+	"  --members NODE,NODE       whose copies count for replicated:K (default: any named follower's)\n"
+	"  --durability HOW          local (default) or replicated:K: of writes that do not say\n"
 	"  --threads N               serving threads (default: one a core)\n"
 	"  --max-body BYTES          largest request body (default 67108864)\n"
 	"  --log-format text|json    one event a line on standard error\n"
@@ -41,6 +44,8 @@ enum config_option {
 	CONFIG_FROM,
 	CONFIG_PRIMARY,
 	CONFIG_NAME,
+	CONFIG_MEMBERS,
+	CONFIG_DURABILITY,
 	CONFIG_THREADS,
 	CONFIG_MAX_BODY,
 	CONFIG_LOG,
@@ -55,6 +60,8 @@ static const struct option config_options[] = {
 	{"from", required_argument, NULL, CONFIG_FROM},
 	{"primary-url", required_argument, NULL, CONFIG_PRIMARY},
 	{"name", required_argument, NULL, CONFIG_NAME},
+	{"members", required_argument, NULL, CONFIG_MEMBERS},
+	{"durability", required_argument, NULL, CONFIG_DURABILITY},
 	{"threads", required_argument, NULL, CONFIG_THREADS},
 	{"max-body", required_argument, NULL, CONFIG_MAX_BODY},
 	{"log-format", required_argument, NULL, CONFIG_LOG},
@@ -137,6 +144,7 @@ static int config_name(const char *name)
 
 static int config_apply(struct config *c, int option, char *value)
 {
+	struct quorum quorum;
 	uint64_t n = 0;
 	int status = -1;
 
@@ -160,6 +168,14 @@ static int config_apply(struct config *c, int option, char *value)
 	case CONFIG_NAME:
 		c->name = value;
 		return config_name(value);
+	case CONFIG_MEMBERS:
+		c->members = value;
+		return quorum_init(&quorum, "", value) ? config_usage("--members: '%s' is no list of node names", value)
+						       : -1;
+	case CONFIG_DURABILITY:
+		return quorum_parse(value, strlen(value), &c->copies)
+			       ? config_usage("--durability is local or replicated:K, not '%s'", value)
+			       : -1;
 	case CONFIG_THREADS:
 		status = config_number("--threads", value, 1, CONFIG_THREADS_MAX, &n);
 		c->threads = (unsigned)n;

@@ -18,6 +18,8 @@ struct config {
 	struct config_address listen, admin; /* admin.size 0: none */
 	unsigned threads;
 	size_t max_body; /* bytes */
+	const char *members; /* names of nodes whose copies count; NULL: any named one's */
+	unsigned copies;     /* --durability: of a write that does not say */
 	int log_json;
 };
 

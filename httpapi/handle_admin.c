@@ -93,7 +93,7 @@ void handle_status(struct request *r)
 	struct bts_error error = {0};
 	struct status status;
 	struct buf b = {0};
-	enum bts_err err = status_gather(request_role(r), &status, &error);
+	enum bts_err err = status_gather(request_server(r), &status, &error);
 
 	if (err) {
 		reply_error(r, err, &error);
@@ -109,7 +109,7 @@ void handle_index(struct request *r)
 	struct bts_error error = {0};
 	struct status status;
 	struct buf b = {0};
-	enum bts_err err = status_gather(request_role(r), &status, &error);
+	enum bts_err err = status_gather(request_server(r), &status, &error);
 
 	if (err) {
 		reply_error(r, err, &error);

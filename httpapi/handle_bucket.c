@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "durable.h"
 #include "handle.h"
 #include "jsonout.h"
 #include "reply.h"
@@ -152,10 +153,11 @@ static void handle_bucket_written(struct request *r)
 	if (handle_write_failed(r))
 		return;
 	r->token = 1;
-	if (status == 204) {
-		reply_empty(r, 204);
+	if (status == 204 || r->unreached) {
+		durable_reply(r, status);
 		return;
 	}
+	durable_tell(r);
 	/* Somebody may have dropped it again; the answer to this request stays what it was. */
 	if (bts_begin(role_db(request_role(r)), BTS_READ, &txn, NULL)) {
 		reply_empty(r, status);

@@ -1,6 +1,7 @@
 /* Single keys: GET, HEAD, PUT, DELETE /v1/buckets/{bucket}/keys/{key}. */
 #include <string.h>
 
+#include "durable.h"
 #include "etag.h"
 #include "handle.h"
 #include "reply.h"
@@ -89,10 +90,10 @@ static void handle_key_written(struct request *r)
 	} else {
 		r->token = 1;
 		if (r->op.kind == WRITER_DELETE) {
-			reply_empty(r, 204);
+			durable_reply(r, 204);
 		} else {
 			handle_key_etag(r, r->op.txid);
-			reply_empty(r, r->op.result == WRITER_CREATED ? 201 : 200);
+			durable_reply(r, r->op.result == WRITER_CREATED ? 201 : 200);
 		}
 	}
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "durable.h"
 #include "handle.h"
 #include "lines.h"
 #include "reply.h"
@@ -115,9 +116,11 @@ static void load_reply(struct request *r)
 	r->token = 1;
 	buf_printf(&b,
 		"{\"records\":%" PRIu64 ",\"lines\":%" PRIu64 ",\"commits\":%" PRIu64 ",\"bytes\":%" PRIu64
-		",\"txid\":%" PRIu64 "}\n",
+		",\"txid\":%" PRIu64,
 		l->records, l->lines.number, l->commits, l->bytes, (uint64_t)r->txid);
-	reply_buf(r, 200, "application/json", &b);
+	durable_members(r, &b);
+	buf_str(&b, "}\n");
+	reply_buf(r, r->unreached ? 202 : 200, "application/json", &b);
 }
 
 static void load_written(struct request *r)
@@ -143,7 +146,7 @@ static void load_written(struct request *r)
 	l->count = 0;
 	l->arena.size = 0;
 	if (l->finishing)
-		load_reply(r);
+		durable_await(r, load_reply); /* the last commit's copies hold those before it */
 }
 
 static void load_submit(struct request *r)
@@ -243,5 +246,5 @@ void handle_load(struct request *r)
 	if (l->count || !l->commits)
 		load_submit(r);
 	else
-		load_reply(r);
+		durable_await(r, load_reply);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "durable.h"
 #include "input.h"
 #include "log.h"
 #include "request.h"
@@ -62,7 +63,7 @@ static int main_serve(const struct config *config, const sigset_t *stop, int fd,
 	if (!config->follower &&
 		writer_start(server.role, role_db(server.role), request_written, &server.writer))
 		goto close;
-	if (wait_start(server.role, &server.wait))
+	if (wait_start(server.role, &server.wait) || durable_start(server.role, config, &server.durable))
 		goto close;
 	if (server_start(&server, fd, admin_fd))
 		_exit(1); /* some threads may run; nothing was promised to anybody yet */
@@ -70,11 +71,13 @@ static int main_serve(const struct config *config, const sigset_t *stop, int fd,
 	main_await_stop(stop);
 	role_drain(server.role);
 	wait_drain(server.wait);
+	durable_drain(server.durable);
 	server_stop(&server, MAIN_GRACE_MS);
 	status = 0;
 close:
 	writer_stop(server.writer);
 	wait_stop(server.wait);
+	durable_stop(server.durable);
 	server_free(&server);
 	role_close(server.role);
 	log_event("info", "stopped", NULL);

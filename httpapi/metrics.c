@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "buf.h"
+#include "durable.h"
 #include "role.h"
 #include "route.h"
 #include "server.h"
@@ -12,7 +13,7 @@
 #include "writer.h"
 
 static const unsigned metrics_statuses[METRICS_STATUSES - 1] = {
-	200, 201, 204, 304, 307, 400, 404, 405, 409, 412, 413, 500, 503, 507};
+	200, 201, 202, 204, 304, 307, 400, 404, 405, 409, 412, 413, 500, 503, 507};
 static const uint64_t metrics_bounds_us[METRICS_BUCKETS] = {
 	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 10000000};
 
@@ -189,6 +190,18 @@ static void metrics_followers(struct buf *b, const struct status *status)
 			(double)role_commit_age_ms(status->role, status->acks[i].txid) / 1e3);
 }
 
+static void metrics_durable(struct buf *b, struct durable *durable)
+{
+	struct durable_stat d;
+
+	durable_stat(durable, &d);
+	metrics_one(b, "btsd_durability_waiting", "gauge", "Committed writes that wait for copies.", d.waiting);
+	metrics_one(b, "btsd_durability_reached_total", "counter", "Writes whose copies were there in time.",
+		d.reached);
+	metrics_one(b, "btsd_durability_unreached_total", "counter", "Writes answered 202: copies missing.",
+		d.unreached);
+}
+
 void metrics_write(struct buf *b, struct server *s)
 {
 	struct status status;
@@ -205,7 +218,8 @@ void metrics_write(struct buf *b, struct server *s)
 	metrics_latency(b, s);
 	if (s->writer)
 		metrics_writer(b, s->writer);
-	if (status_gather(s->role, &status, NULL) || !status.have)
+	metrics_durable(b, s->durable);
+	if (status_gather(s, &status, NULL) || !status.have)
 		return;
 	metrics_file(b, &status.stat);
 	metrics_followers(b, &status);

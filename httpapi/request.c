@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "durable.h"
 #include "reply.h"
 #include "role.h"
 #include "server.h"
@@ -135,15 +136,24 @@ void request_go_on(struct request *r)
 	MHD_resume_connection(r->mhd);
 }
 
-void request_write(struct request *r, void (*resume)(struct request *))
+static void request_op_done(struct request *r)
+{
+	if (r->op.result == WRITER_DONE || r->op.result == WRITER_CREATED || r->op.result == WRITER_UNCHANGED)
+		durable_await(r, r->written);
+	else
+		r->written(r);
+}
+
+void request_write(struct request *r, void (*written)(struct request *))
 {
 	r->op.owner = r;
+	r->written = written;
 	/* Only this thread takes up what the writer hands back, so it cannot be resumed before it is
 	 * suspended. */
 	if (writer_queue(request_server(r)->writer, &r->op))
 		reply_problem(r, 503, "write-queue-full", NULL, "too many writes are waiting for the disk");
 	else
-		request_suspend(r, resume);
+		request_suspend(r, request_op_done);
 }
 
 void request_written(struct writer_op *ops)
@@ -366,6 +376,8 @@ static void request_check_route(struct request *r, const char *method)
 	} else {
 		request_check_params(r);
 		request_check_conditions(r);
+		if (!r->early_status && (r->route->flags & ROUTE_WRITES))
+			durable_check(r);
 		if (!r->early_status && !request_decode(r, &request_bucket_part, &r->bucket) &&
 			!request_decode(r, &request_key_part, &r->key) && (r->route->flags & ROUTE_WRITES) &&
 			role_follows(request_role(r)))

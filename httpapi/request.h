@@ -65,9 +65,13 @@ struct request {
 	unsigned header_count;
 
 	struct writer_op op;
-	void *state; /* of the handler */
+	void (*written)(struct request *); /* called when op is done, and the copies are there or given up */
+	unsigned copies;		    /* asked for: durability=replicated:K; 0 = local */
+	uint64_t timeout_ms;		    /* how long they are waited for */
+	int unreached;			    /* they are missing */
+	void *state;			    /* of the handler */
 	void (*state_free)(void *state);
-	/* waiting for a commit (wait.h) */
+	/* waiting for a commit (wait.h), or for copies of one (durable.h) */
 	struct request *wait_next;
 	struct reply_token wait_token; /* the commit asked for */
 	bts_txid wait_txid;	       /* ask again from this transaction on */
@@ -95,8 +99,9 @@ void request_set_header(struct request *, const char *name, const char *value);
 
 /* Until server_resume; then resume is called.  Set before anybody can resume it. */
 void request_suspend(struct request *, void (*resume)(struct request *));
-/* Queue its op for the writer and suspend, or reply that the queue is full. */
-void request_write(struct request *, void (*resume)(struct request *));
+/* Queue its op for the writer and suspend, or reply that the queue is full.  written is called when the op is
+ * done, and, where it changed something, the copies that the request asks for are there or given up. */
+void request_write(struct request *, void (*written)(struct request *));
 /* The writer's writer_done_fn: resumes the owners. */
 void request_written(struct writer_op *ops);
 

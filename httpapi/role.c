@@ -64,6 +64,7 @@ static enum bts_err role_open_primary(struct role *r, struct bts_error *error)
 {
 	struct bts_options options;
 	struct bts_stat stat = {.size = sizeof(stat)};
+	struct bts_upstream up = {.fresh_ms = 0};
 	enum bts_err err;
 
 	bts_options_init(&options);
@@ -85,7 +86,10 @@ static enum bts_err role_open_primary(struct role *r, struct bts_error *error)
 				LOG_U64("txid", stat.durable_txid)));
 	else if (!stat.clean_open)
 		log_event("info", "recovered", LOG_FIELDS(LOG_U64("txid", stat.durable_txid)));
-	return bts_ship_position(r->db, &r->position, error);
+	/* For a bts-replicator beside this process, which tells it to those who follow. */
+	snprintf(up.node, sizeof(up.node), "%s", r->name);
+	err = bts_upstream_record(r->db, &up, error);
+	return err ? err : bts_ship_position(r->db, &r->position, error);
 }
 
 static enum bts_err role_open_follower(struct role *r, const char *own_url, struct bts_error *error)
@@ -277,6 +281,10 @@ void role_upstream(struct role *r, struct role_upstream *up)
 	/* The source may have committed since its last answer, and may hang without ending the connection. */
 	if (up->lag_ms < up->contact_ms)
 		up->lag_ms = up->contact_ms;
+	up->lag_ms += status.source_lag_ms;
+	snprintf(up->url, sizeof(up->url), "%s", status.upstream);
+	snprintf(up->via, sizeof(up->via), "%s", status.via);
+	up->switches = status.switches;
 	up->frames = status.frames;
 	up->bytes = status.bytes;
 	up->pages = status.pages;

@@ -23,7 +23,9 @@ struct role_upstream {
 	int stopped;	     /* for ever: error says why */
 	uint64_t contact_ms; /* since it last did */
 	uint64_t lag_ms;     /* how old what is served may be; without contact it grows */
-	uint64_t frames, bytes, pages, retries;
+	uint64_t frames, bytes, pages, retries, switches;
+	char url[256];		   /* of the source asked now */
+	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first */
 };
 
 /* own_url: where this node serves.  0, or -1 with the reason logged. */

@@ -3,6 +3,7 @@
 #include "route.h"
 
 #define KEYS "/v1/buckets/{bucket}/keys"
+#define WRITE_PARAMS "durability", "timeout"
 
 const struct route route_table[] = {
 	{ROUTE_GET, "/", ROUTE_ADMIN, {NULL}, handle_index, NULL},
@@ -14,16 +15,16 @@ const struct route route_table[] = {
 
 	{ROUTE_GET, "/v1/buckets", ROUTE_READS, {"limit", "after", "wait"}, handle_buckets_get, NULL},
 	{ROUTE_GET, "/v1/buckets/{bucket}", ROUTE_READS, {"enc", "wait"}, handle_bucket_get, NULL},
-	{ROUTE_PUT, "/v1/buckets/{bucket}", ROUTE_WRITES | ROUTE_BODY, {"enc"}, handle_bucket_put, NULL},
-	{ROUTE_DELETE, "/v1/buckets/{bucket}", ROUTE_WRITES, {"enc"}, handle_bucket_delete, NULL},
+	{ROUTE_PUT, "/v1/buckets/{bucket}", ROUTE_WRITES | ROUTE_BODY, {"enc", WRITE_PARAMS}, handle_bucket_put, NULL},
+	{ROUTE_DELETE, "/v1/buckets/{bucket}", ROUTE_WRITES, {"enc", WRITE_PARAMS}, handle_bucket_delete, NULL},
 
 	{ROUTE_GET, KEYS "/{key}", ROUTE_READS, {"enc", "wait"}, handle_key_get, NULL},
-	{ROUTE_PUT, KEYS "/{key}", ROUTE_WRITES | ROUTE_BODY, {"enc"}, handle_key_put, NULL},
-	{ROUTE_DELETE, KEYS "/{key}", ROUTE_WRITES, {"enc"}, handle_key_delete, NULL},
+	{ROUTE_PUT, KEYS "/{key}", ROUTE_WRITES | ROUTE_BODY, {"enc", WRITE_PARAMS}, handle_key_put, NULL},
+	{ROUTE_DELETE, KEYS "/{key}", ROUTE_WRITES, {"enc", WRITE_PARAMS}, handle_key_delete, NULL},
 	{ROUTE_GET, KEYS, ROUTE_READS,
 		{"prefix", "from", "to", "after", "limit", "reverse", "values", "enc", "wait"}, handle_scan,
 		NULL},
-	{ROUTE_POST, "/v1/buckets/{bucket}/load", ROUTE_WRITES, {"enc"}, handle_load, handle_load_feed},
+	{ROUTE_POST, "/v1/buckets/{bucket}/load", ROUTE_WRITES, {"enc", WRITE_PARAMS}, handle_load, handle_load_feed},
 };
 
 const size_t route_table_size = sizeof(route_table) / sizeof(route_table[0]);

@@ -17,6 +17,7 @@
 #include "metrics.h"
 
 struct MHD_Daemon;
+struct durable;
 struct role;
 struct request;
 struct wait;
@@ -61,6 +62,7 @@ struct server {
 	struct role *role;
 	struct writer *writer; /* NULL on a follower */
 	struct wait *wait;
+	struct durable *durable;
 	struct server_loop *loops; /* the last is the admin's when there is one */
 	unsigned loop_count;
 	struct server_accept *accepts[2];

@@ -7,15 +7,19 @@
 #include <time.h>
 
 #include "buf.h"
+#include "durable.h"
 #include "jsonout.h"
+#include "server.h"
 #include "text.h"
 
-enum bts_err status_gather(struct role *role, struct status *s, struct bts_error *error)
+enum bts_err status_gather(const struct server *server, struct status *s, struct bts_error *error)
 {
+	struct role *role = server->role;
 	struct bts *db = role_db(role);
 
 	memset(s, 0, sizeof(*s));
 	s->role = role;
+	s->server = server;
 	s->stat.size = sizeof(s->stat);
 	role_upstream(role, &s->upstream);
 	if (!db)
@@ -78,6 +82,7 @@ static void status_followers(struct buf *b, const struct status *s)
 		status_time(ack->seen_ms, seen);
 		status_text(b, "last_seen", seen);
 		status_u64(b, "alarms", ack->alarms);
+		status_u64(b, "twins", ack->twins);
 		buf_str(b, "}");
 	}
 	buf_str(b, "]");
@@ -104,6 +109,21 @@ static void status_file(struct buf *b, const struct bts_stat *st)
 	status_u64(b, "commits", st->commits);
 	status_u64(b, "flushes", st->flushes);
 	status_u64(b, "conflicts", st->conflicts);
+}
+
+static void status_durability(struct buf *b, const struct status *s)
+{
+	const struct quorum *quorum = durable_quorum(s->server->durable);
+	unsigned copies = s->server->config->copies;
+	size_t i;
+
+	if (copies)
+		buf_printf(b, ",\"durability\":\"replicated:%u\",\"members\":[", copies);
+	else
+		buf_str(b, ",\"durability\":\"local\",\"members\":[");
+	for (i = 0; i < quorum->count; i++)
+		buf_printf(b, "%s\"%s\"", i ? "," : "", quorum->members[i]);
+	buf_str(b, "]");
 }
 
 static void status_upstream(struct buf *b, const struct status *s)
@@ -137,6 +157,7 @@ void status_json(struct buf *b, const struct status *s)
 	else
 		buf_str(b, ",\"database_id\":null,\"epoch\":null,\"txid\":0,\"durable_txid\":0,\"root_"
 			   "digest\":null");
+	status_durability(b, s);
 	if (role_follows(s->role))
 		status_upstream(b, s);
 	status_followers(b, s);

@@ -8,8 +8,11 @@
 
 #define STATUS_FOLLOWERS_MAX 64
 
+struct server;
+
 struct status {
 	struct role *role;
+	const struct server *server;
 	int have; /* the file is there: stat and acks hold */
 	struct bts_stat stat;
 	struct role_upstream upstream;
@@ -18,7 +21,7 @@ struct status {
 };
 
 /* BTS_OK also when a follower has no file yet. */
-enum bts_err status_gather(struct role *, struct status *, struct bts_error *);
+enum bts_err status_gather(const struct server *, struct status *, struct bts_error *);
 
 struct buf;
 void status_json(struct buf *, const struct status *);

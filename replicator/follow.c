@@ -18,12 +18,15 @@
 #include <time.h>
 
 #include "position.h"
+#include "sabotage.h"
 #include "session.h"
 #include "transport.h"
 
+#define FOLLOW_REST_MS 60000 /* stopped: both that end it interrupt the wait */
+
 struct follow {
 	char *path;
-	char upstream[FOLLOW_URL_MAX + 1];
+	struct sources sources; /* the thread's */
 	struct bts_options open;
 	struct repl_events events;
 
@@ -39,11 +42,13 @@ struct follow {
 	struct bts_apply *apply;   /* NULL between frames */
 	struct session_reply reply;
 	char reply_code[40];
+	char reply_via[BTS_VIA_MAX + 1];
 	uint64_t frame_bytes, frame_pages;
 	struct bts_error failure; /* of the request of the moment */
 	char reported[256];	  /* the failure last emitted, "" = none since all went well */
 
 	pthread_mutex_t lock;
+	struct sources wanted;	   /* count 0: none */
 	struct follow_status status; /* contact_ms and lag_ms hold instants here, 0 = none */
 };
 
@@ -75,10 +80,34 @@ static void follow_publish(struct follow *follow, const char *state)
 	follow->status.upstream_txid = session->upstream_txid;
 	follow->status.contact_ms = session->contact_ms;
 	follow->status.lag_ms = session->behind_ms;
+	follow->status.source_lag_ms = session->source_lag_ms;
 	follow->status.frames = session->frames;
+	snprintf(follow->status.upstream, sizeof(follow->status.upstream), "%s", sources_current(&follow->sources));
+	snprintf(follow->status.via, sizeof(follow->status.via), "%s", session->via);
 	follow->status.retries = session->retries;
 	snprintf(follow->status.error, sizeof(follow->status.error), "%s", session->error.text);
 	pthread_mutex_unlock(&follow->lock);
+}
+
+/* For those who serve this file on: through whom its commits come, and how fresh they are. */
+static void follow_tell(struct follow *follow)
+{
+	const struct session *session = &follow->session;
+	struct bts *db = atomic_load(&follow->db);
+	struct bts_upstream up = {.fresh_ms = session->contact_ms};
+	struct bts_error error;
+
+	if (!db)
+		return;
+	snprintf(up.node, sizeof(up.node), "%s", session->query.follower);
+	snprintf(up.via, sizeof(up.via), "%s", session->via);
+	if (session->behind_ms && session->behind_ms < up.fresh_ms)
+		up.fresh_ms = session->behind_ms;
+	/* 0 would say that nobody knows. */
+	if (up.fresh_ms)
+		up.fresh_ms = up.fresh_ms > session->source_lag_ms ? up.fresh_ms - session->source_lag_ms : 1;
+	if (bts_upstream_record(db, &up, &error))
+		repl_emit(&follow->events, REPL_WARN, "upstream-not-told", "%s", error.text);
 }
 
 /* Opens the file; sets db and tells the session where it stands. */
@@ -145,8 +174,29 @@ static enum bts_err follow_begin(
 	follow->frame = *header;
 	follow->frame_pages = 0;
 	follow_publish(follow, "receiving");
+	if (follow->session.resumed) {
+		repl_emit(&follow->events, REPL_INFO, "transfer-resumed", "to %" PRIu64 ", from page %" PRIu64 " of %" PRIu64,
+			header->target.txid, header->partial.cursor, header->partial.position.txid);
+		return bts_apply_resume(
+			atomic_load(&follow->db), &header->partial, &header->target, &follow->apply, error);
+	}
 	return bts_apply_begin(atomic_load(&follow->db), &follow->session.query.after, &header->target,
 		&follow->apply, error);
+}
+
+/* The frame has ended, whole or not: of a first transfer what came is kept, and asked to be gone on with. */
+static void follow_leave(struct follow *follow)
+{
+	struct bts *db = atomic_load(&follow->db);
+	struct bts_partial partial;
+
+	bts_apply_suspend(follow->apply);
+	follow->apply = NULL;
+	if (!db || follow->session.query.after.txid)
+		return;
+	if (bts_apply_partial(db, &partial))
+		memset(&partial, 0, sizeof(partial));
+	session_transfer(&follow->session, &partial, follow->frame_pages > 0);
 }
 
 static enum bts_err follow_finish(struct follow *follow, struct bts_slice record, struct bts_error *error)
@@ -155,6 +205,8 @@ static enum bts_err follow_finish(struct follow *follow, struct bts_slice record
 	enum bts_err err;
 
 	follow->apply = NULL;
+	if (SABOTAGED(SABOTAGE_R7_ACK_EARLY))
+		session_applied(&follow->session, &follow->frame, follow_now());
 	err = bts_apply_finish(apply, record, error);
 	if (err)
 		return err;
@@ -165,6 +217,7 @@ static enum bts_err follow_finish(struct follow *follow, struct bts_slice record
 	repl_emit(&follow->events, REPL_INFO, "frame-applied",
 		"from %" PRIu64 " to %" PRIu64 ", %" PRIu64 " pages, %" PRIu64 " bytes",
 		follow->frame.base.txid, follow->frame.target.txid, follow->frame_pages, follow->frame_bytes);
+	follow_tell(follow);
 	follow_publish(follow, "following");
 	return BTS_OK;
 }
@@ -192,6 +245,14 @@ static void follow_on_header(void *arg, const char *name, const char *value)
 
 	if (strcasecmp(name, "BTS-Txid") == 0) {
 		follow->reply.has_txid = position_number_parse(value, POSITION_TXID_MAX, &follow->reply.txid);
+	} else if (strcasecmp(name, "BTS-Lag-Ms") == 0) {
+		follow->reply.has_lag =
+			position_number_parse(value, SESSION_LAG_UNKNOWN_MS, &follow->reply.lag_ms);
+	} else if (strcasecmp(name, "BTS-Role") == 0) {
+		follow->reply.follower = strcmp(value, "follower") == 0;
+	} else if (strcasecmp(name, "BTS-Via") == 0) {
+		snprintf(follow->reply_via, sizeof(follow->reply_via), "%s", value);
+		follow->reply.via = follow->reply_via;
 	} else if (strcasecmp(name, "BTS-Error") == 0) {
 		snprintf(follow->reply_code, sizeof(follow->reply_code), "%s", value);
 		follow->reply.code = follow->reply_code;
@@ -205,6 +266,7 @@ static enum bts_err follow_on_begin(void *arg, long status)
 
 	follow->reply.status = status;
 	err = session_reply(&follow->session, &follow->reply, follow_now(), &follow->failure);
+	follow_tell(follow);
 	follow_publish(follow, follow->session.state == SESSION_STREAMING ? "receiving" : "following");
 	return err == BTS_NOT_FOUND ? BTS_OK : err;
 }
@@ -244,10 +306,49 @@ static void follow_report(struct follow *follow, const char *failure)
 	if (strcmp(follow->reported, failure) == 0)
 		return;
 	if (failure[0])
-		repl_emit(&follow->events, REPL_WARN, "retrying", "%s: %s", follow->upstream, failure);
+		repl_emit(&follow->events, REPL_WARN, "retrying", "%s: %s", sources_current(&follow->sources), failure);
 	else
-		repl_emit(&follow->events, REPL_INFO, "source-answers", "%s", follow->upstream);
+		repl_emit(&follow->events, REPL_INFO, "source-answers", "%s", sources_current(&follow->sources));
 	snprintf(follow->reported, sizeof(follow->reported), "%s", failure);
+}
+
+static void follow_moved(struct follow *follow)
+{
+	pthread_mutex_lock(&follow->lock);
+	follow->status.switches++;
+	pthread_mutex_unlock(&follow->lock);
+	repl_emit(&follow->events, REPL_INFO, "source-switched", "%s", sources_current(&follow->sources));
+}
+
+/* After a request: with several sources a failure is a reason to ask the next one. */
+static void follow_choose(struct follow *follow, bool failed)
+{
+	struct sources *sources = &follow->sources;
+
+	if (!failed) {
+		sources_answered(sources);
+	} else if (follow->session.state == SESSION_STOPPED) {
+		if (follow_is_final(follow->session.error.code) && follow->session.error.code != BTS_DIVERGED)
+			return; /* of this file, whoever is asked */
+		if (!sources_refused(sources))
+			return;
+		repl_emit(&follow->events, REPL_WARN, "refused", "%s", follow->session.error.text);
+		session_retry(&follow->session);
+		follow_moved(follow);
+	} else if (sources->count > 1) {
+		sources_next(sources);
+		follow_moved(follow);
+	}
+}
+
+static bool follow_switched(struct follow *follow)
+{
+	bool switched;
+
+	pthread_mutex_lock(&follow->lock);
+	switched = follow->wanted.count > 0;
+	pthread_mutex_unlock(&follow->lock);
+	return switched;
 }
 
 static void follow_request(struct follow *follow, const char *target)
@@ -257,7 +358,7 @@ static void follow_request(struct follow *follow, const char *target)
 	char url[FOLLOW_URL_MAX + QUERY_TARGET_SIZE + 1];
 	enum bts_err err;
 
-	snprintf(url, sizeof(url), "%s%s", follow->upstream, target);
+	snprintf(url, sizeof(url), "%s%s", sources_current(&follow->sources), target);
 	memset(failure, 0, sizeof(*failure));
 	memset(&follow->reply, 0, sizeof(follow->reply));
 	follow->frame_bytes = 0;
@@ -265,17 +366,49 @@ static void follow_request(struct follow *follow, const char *target)
 	err = transport_get(follow->transport, url, follow->session.query.wait_ms, &handler, failure);
 	if (!err && follow->session.state == SESSION_STREAMING)
 		err = frame_decode_finish(follow->decoder, failure);
-	bts_apply_abort(follow->apply);
-	follow->apply = NULL;
+	follow_leave(follow);
 	if (atomic_load(&follow->stopping))
+		return;
+	if (err == BTS_TIMEOUT && follow_switched(follow))
 		return;
 	if (err && follow_is_final(err))
 		session_stop(&follow->session, failure);
 	session_done(&follow->session, err ? failure : NULL);
+	if (err)
+		follow_tell(follow); /* the chain is not known any more */
+	follow_choose(follow, err != BTS_OK);
 	if (follow->session.state == SESSION_STOPPED)
 		repl_emit(&follow->events, REPL_ERROR, "stopped", "%s", follow->session.error.text);
 	else
 		follow_report(follow, err ? failure->text : "");
+}
+
+/* Other sources were asked for: forget what the last one said. */
+static void follow_take_switch(struct follow *follow)
+{
+	bool taken;
+
+	pthread_mutex_lock(&follow->lock);
+	taken = follow->wanted.count > 0;
+	if (taken) {
+		follow->sources = follow->wanted;
+		follow->wanted.count = 0;
+		transport_resume(follow->transport); /* under the lock: a later switch interrupts again */
+	}
+	pthread_mutex_unlock(&follow->lock);
+	if (!taken)
+		return;
+	session_switch(&follow->session);
+	follow->reported[0] = '\0';
+	follow_tell(follow);
+	follow_moved(follow);
+}
+
+/* Nothing to do for ever, or until other sources are named. */
+static void follow_rest(struct follow *follow)
+{
+	while (!atomic_load(&follow->stopping) && !follow_switched(follow))
+		transport_wait(follow->transport, FOLLOW_REST_MS);
 }
 
 static void *follow_run(void *arg)
@@ -284,6 +417,7 @@ static void *follow_run(void *arg)
 	struct session_step step;
 
 	while (!atomic_load(&follow->stopping)) {
+		follow_take_switch(follow);
 		session_next(&follow->session, follow_now(), &step);
 		switch (step.what) {
 		case SESSION_REQUEST:
@@ -296,7 +430,8 @@ static void *follow_run(void *arg)
 			break;
 		case SESSION_STOP:
 			follow_publish(follow, "stopped");
-			return NULL;
+			follow_rest(follow);
+			break;
 		}
 	}
 	follow_publish(follow, "stopped");
@@ -305,8 +440,7 @@ static void *follow_run(void *arg)
 
 static enum bts_err follow_check_options(const struct follow_options *options, struct bts_error *error)
 {
-	const char *url = options->upstream;
-	size_t scheme = 0;
+	struct sources sources;
 
 	if (!options->path || !options->path[0])
 		return fail_set(error, BTS_INVALID, "no file named");
@@ -315,14 +449,10 @@ static enum bts_err follow_check_options(const struct follow_options *options, s
 			BTS_ACK_NAME_MAX);
 	if (options->url && !query_url_valid(options->url))
 		return fail_set(error, BTS_INVALID, "own url: too long, or characters not allowed");
-	if (url && strncasecmp(url, "http://", 7) == 0)
-		scheme = 7;
-	else if (url && strncasecmp(url, "https://", 8) == 0)
-		scheme = 8;
-	if (!scheme || !url[scheme] || strlen(url) > FOLLOW_URL_MAX || strpbrk(url, "?# \t\r\n@"))
-		return fail_set(
-			error, BTS_INVALID, "source '%.80s': must be http://HOST:PORT", url ? url : "");
-	return BTS_OK;
+	if (options->max_rate && options->max_rate < FOLLOW_RATE_LEAST)
+		return fail_set(error, BTS_INVALID, "rate of %" PRIu64 " bytes a second: at least %d", options->max_rate,
+			FOLLOW_RATE_LEAST);
+	return sources_parse(&sources, options->upstream ? options->upstream : "", error);
 }
 
 static void follow_free(struct follow *follow)
@@ -340,7 +470,6 @@ static void follow_free(struct follow *follow)
 static struct follow *follow_new(const struct follow_options *options)
 {
 	struct follow *follow = calloc(1, sizeof(*follow));
-	size_t size;
 
 	if (!follow)
 		return NULL;
@@ -352,10 +481,6 @@ static struct follow *follow_new(const struct follow_options *options)
 	if (options->open)
 		follow->open = *options->open;
 	follow->open.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER;
-	size = (size_t)snprintf(follow->upstream, sizeof(follow->upstream), "%s", options->upstream);
-	while (size > 0 && follow->upstream[size - 1] == '/')
-		follow->upstream[--size] = '\0';
-	memcpy(follow->status.upstream, follow->upstream, sizeof(follow->upstream));
 	follow->status.state = "connecting";
 	follow->path = strdup(options->path);
 	follow->transport = transport_new("btree_store/" BTS_VERSION_STRING);
@@ -371,6 +496,7 @@ enum bts_err follow_start(const struct follow_options *options, struct follow **
 	struct session_config config = {.node = options->node,
 		.url = options->url,
 		.wait_ms = options->wait_ms ? options->wait_ms : FOLLOW_WAIT_MS,
+		.zstd = options->zstd,
 		.random = follow_random};
 	struct bts_position own;
 	struct follow *follow = NULL;
@@ -389,8 +515,14 @@ enum bts_err follow_start(const struct follow_options *options, struct follow **
 	err = follow_open(follow, &own, &page_size, error);
 	if (err && err != BTS_NOT_FOUND)
 		goto fail;
+	err = sources_parse(&follow->sources, options->upstream, error) ? BTS_INVALID : err;
+	if (err && err != BTS_NOT_FOUND)
+		goto fail;
 	config.session = (uint64_t)follow_random(NULL) << 32 | follow_random(NULL);
 	session_init(&follow->session, &config, err ? NULL : &own, page_size);
+	follow_leave(follow);
+	transport_set_rate(follow->transport, options->max_rate);
+	follow_tell(follow);
 	follow_publish(follow, "connecting");
 	os = pthread_create(&follow->thread, NULL, follow_run, follow);
 	if (os) {
@@ -408,10 +540,26 @@ void follow_stop(struct follow *follow)
 {
 	if (!follow)
 		return;
+	pthread_mutex_lock(&follow->lock);
 	atomic_store(&follow->stopping, true);
 	transport_interrupt(follow->transport);
+	pthread_mutex_unlock(&follow->lock);
 	pthread_join(follow->thread, NULL);
 	follow_free(follow);
+}
+
+enum bts_err follow_switch(struct follow *follow, const char *urls, struct bts_error *error)
+{
+	struct sources sources;
+	enum bts_err err = sources_parse(&sources, urls, error);
+
+	if (err)
+		return err;
+	pthread_mutex_lock(&follow->lock);
+	follow->wanted = sources;
+	transport_interrupt(follow->transport);
+	pthread_mutex_unlock(&follow->lock);
+	return BTS_OK;
 }
 
 struct bts *follow_db(struct follow *follow)

@@ -12,16 +12,21 @@
 #include <btree_store/ship.h>
 
 #include "fail.h"
+#include "sources.h"
 
-#define FOLLOW_URL_MAX 255
+#define FOLLOW_URL_MAX SOURCES_URL_MAX
+
+#define FOLLOW_RATE_LEAST 65536 /* more than a source takes for a dead follower (SERVE_LEAST_BYTES) */
 #define FOLLOW_WAIT_MS 1000 /* of a long poll: how old the last contact gets while all is well */
 
 struct follow_options {
 	const char *path;     /* of the follower's file; copied */
-	const char *upstream; /* "http://host:port", copied */
+	const char *upstream; /* "http://host:port", or several with commas between, tried in order; copied */
 	const char *node;     /* own name: query_node_valid; copied */
 	const char *url;      /* where this node serves readers, told to the source; NULL = none; copied */
 	unsigned wait_ms;     /* of the long poll; 0 = FOLLOW_WAIT_MS */
+	uint64_t max_rate;    /* bytes a second received at most; 0 = as fast as it goes, else FOLLOW_RATE_LEAST or more */
+	bool zstd;	      /* ask for compressed pages */
 	const struct bts_options *open; /* page size aside, for opening the file; NULL = defaults; copied */
 	struct repl_events events;	/* called from the follower's thread */
 };
@@ -33,6 +38,11 @@ struct follow;
  */
 BTS_MUST_CHECK enum bts_err follow_start(
 	const struct follow_options *options, struct follow **follow, struct bts_error *error);
+/*
+ * Follow other sources from now on (a list as in the options), from where the file stands: what is under way is broken off,
+ * and a follower that had stopped goes on.  BTS_INVALID: malformed, and nothing has changed.  Any thread.
+ */
+BTS_MUST_CHECK enum bts_err follow_switch(struct follow *, const char *urls, struct bts_error *error);
 /* Ends the thread and closes the file: no transaction on follow_db may be left.  NULL is fine. */
 void follow_stop(struct follow *);
 /*
@@ -50,6 +60,9 @@ struct follow_status {
 	uint64_t
 		contact_ms; /* milliseconds since it last did: what is here is no older than that and lag_ms */
 	uint64_t lag_ms;    /* since when this node is known to be behind; 0 = it is not */
+	uint64_t source_lag_ms; /* how old what the source gave may have been when it gave it: it may follow, too */
+	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first; "" = not known */
+	uint64_t switches;	/* of source, by failure or by order */
 	uint64_t frames, bytes, pages, retries;
 	char error[256]; /* the last failure, "" = none */
 };

@@ -12,21 +12,26 @@
 
 #define FRAME_MAGIC "BTSFRAME"
 #define FRAME_VERSION 1
-#define FRAME_NEED_ZSTD                                                                                      \
-	0x1u /* reserved: chunks compressed; this version refuses every must-understand bit                  \
-	      */
+/* Must-understand bits; each is sent only to who asked for it. */
+#define FRAME_NEED_ZSTD 0x1u	/* pages of a chunk may be compressed */
+#define FRAME_NEED_PARTIAL 0x2u /* goes on where a broken first transfer ended: a longer header says where */
+#define FRAME_NEED_KNOWN (FRAME_NEED_ZSTD | FRAME_NEED_PARTIAL)
 
 #define FRAME_HEADER_SIZE 120
+#define FRAME_HEADER_LONG 184
 #define FRAME_HEAD_SIZE 16  /* of a chunk */
-#define FRAME_ENTRY_SIZE 40 /* of a chunk's index */
+#define FRAME_ENTRY_SIZE 28 /* of a chunk's index */
 #define FRAME_SUM_SIZE 4
 #define FRAME_END_SIZE 40	    /* of the trailer, without record and sum */
 #define FRAME_CHUNK_TAG 0x4b4e4843u /* "CHNK" */
 #define FRAME_END_TAG 0x444e4554u   /* "TEND" */
+#define FRAME_HOLD_TAG 0x444c4f48u  /* "HOLD": the source is at work */
 
 /* Limits; what exceeds one is refused. */
 #define FRAME_CHUNK_PAGES_MAX 256
 #define FRAME_CHUNK_BYTES_MAX (1u << 20) /* of pages, and at least one page of the largest size */
+#define FRAME_HOLDS_MAX (1u << 24)
+#define FRAME_PGNO_LIMIT (UINT64_C(1) << 48)
 #define FRAME_UNIT_PAGES_MAX (1u << 29)
 #define FRAME_PAGES_MAX (UINT64_C(1) << 36)
 #define FRAME_INDEX_MAX (FRAME_HEAD_SIZE + FRAME_CHUNK_PAGES_MAX * FRAME_ENTRY_SIZE + FRAME_SUM_SIZE)
@@ -36,6 +41,8 @@ struct frame_header {
 	struct bts_position base; /* txid 0: of an empty follower; database as target's */
 	struct bts_position target;
 	uint32_t page_size;
+	bool zstd;
+	struct bts_partial partial; /* position.txid 0: a frame that begins at its beginning */
 };
 
 /* Pages [first, first + pages) of the unit id. */
@@ -57,10 +64,16 @@ struct frame_encoder {
 	uint64_t units, pages;
 };
 size_t frame_encode_header(
-	struct frame_encoder *, const struct frame_header *, uint8_t out[FRAME_HEADER_SIZE]);
+	struct frame_encoder *, const struct frame_header *, uint8_t out[FRAME_HEADER_LONG]);
 size_t frame_encode_index(
 	struct frame_encoder *, const struct frame_piece *pieces, size_t count, uint8_t out[FRAME_INDEX_MAX]);
 void frame_encode_payload(struct frame_encoder *, const void *data, size_t size);
+/* The same in a frame with zstd: stored bytes follow for the pages; and the pages whole, with what is sent for them. */
+size_t frame_encode_index_packed(struct frame_encoder *, const struct frame_piece *pieces, size_t count, uint32_t stored,
+	uint8_t out[FRAME_INDEX_MAX]);
+void frame_encode_packed(struct frame_encoder *, struct bts_slice pages, struct bts_slice packed);
+/* Between chunks, after a header with partial. */
+size_t frame_encode_hold(uint8_t out[FRAME_HEAD_SIZE]);
 size_t frame_encode_chunk_end(struct frame_encoder *, uint8_t out[FRAME_SUM_SIZE]);
 size_t frame_encode_trailer(struct frame_encoder *, struct bts_slice record, uint8_t out[FRAME_TRAILER_MAX]);
 

@@ -14,7 +14,9 @@
 
 #include "fail.h"
 #include "frame_layout.h"
+#include "frame_zstd.h"
 #include "position.h"
+#include "sabotage.h"
 #include "wire.h"
 
 enum frame_part {
@@ -31,16 +33,21 @@ enum frame_part {
 
 struct frame_decoder {
 	enum frame_part part;
-	size_t have, need;		/* bytes of the current part, in small or payload */
+	size_t have, need;		/* bytes of the current part, in small, payload or packed */
 	uint8_t small[FRAME_INDEX_MAX]; /* any part but a payload; the trailer fits too */
 	uint8_t *payload;		/* payload_cap bytes, at most one chunk and its sum */
 	size_t payload_cap;
+	uint8_t *packed; /* the same of what is compressed; NULL: nothing was yet */
+	size_t packed_cap;
+	struct frame_zstd *zstd; /* NULL: nothing was compressed yet */
 
 	struct frame_header header;
 	struct bts_digest digest;
 	uint64_t chunks, units, pages; /* so far */
+	uint64_t holds;
 
 	uint32_t entries, chunk_pages; /* of the current chunk */
+	bool is_packed;		       /* it is compressed */
 	uint32_t entry;		       /* next to give out */
 	size_t given;		       /* payload bytes given out */
 
@@ -65,6 +72,8 @@ void frame_decoder_free(struct frame_decoder *decoder)
 	if (!decoder)
 		return;
 	free(decoder->payload);
+	free(decoder->packed);
+	frame_zstd_free(decoder->zstd);
 	free(decoder);
 }
 
@@ -77,7 +86,7 @@ static void frame_expect(struct frame_decoder *decoder, enum frame_part part, si
 
 void frame_decoder_reset(struct frame_decoder *decoder)
 {
-	decoder->chunks = decoder->units = decoder->pages = 0;
+	decoder->chunks = decoder->units = decoder->pages = decoder->holds = 0;
 	memset(&decoder->unit, 0, sizeof(decoder->unit));
 	decoder->unit_next = 0;
 	frame_expect(decoder, FRAME_PART_HEADER, 0, FRAME_HEADER_SIZE);
@@ -97,31 +106,42 @@ static bool frame_get_position(const uint8_t *p, struct bts_position *position)
 					      memcmp(position->chain, zero, sizeof(zero)) == 0);
 }
 
-static enum bts_err frame_take_header(struct frame_decoder *decoder, struct bts_error *error)
+/* Bytes of a header with those must-understand bits. */
+static size_t frame_header_size(const uint8_t *p)
 {
-	const uint8_t *p = decoder->small;
-	struct frame_header *header = &decoder->header;
-	uint32_t page = wire_get_u32(p + FRAME_AT_PAGE_SIZE);
+	return wire_get_u32(p + FRAME_AT_NEED) & FRAME_NEED_PARTIAL ? FRAME_HEADER_LONG : FRAME_HEADER_SIZE;
+}
+
+/* What tells how long the header is, and whether it can be read at all. */
+static enum bts_err frame_check_header(const uint8_t *p, size_t size, struct bts_error *error)
+{
+	uint32_t need = wire_get_u32(p + FRAME_AT_NEED);
 
 	if (memcmp(p + FRAME_AT_MAGIC, FRAME_MAGIC, 8) != 0)
 		return fail_set(error, BTS_CORRUPT, "frame header: not a frame");
 	if (wire_get_u16(p + FRAME_AT_VERSION) != FRAME_VERSION)
 		return fail_set(error, BTS_VERSION, "frame header: version %u, this program knows %u",
 			wire_get_u16(p + FRAME_AT_VERSION), FRAME_VERSION);
-	if (wire_get_u32(p + FRAME_AT_HEADER_SUM) != bts_crc32c(0, p, FRAME_AT_HEADER_SUM))
-		return fail_set(error, BTS_CORRUPT, "frame header: wrong checksum");
-	if (wire_get_u32(p + FRAME_AT_NEED) != 0)
+	if (need & ~FRAME_NEED_KNOWN)
 		return fail_set(error, BTS_VERSION,
-			"frame header: needs features 0x%x that this program lacks",
-			wire_get_u32(p + FRAME_AT_NEED));
-	if (wire_get_u16(p + FRAME_AT_SIZE) != FRAME_HEADER_SIZE)
+			"frame header: needs features 0x%x that this program lacks", need & ~FRAME_NEED_KNOWN);
+	if (wire_get_u16(p + FRAME_AT_SIZE) != size)
 		return fail_set(error, BTS_CORRUPT, "frame header: size %u", wire_get_u16(p + FRAME_AT_SIZE));
-	if (page < BTS_PAGE_SIZE_MIN || page > BTS_PAGE_SIZE_MAX || (page & (page - 1)))
-		return fail_set(error, BTS_CORRUPT, "frame header: page size %" PRIu32, page);
-	if (!frame_get_position(p + FRAME_AT_BASE, &header->base))
-		return fail_set(error, BTS_CORRUPT, "frame header: malformed base position");
-	if (!frame_get_position(p + FRAME_AT_TARGET, &header->target))
-		return fail_set(error, BTS_CORRUPT, "frame header: malformed target position");
+	return BTS_OK;
+}
+
+static bool frame_get_partial(const uint8_t *p, struct bts_partial *partial)
+{
+	if (!frame_get_position(p + FRAME_AT_PARTIAL, &partial->position) || partial->position.txid == 0)
+		return false;
+	partial->cursor = wire_get_u64(p + FRAME_AT_CURSOR);
+	partial->older = wire_get_u64(p + FRAME_AT_OLDER);
+	partial->older_cursor = wire_get_u64(p + FRAME_AT_OLDER_CURSOR);
+	return partial->cursor < FRAME_PGNO_LIMIT && partial->older_cursor < FRAME_PGNO_LIMIT;
+}
+
+static enum bts_err frame_check_positions(const struct frame_header *header, struct bts_error *error)
+{
 	if (header->target.txid <= header->base.txid)
 		return fail_set(error, BTS_CORRUPT,
 			"frame header: target %" PRIu64 " is not beyond base %" PRIu64, header->target.txid,
@@ -130,11 +150,58 @@ static enum bts_err frame_take_header(struct frame_decoder *decoder, struct bts_
 		return fail_set(error, BTS_CORRUPT,
 			"frame header: target of epoch %" PRIu32 ", base of %" PRIu32, header->target.epoch,
 			header->base.epoch);
+	if (header->partial.position.txid && (header->base.txid || header->partial.position.txid > header->target.txid))
+		return fail_set(error, BTS_CORRUPT, "frame header: goes on from what it cannot go on from");
+	return BTS_OK;
+}
+
+static enum bts_err frame_take_header(struct frame_decoder *decoder, struct bts_error *error)
+{
+	const uint8_t *p = decoder->small;
+	struct frame_header *header = &decoder->header;
+	uint32_t page = wire_get_u32(p + FRAME_AT_PAGE_SIZE);
+	size_t size = frame_header_size(p);
+	enum bts_err err = frame_check_header(p, size, error);
+
+	if (err)
+		return err;
+	if (decoder->have < size) {
+		frame_expect(decoder, FRAME_PART_HEADER, decoder->have, size);
+		return BTS_OK;
+	}
+	if (wire_get_u32(p + size - FRAME_SUM_SIZE) != bts_crc32c(0, p, size - FRAME_SUM_SIZE) && !SABOTAGED(SABOTAGE_NO_SUMS))
+		return fail_set(error, BTS_CORRUPT, "frame header: wrong checksum");
+	if (page < BTS_PAGE_SIZE_MIN || page > BTS_PAGE_SIZE_MAX || (page & (page - 1)))
+		return fail_set(error, BTS_CORRUPT, "frame header: page size %" PRIu32, page);
+	memset(header, 0, sizeof(*header));
+	if (!frame_get_position(p + FRAME_AT_BASE, &header->base))
+		return fail_set(error, BTS_CORRUPT, "frame header: malformed base position");
+	if (!frame_get_position(p + FRAME_AT_TARGET, &header->target))
+		return fail_set(error, BTS_CORRUPT, "frame header: malformed target position");
+	if (size == FRAME_HEADER_LONG && !frame_get_partial(p, &header->partial))
+		return fail_set(error, BTS_CORRUPT, "frame header: malformed partial position");
+	err = frame_check_positions(header, error);
+	if (err)
+		return err;
 	header->page_size = page;
+	header->zstd = wire_get_u32(p + FRAME_AT_NEED) & FRAME_NEED_ZSTD;
 	memcpy(header->target.database, p + FRAME_AT_DATABASE, sizeof(header->target.database));
 	memcpy(header->base.database, p + FRAME_AT_DATABASE, sizeof(header->base.database));
+	memcpy(header->partial.position.database, p + FRAME_AT_DATABASE, sizeof(header->base.database));
 	bts_digest_init(&decoder->digest, header->target.database);
-	bts_digest_update(&decoder->digest, p, FRAME_HEADER_SIZE);
+	bts_digest_update(&decoder->digest, p, size);
+	frame_expect(decoder, FRAME_PART_HEAD, 0, FRAME_HEAD_SIZE);
+	return BTS_OK;
+}
+
+static enum bts_err frame_take_hold(struct frame_decoder *decoder, struct bts_error *error)
+{
+	static const uint8_t zero[FRAME_HEAD_SIZE - 4];
+
+	if (!decoder->header.partial.position.txid || ++decoder->holds > FRAME_HOLDS_MAX ||
+		memcmp(decoder->small + 4, zero, sizeof(zero)) != 0)
+		return fail_set(error, BTS_CORRUPT, "frame chunk %" PRIu64 ": a source that is at work, where none can be",
+			decoder->chunks);
 	frame_expect(decoder, FRAME_PART_HEAD, 0, FRAME_HEAD_SIZE);
 	return BTS_OK;
 }
@@ -148,6 +215,8 @@ static enum bts_err frame_take_head(struct frame_decoder *decoder, struct bts_er
 		frame_expect(decoder, FRAME_PART_TRAILER, FRAME_HEAD_SIZE, FRAME_END_SIZE);
 		return BTS_OK;
 	}
+	if (tag == FRAME_HOLD_TAG)
+		return frame_take_hold(decoder, error);
 	if (tag != FRAME_CHUNK_TAG)
 		return fail_set(error, BTS_CORRUPT,
 			"frame chunk %" PRIu64 ": neither a chunk nor the trailer", decoder->chunks);
@@ -169,13 +238,13 @@ static void frame_get_entry(const struct frame_decoder *decoder, uint32_t i, str
 {
 	const uint8_t *p = decoder->small + FRAME_HEAD_SIZE + i * FRAME_ENTRY_SIZE;
 
-	piece->id.pgno = wire_get_u64(p + FRAME_AT_PGNO);
-	piece->id.birth = wire_get_u64(p + FRAME_AT_BIRTH);
+	piece->id.pgno = wire_get_u48(p + FRAME_AT_PGNO);
+	piece->id.birth = wire_get_u48(p + FRAME_AT_BIRTH);
 	piece->id.crc = wire_get_u32(p + FRAME_AT_CRC);
-	piece->id.kind = wire_get_u32(p + FRAME_AT_KIND);
+	piece->id.kind = p[FRAME_AT_KIND];
 	piece->id.count = wire_get_u32(p + FRAME_AT_COUNT);
 	piece->first = wire_get_u32(p + FRAME_AT_FIRST);
-	piece->pages = wire_get_u32(p + FRAME_AT_PAGES);
+	piece->pages = wire_get_u16(p + FRAME_AT_PAGES);
 }
 
 static bool frame_same_unit(const struct bts_page_id *a, const struct bts_page_id *b)
@@ -192,7 +261,7 @@ static const char *frame_bad_unit(const struct frame_decoder *decoder, const str
 	if (id->count == 0 || id->count > FRAME_UNIT_PAGES_MAX ||
 		(id->count > 1 && id->kind != BTS_KIND_EXTENT))
 		return "bad page count";
-	if (id->pgno == 0 || id->pgno >= UINT64_C(1) << 48)
+	if (id->pgno == 0)
 		return "page number out of range";
 	if (id->birth <= decoder->header.base.txid || id->birth > decoder->header.target.txid)
 		return "birth outside the frame's range";
@@ -230,23 +299,55 @@ static enum bts_err frame_take_entry(struct frame_decoder *decoder, uint32_t i, 
 	return BTS_OK;
 }
 
-static enum bts_err frame_take_index(struct frame_decoder *decoder, struct bts_error *error)
+static enum bts_err frame_room(uint8_t **bytes, size_t *cap, size_t size, struct bts_error *error)
 {
-	size_t size = decoder->need - FRAME_SUM_SIZE, payload;
-	uint64_t before = decoder->pages;
-	enum bts_err err;
-	uint8_t *bytes;
-	uint32_t i;
+	uint8_t *bigger;
 
-	if (wire_get_u32(decoder->small + size) != bts_crc32c(0, decoder->small, size))
-		return fail_set(error, BTS_CORRUPT, "frame chunk %" PRIu64 ": wrong checksum of its index",
-			decoder->chunks);
-	if (wire_get_u32(decoder->small + FRAME_AT_CHUNK_ZERO) != 0)
+	if (size <= *cap)
+		return BTS_OK;
+	bigger = realloc(*bytes, size);
+	if (!bigger)
+		return fail_set(error, BTS_MEMORY, "frame: no memory for a chunk of %zu bytes", size);
+	*bytes = bigger;
+	*cap = size;
+	return BTS_OK;
+}
+
+/* Where the pages of the chunk come, and how many bytes of them. */
+static enum bts_err frame_expect_payload(struct frame_decoder *decoder, struct bts_error *error)
+{
+	size_t pages = (size_t)decoder->chunk_pages * decoder->header.page_size, stored = pages;
+	enum bts_err err;
+
+	if (decoder->header.zstd)
+		stored = wire_get_u32(decoder->small + FRAME_AT_STORED);
+	else if (wire_get_u32(decoder->small + FRAME_AT_STORED) != 0)
 		return fail_set(
 			error, BTS_CORRUPT, "frame chunk %" PRIu64 ": reserved bytes set", decoder->chunks);
+	if (stored == 0 || stored > pages)
+		return fail_set(error, BTS_CORRUPT, "frame chunk %" PRIu64 ": %zu bytes for %zu of pages",
+			decoder->chunks, stored, pages);
+	decoder->is_packed = stored < pages;
+	err = frame_room(&decoder->payload, &decoder->payload_cap, pages + FRAME_SUM_SIZE, error);
+	if (!err && decoder->is_packed)
+		err = frame_room(&decoder->packed, &decoder->packed_cap, stored + FRAME_SUM_SIZE, error);
+	if (!err)
+		frame_expect(decoder, FRAME_PART_PAYLOAD, 0, stored + FRAME_SUM_SIZE);
+	return err;
+}
+
+static enum bts_err frame_take_index(struct frame_decoder *decoder, struct bts_error *error)
+{
+	size_t size = decoder->need - FRAME_SUM_SIZE;
+	uint64_t before = decoder->pages;
+	enum bts_err err;
+	uint32_t i;
+
+	if (wire_get_u32(decoder->small + size) != bts_crc32c(0, decoder->small, size) && !SABOTAGED(SABOTAGE_NO_SUMS))
+		return fail_set(error, BTS_CORRUPT, "frame chunk %" PRIu64 ": wrong checksum of its index",
+			decoder->chunks);
 	for (i = 0; i < decoder->entries; i++) {
-		if (wire_get_u32(decoder->small + FRAME_HEAD_SIZE + i * FRAME_ENTRY_SIZE +
-				 FRAME_AT_ENTRY_ZERO) != 0)
+		if (decoder->small[FRAME_HEAD_SIZE + i * FRAME_ENTRY_SIZE + FRAME_AT_ENTRY_ZERO] != 0)
 			return fail_set(error, BTS_CORRUPT, "frame chunk %" PRIu64 ": reserved bytes set",
 				decoder->chunks);
 		err = frame_take_entry(decoder, i, error);
@@ -257,27 +358,39 @@ static enum bts_err frame_take_index(struct frame_decoder *decoder, struct bts_e
 		return fail_set(error, BTS_CORRUPT,
 			"frame chunk %" PRIu64 ": its entries have %" PRIu64 " pages, not %" PRIu32,
 			decoder->chunks, decoder->pages - before, decoder->chunk_pages);
+	err = frame_expect_payload(decoder, error);
+	/* The digest is the same whatever was sent for the pages. */
+	wire_put_u32(decoder->small + FRAME_AT_STORED, 0);
 	bts_digest_update(&decoder->digest, decoder->small, size);
-	payload = (size_t)decoder->chunk_pages * decoder->header.page_size + FRAME_SUM_SIZE;
-	if (payload > decoder->payload_cap) {
-		bytes = realloc(decoder->payload, payload);
-		if (!bytes)
-			return fail_set(
-				error, BTS_MEMORY, "frame: no memory for a chunk of %zu bytes", payload);
-		decoder->payload = bytes;
-		decoder->payload_cap = payload;
-	}
-	frame_expect(decoder, FRAME_PART_PAYLOAD, 0, payload);
+	return err;
+}
+
+static enum bts_err frame_unpack(struct frame_decoder *decoder, size_t stored, size_t size, struct bts_error *error)
+{
+	if (!decoder->zstd)
+		decoder->zstd = frame_zstd_new(false);
+	if (!decoder->zstd)
+		return fail_set(error, BTS_MEMORY, "frame: no memory to decompress");
+	if (!frame_zstd_unpack(decoder->zstd, (struct bts_slice){decoder->packed, stored}, decoder->payload, size))
+		return fail_set(error, BTS_CORRUPT, "frame chunk %" PRIu64 ": does not decompress to its %zu bytes",
+			decoder->chunks, size);
 	return BTS_OK;
 }
 
 static enum bts_err frame_take_payload(struct frame_decoder *decoder, struct bts_error *error)
 {
-	size_t size = decoder->need - FRAME_SUM_SIZE;
+	size_t stored = decoder->need - FRAME_SUM_SIZE;
+	size_t size = (size_t)decoder->chunk_pages * decoder->header.page_size;
+	const uint8_t *bytes = decoder->is_packed ? decoder->packed : decoder->payload;
+	enum bts_err err = BTS_OK;
 
-	if (wire_get_u32(decoder->payload + size) != bts_crc32c(0, decoder->payload, size))
+	if (wire_get_u32(bytes + stored) != bts_crc32c(0, bytes, stored) && !SABOTAGED(SABOTAGE_NO_SUMS))
 		return fail_set(error, BTS_CORRUPT, "frame chunk %" PRIu64 ": wrong checksum of its pages",
 			decoder->chunks);
+	if (decoder->is_packed)
+		err = frame_unpack(decoder, stored, size, error);
+	if (err)
+		return err;
 	bts_digest_update(&decoder->digest, decoder->payload, size);
 	decoder->chunks++;
 	decoder->entry = 0;
@@ -303,7 +416,7 @@ static enum bts_err frame_take_record(struct frame_decoder *decoder, struct bts_
 	const uint8_t *p = decoder->small;
 	uint8_t digest[16];
 
-	if (wire_get_u32(p + size) != bts_crc32c(0, p, size))
+	if (wire_get_u32(p + size) != bts_crc32c(0, p, size) && !SABOTAGED(SABOTAGE_NO_SUMS))
 		return fail_set(error, BTS_CORRUPT, "frame trailer: wrong checksum");
 	if (decoder->unit_next < decoder->unit.count)
 		return fail_set(error, BTS_CORRUPT,
@@ -314,7 +427,7 @@ static enum bts_err frame_take_record(struct frame_decoder *decoder, struct bts_
 	bts_digest_update(&decoder->digest, p, FRAME_AT_DIGEST);
 	bts_digest_update(&decoder->digest, p + FRAME_END_SIZE, size - FRAME_END_SIZE);
 	bts_digest_final(&decoder->digest, digest);
-	if (memcmp(digest, p + FRAME_AT_DIGEST, sizeof(digest)) != 0)
+	if (memcmp(digest, p + FRAME_AT_DIGEST, sizeof(digest)) != 0 && !SABOTAGED(SABOTAGE_NO_SUMS))
 		return fail_set(error, BTS_CORRUPT, "frame trailer: wrong digest");
 	decoder->part = FRAME_PART_DONE;
 	return BTS_OK;
@@ -330,6 +443,8 @@ static enum bts_err frame_take(
 	switch (decoder->part) {
 	case FRAME_PART_HEADER:
 		err = frame_take_header(decoder, error);
+		if (decoder->part == FRAME_PART_HEADER) /* a long one, of which the rest is to come */
+			return err;
 		event->kind = FRAME_HEADER;
 		event->header = &decoder->header;
 		return err;
@@ -379,7 +494,9 @@ enum bts_err frame_decode(struct frame_decoder *decoder, struct bts_slice *input
 		if (decoder->part >= FRAME_PART_DONE)
 			return fail_set(error, BTS_CORRUPT, "frame: bytes after its %s",
 				decoder->part == FRAME_PART_DONE ? "end" : "error");
-		into = decoder->part == FRAME_PART_PAYLOAD ? decoder->payload : decoder->small;
+		into = decoder->small;
+		if (decoder->part == FRAME_PART_PAYLOAD)
+			into = decoder->is_packed ? decoder->packed : decoder->payload;
 		take = decoder->need - decoder->have;
 		if (take > input->size)
 			take = input->size;
@@ -400,7 +517,7 @@ enum bts_err frame_decode(struct frame_decoder *decoder, struct bts_slice *input
 
 enum bts_err frame_decode_finish(const struct frame_decoder *decoder, struct bts_error *error)
 {
-	if (decoder->part == FRAME_PART_DONE)
+	if (decoder->part == FRAME_PART_DONE || SABOTAGED(SABOTAGE_NO_END))
 		return BTS_OK;
 	return fail_set(error, BTS_CORRUPT, "frame: cut short after %" PRIu64 " chunks", decoder->chunks);
 }

@@ -25,37 +25,49 @@ static void frame_put_position(uint8_t *p, const struct bts_position *position)
 }
 
 size_t frame_encode_header(
-	struct frame_encoder *encoder, const struct frame_header *header, uint8_t out[FRAME_HEADER_SIZE])
+	struct frame_encoder *encoder, const struct frame_header *header, uint8_t out[FRAME_HEADER_LONG])
 {
+	const struct bts_partial *partial = &header->partial;
+	size_t size = partial->position.txid ? FRAME_HEADER_LONG : FRAME_HEADER_SIZE;
+	uint32_t need = header->zstd ? FRAME_NEED_ZSTD : 0;
+
 	memset(encoder, 0, sizeof(*encoder));
-	memset(out, 0, FRAME_HEADER_SIZE);
+	memset(out, 0, size);
 	memcpy(out + FRAME_AT_MAGIC, FRAME_MAGIC, 8);
 	wire_put_u16(out + FRAME_AT_VERSION, FRAME_VERSION);
-	wire_put_u16(out + FRAME_AT_SIZE, FRAME_HEADER_SIZE);
+	wire_put_u16(out + FRAME_AT_SIZE, (uint16_t)size);
 	memcpy(out + FRAME_AT_DATABASE, header->target.database, sizeof(header->target.database));
 	frame_put_position(out + FRAME_AT_BASE, &header->base);
 	frame_put_position(out + FRAME_AT_TARGET, &header->target);
 	wire_put_u32(out + FRAME_AT_PAGE_SIZE, header->page_size);
-	wire_put_u32(out + FRAME_AT_HEADER_SUM, bts_crc32c(0, out, FRAME_AT_HEADER_SUM));
+	if (partial->position.txid) {
+		need |= FRAME_NEED_PARTIAL;
+		frame_put_position(out + FRAME_AT_PARTIAL, &partial->position);
+		wire_put_u64(out + FRAME_AT_CURSOR, partial->cursor);
+		wire_put_u64(out + FRAME_AT_OLDER, partial->older);
+		wire_put_u64(out + FRAME_AT_OLDER_CURSOR, partial->older_cursor);
+	}
+	wire_put_u32(out + FRAME_AT_NEED, need);
+	wire_put_u32(out + size - FRAME_SUM_SIZE, bts_crc32c(0, out, size - FRAME_SUM_SIZE));
 	bts_digest_init(&encoder->digest, header->target.database);
-	bts_digest_update(&encoder->digest, out, FRAME_HEADER_SIZE);
-	return FRAME_HEADER_SIZE;
+	bts_digest_update(&encoder->digest, out, size);
+	return size;
 }
 
 static void frame_put_entry(uint8_t *p, const struct frame_piece *piece)
 {
-	wire_put_u64(p + FRAME_AT_PGNO, piece->id.pgno);
-	wire_put_u64(p + FRAME_AT_BIRTH, piece->id.birth);
+	wire_put_u48(p + FRAME_AT_PGNO, piece->id.pgno);
+	wire_put_u48(p + FRAME_AT_BIRTH, piece->id.birth);
 	wire_put_u32(p + FRAME_AT_CRC, piece->id.crc);
-	wire_put_u32(p + FRAME_AT_KIND, piece->id.kind);
 	wire_put_u32(p + FRAME_AT_COUNT, piece->id.count);
 	wire_put_u32(p + FRAME_AT_FIRST, piece->first);
-	wire_put_u32(p + FRAME_AT_PAGES, piece->pages);
-	wire_put_u32(p + FRAME_AT_ENTRY_ZERO, 0);
+	wire_put_u16(p + FRAME_AT_PAGES, (uint16_t)piece->pages);
+	p[FRAME_AT_KIND] = (uint8_t)piece->id.kind;
+	p[FRAME_AT_ENTRY_ZERO] = 0;
 }
 
-size_t frame_encode_index(struct frame_encoder *encoder, const struct frame_piece *pieces, size_t count,
-	uint8_t out[FRAME_INDEX_MAX])
+size_t frame_encode_index_packed(struct frame_encoder *encoder, const struct frame_piece *pieces, size_t count,
+	uint32_t stored, uint8_t out[FRAME_INDEX_MAX])
 {
 	uint8_t *p = out + FRAME_HEAD_SIZE;
 	uint32_t pages = 0;
@@ -70,18 +82,39 @@ size_t frame_encode_index(struct frame_encoder *encoder, const struct frame_piec
 	wire_put_u32(out + FRAME_AT_TAG, FRAME_CHUNK_TAG);
 	wire_put_u32(out + FRAME_AT_ENTRIES, (uint32_t)count);
 	wire_put_u32(out + FRAME_AT_CHUNK_PAGES, pages);
-	wire_put_u32(out + FRAME_AT_CHUNK_ZERO, 0);
-	wire_put_u32(p, bts_crc32c(0, out, (size_t)(p - out)));
+	/* The digest is the same whatever is sent for the pages. */
+	wire_put_u32(out + FRAME_AT_STORED, 0);
 	bts_digest_update(&encoder->digest, out, (size_t)(p - out));
+	wire_put_u32(out + FRAME_AT_STORED, stored);
+	wire_put_u32(p, bts_crc32c(0, out, (size_t)(p - out)));
 	encoder->pages += pages;
 	encoder->sum = 0;
 	return (size_t)(p - out) + FRAME_SUM_SIZE;
+}
+
+size_t frame_encode_index(
+	struct frame_encoder *encoder, const struct frame_piece *pieces, size_t count, uint8_t out[FRAME_INDEX_MAX])
+{
+	return frame_encode_index_packed(encoder, pieces, count, 0, out);
 }
 
 void frame_encode_payload(struct frame_encoder *encoder, const void *data, size_t size)
 {
 	encoder->sum = bts_crc32c(encoder->sum, data, size);
 	bts_digest_update(&encoder->digest, data, size);
+}
+
+void frame_encode_packed(struct frame_encoder *encoder, struct bts_slice pages, struct bts_slice packed)
+{
+	encoder->sum = bts_crc32c(0, packed.data, packed.size);
+	bts_digest_update(&encoder->digest, pages.data, pages.size);
+}
+
+size_t frame_encode_hold(uint8_t out[FRAME_HEAD_SIZE])
+{
+	memset(out, 0, FRAME_HEAD_SIZE);
+	wire_put_u32(out + FRAME_AT_TAG, FRAME_HOLD_TAG);
+	return FRAME_HEAD_SIZE;
 }
 
 size_t frame_encode_chunk_end(struct frame_encoder *encoder, uint8_t out[FRAME_SUM_SIZE])

@@ -12,7 +12,11 @@ enum {
 	FRAME_AT_BASE = 32,
 	FRAME_AT_TARGET = 72,
 	FRAME_AT_PAGE_SIZE = 112,
-	FRAME_AT_HEADER_SUM = 116,
+	FRAME_AT_HEADER_SUM = 116, /* of a long header the rest of it, and the sum at the end */
+	FRAME_AT_PARTIAL = 116,	   /* a position */
+	FRAME_AT_CURSOR = 156,
+	FRAME_AT_OLDER = 164,
+	FRAME_AT_OLDER_CURSOR = 172,
 
 	/* a position within the header, 40 bytes */
 	FRAME_AT_EPOCH = 0,
@@ -25,17 +29,17 @@ enum {
 	FRAME_AT_TAG = 0,
 	FRAME_AT_ENTRIES = 4,
 	FRAME_AT_CHUNK_PAGES = 8,
-	FRAME_AT_CHUNK_ZERO = 12,
+	FRAME_AT_STORED = 12, /* zero without zstd */
 
 	/* index entry */
-	FRAME_AT_PGNO = 0,
-	FRAME_AT_BIRTH = 8,
-	FRAME_AT_CRC = 16,
-	FRAME_AT_KIND = 20,
-	FRAME_AT_COUNT = 24,
-	FRAME_AT_FIRST = 28,
-	FRAME_AT_PAGES = 32,
-	FRAME_AT_ENTRY_ZERO = 36,
+	FRAME_AT_PGNO = 0,   /* u48 */
+	FRAME_AT_BIRTH = 6,  /* u48 */
+	FRAME_AT_CRC = 12,
+	FRAME_AT_COUNT = 16,
+	FRAME_AT_FIRST = 20,
+	FRAME_AT_PAGES = 24, /* u16 */
+	FRAME_AT_KIND = 26,  /* u8 */
+	FRAME_AT_ENTRY_ZERO = 27,
 
 	/* trailer; the record and the sum follow */
 	FRAME_AT_RECORD_SIZE = 4,

@@ -19,13 +19,17 @@
 
 /* Well above what a follower takes for an answer that does not wait: SESSION_EARLY_MS. */
 #define MAIN_WAIT_LEAST_MS 200
+#define MAIN_PIN_LEAST (UINT64_C(1) << 20)
+#define MAIN_PIN_MOST (UINT64_C(1) << 40)
 
 enum { MAIN_OK = 0, MAIN_FAILURE = 1, MAIN_USAGE = 2 };
 
 struct main_settings {
 	const char *data;
 	const char *listen;
+	const char *name;
 	unsigned wait_max_ms;
+	uint64_t pin_limit;
 	bool json;
 };
 
@@ -37,7 +41,10 @@ static const char main_help[] =
 	"\n"
 	"  --data FILE          the database; opened for reading only\n"
 	"  --listen HOST:PORT   a loopback address to serve on; port 0 takes a free one\n"
+	"  --name NODE          name of this node where the program that writes FILE tells none; followers see it\n"
 	"  --wait-max DURATION  longest long poll granted, as 30s or 500ms (200ms to 60s, default 60s)\n"
+	"  --pin-limit BYTES    a frame whose snapshot keeps more than that from being reused is broken off (1M to 1024G; K, M, G\n"
+	"                       are multiples of 1024; default a quarter of the file, at least 256M)\n"
 	"  --log-format FORMAT  text (key=value, the default) or json, one line an event on standard error\n"
 	"  --help               print this\n"
 	"  --version            print the version\n"
@@ -101,13 +108,33 @@ static int main_usage(const char *format, const char *what)
 	return MAIN_USAGE;
 }
 
+static bool main_bytes(const char *text, uint64_t *bytes)
+{
+	static const char units[] = "KMG";
+	size_t digits = strspn(text, "0123456789");
+	const char *unit = text[digits] ? strchr(units, text[digits]) : NULL;
+	unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+	char number[16];
+
+	if (digits >= sizeof(number) || (text[digits] && (!unit || text[digits + 1])))
+		return false;
+	memcpy(number, text, digits);
+	number[digits] = '\0';
+	if (!position_number_parse(number, MAIN_PIN_MOST >> shift, bytes))
+		return false;
+	*bytes <<= shift;
+	return *bytes >= MAIN_PIN_LEAST;
+}
+
 /* -1: go on; else the exit status. */
 static int main_parse(int argc, char **argv, struct main_settings *settings)
 {
 	static const struct option options[] = {
 		{"data", required_argument, NULL, 'd'},
 		{"listen", required_argument, NULL, 'l'},
+		{"name", required_argument, NULL, 'n'},
 		{"wait-max", required_argument, NULL, 'w'},
+		{"pin-limit", required_argument, NULL, 'p'},
 		{"log-format", required_argument, NULL, 'f'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
@@ -123,12 +150,21 @@ static int main_parse(int argc, char **argv, struct main_settings *settings)
 		case 'l':
 			settings->listen = optarg;
 			break;
+		case 'n':
+			settings->name = optarg;
+			if (!query_node_valid(optarg))
+				return main_usage("--name '%s': letters, digits, '.', '_', '-', at most 63", optarg);
+			break;
 		case 'w':
 			if (!query_duration_parse(optarg, &settings->wait_max_ms) ||
 				settings->wait_max_ms < MAIN_WAIT_LEAST_MS)
 				return main_usage(
 					"--wait-max '%s': a duration from 200ms to 60s, as 30s or 500ms",
 					optarg);
+			break;
+		case 'p':
+			if (!main_bytes(optarg, &settings->pin_limit))
+				return main_usage("--pin-limit '%s': bytes from 1M to 1024G, as 512M", optarg);
 			break;
 		case 'f':
 			settings->json = strcmp(optarg, "json") == 0;
@@ -174,7 +210,8 @@ static enum bts_err main_run(struct main_settings *settings, const sigset_t *sig
 {
 	const struct repl_events events = {main_log, settings};
 	struct serve_options serve_options = {
-		.listen = settings->listen, .wait_max_ms = settings->wait_max_ms, .events = events};
+		.listen = settings->listen, .name = settings->name, .wait_max_ms = settings->wait_max_ms,
+		.pin_limit = settings->pin_limit, .events = events};
 	struct bts_options options;
 	struct serve *serve = NULL;
 	struct bts *db = NULL;

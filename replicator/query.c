@@ -10,6 +10,7 @@
 #include "position.h"
 
 #define QUERY_VALUE_MAX 511 /* bytes of one value, decoded */
+#define QUERY_PGNO_MAX ((UINT64_C(1) << 47) - 1)
 
 enum query_field {
 	QUERY_AFTER = 1 << 0,
@@ -20,6 +21,10 @@ enum query_field {
 	QUERY_SESSION = 1 << 5,
 	QUERY_URL = 1 << 6,
 	QUERY_WAIT = 1 << 7,
+	QUERY_PARTIAL = 1 << 8,
+	QUERY_CURSOR = 1 << 9,
+	QUERY_OLDER = 1 << 10,
+	QUERY_ZSTD = 1 << 11,
 };
 
 bool query_node_valid(const char *name)
@@ -62,6 +67,22 @@ static void query_escape(const char *text, char *out, size_t size)
 	out[at] = '\0';
 }
 
+/* The pages below cursor are as of partial's commit, those from it up to the second cursor as of the older one. */
+static size_t query_encode_partial(const struct bts_partial *partial, char *out, size_t size)
+{
+	char hex[POSITION_ID_SIZE], epoch[POSITION_EPOCH_SIZE];
+	size_t at;
+
+	position_epoch_text(&partial->position, epoch);
+	position_hex(partial->position.chain, sizeof(partial->position.chain), hex);
+	at = (size_t)snprintf(out, size, "&partial=%s.%" PRIu64 ".%s&cursor=%" PRIu64, epoch, partial->position.txid, hex,
+		partial->cursor);
+	if (partial->older)
+		at += (size_t)snprintf(
+			out + at, size - at, "&older=%" PRIu64 ".%" PRIu64, partial->older, partial->older_cursor);
+	return at;
+}
+
 void query_encode(const struct query *query, char out[QUERY_TARGET_SIZE])
 {
 	char hex[POSITION_ID_SIZE], epoch[POSITION_EPOCH_SIZE], url[3 * sizeof(query->url) + 1];
@@ -86,6 +107,10 @@ void query_encode(const struct query *query, char out[QUERY_TARGET_SIZE])
 		query_escape(query->url, url, sizeof(url));
 		at += (size_t)snprintf(out + at, QUERY_TARGET_SIZE - at, "&url=%s", url);
 	}
+	if (query->partial.position.txid)
+		at += query_encode_partial(&query->partial, out + at, QUERY_TARGET_SIZE - at);
+	if (query->zstd)
+		at += (size_t)snprintf(out + at, QUERY_TARGET_SIZE - at, "&zstd=1");
 	snprintf(out + at, QUERY_TARGET_SIZE - at, "&wait=%ums", query->wait_ms);
 }
 
@@ -145,7 +170,34 @@ static bool query_parse_session(const char *text, uint64_t *session)
 	return true;
 }
 
-static bool query_parse(struct query *query, enum query_field field, const char *value)
+/* Cuts text at the dot; NULL: there is none. */
+static char *query_cut(char *text)
+{
+	char *dot = strchr(text, '.');
+
+	if (dot)
+		*dot++ = '\0';
+	return dot;
+}
+
+static bool query_parse_partial(char *epoch, struct bts_position *position)
+{
+	char *txid = query_cut(epoch), *chain = txid ? query_cut(txid) : NULL;
+
+	return chain && position_epoch_parse(epoch, position) &&
+	       position_number_parse(txid, POSITION_TXID_MAX, &position->txid) && position->txid &&
+	       position_hex_parse(chain, position->chain, sizeof(position->chain));
+}
+
+static bool query_parse_older(char *txid, struct bts_partial *partial)
+{
+	char *cursor = query_cut(txid);
+
+	return cursor && position_number_parse(txid, POSITION_TXID_MAX, &partial->older) && partial->older &&
+	       position_number_parse(cursor, QUERY_PGNO_MAX, &partial->older_cursor);
+}
+
+static bool query_parse(struct query *query, enum query_field field, char *value)
 {
 	switch (field) {
 	case QUERY_AFTER:
@@ -171,6 +223,15 @@ static bool query_parse(struct query *query, enum query_field field, const char 
 		return true;
 	case QUERY_WAIT:
 		return query_duration_parse(value, &query->wait_ms);
+	case QUERY_PARTIAL:
+		return query_parse_partial(value, &query->partial.position);
+	case QUERY_CURSOR:
+		return position_number_parse(value, QUERY_PGNO_MAX, &query->partial.cursor);
+	case QUERY_OLDER:
+		return query_parse_older(value, &query->partial);
+	case QUERY_ZSTD:
+		query->zstd = strcmp(value, "1") == 0;
+		return query->zstd;
 	}
 	return false;
 }
@@ -196,6 +257,10 @@ enum bts_err query_decode(
 		{"session", QUERY_SESSION},
 		{"url", QUERY_URL},
 		{"wait", QUERY_WAIT},
+		{"partial", QUERY_PARTIAL},
+		{"cursor", QUERY_CURSOR},
+		{"older", QUERY_OLDER},
+		{"zstd", QUERY_ZSTD},
 	};
 	char decoded[QUERY_VALUE_MAX + 1];
 	size_t i;
@@ -214,6 +279,21 @@ enum bts_err query_decode(
 	return fail_set(error, BTS_INVALID, "unknown parameter '%.40s'", name);
 }
 
+static enum bts_err query_check_partial(const struct query_decoder *decoder, struct bts_error *error)
+{
+	const struct bts_partial *partial = &decoder->query.partial;
+	unsigned seen = decoder->seen & (QUERY_PARTIAL | QUERY_CURSOR | QUERY_OLDER);
+
+	if (!seen)
+		return BTS_OK;
+	if (!(seen & QUERY_PARTIAL) || !(seen & QUERY_CURSOR) || !(decoder->seen & QUERY_DATABASE) ||
+		decoder->query.after.txid != 0)
+		return fail_set(error, BTS_INVALID, "'partial', 'cursor' and 'database' come together, and with 'after=0'");
+	if ((seen & QUERY_OLDER) && (partial->older >= partial->position.txid || partial->older_cursor < partial->cursor))
+		return fail_set(error, BTS_INVALID, "'older' is not before 'partial'");
+	return BTS_OK;
+}
+
 enum bts_err query_decode_finish(const struct query_decoder *decoder, struct bts_error *error)
 {
 	if (!(decoder->seen & QUERY_AFTER))
@@ -223,5 +303,5 @@ enum bts_err query_decode_finish(const struct query_decoder *decoder, struct bts
 		return fail_set(error, BTS_INVALID, "'after' above 0 needs 'epoch' and 'chain'");
 	if (decoder->query.after.txid == 0 && (decoder->seen & (QUERY_EPOCH | QUERY_CHAIN)))
 		return fail_set(error, BTS_INVALID, "'after=0' has neither 'epoch' nor 'chain'");
-	return BTS_OK;
+	return query_check_partial(decoder, error);
 }

@@ -13,7 +13,7 @@
 #define QUERY_WAIT_MS_MAX 60000
 #define QUERY_WAIT_MS_DEFAULT 30000
 #define QUERY_TARGET_SIZE                                                                                    \
-	1024 /* bytes of path and query, NUL included; enough for the longest fields, escaped */
+	1280 /* bytes of path and query, NUL included; enough for the longest fields, escaped */
 
 struct query {
 	struct bts_position after;	     /* what the follower has durably; txid 0: nothing */
@@ -22,6 +22,8 @@ struct query {
 	char url[sizeof(((struct bts_ack *)0)->url)];
 	uint64_t session; /* random, of the follower's process; 0 = none */
 	unsigned wait_ms;
+	struct bts_partial partial; /* how far a first transfer has come; position.txid 0: nowhere */
+	bool zstd;		    /* pages may come compressed */
 };
 
 /* Letters, digits, '.', '_' and '-', 1 to BTS_ACK_NAME_MAX of them. */

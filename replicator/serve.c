@@ -170,6 +170,8 @@ static void *serve_loop(void *arg)
 		if (fds[2].revents)
 			serve_accept(serve);
 		serve_resume_due(serve);
+		serve_watch(serve);
+		pages_pins_tick(serve->pins, serve_now_ms());
 		MHD_run(serve->daemon);
 	}
 	serve_resume_due(serve);
@@ -217,6 +219,8 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 	serve->db = options->db;
 	serve->events = options->events;
 	serve->wait_max_ms = options->wait_max_ms ? options->wait_max_ms : QUERY_WAIT_MS_MAX;
+	serve->pin_limit = options->pin_limit;
+	serve->slow_ms = options->slow_ms ? options->slow_ms : SERVE_SLOW_MS;
 	atomic_init(&serve->stopping, false);
 	atomic_init(&serve->head, 0);
 	serve->due_ms = UINT64_MAX;
@@ -227,6 +231,13 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 	err = source_init(&serve->source, options->db, &options->events, error);
 	if (err)
 		goto fail;
+	if (options->name)
+		serve->source.name = options->name;
+	serve->pins = pages_pins_new(options->db);
+	if (!serve->pins) {
+		err = fail_set(error, BTS_MEMORY, "no memory for a server");
+		goto fail;
+	}
 	err = serve_listen(options->listen, &serve->listen_fd, &serve->port, error);
 	if (err)
 		goto fail;
@@ -268,6 +279,7 @@ void serve_stop(struct serve *serve)
 		MHD_stop_daemon(serve->daemon);
 	if (serve->wake_fd >= 0)
 		close(serve->wake_fd);
+	pages_pins_free(serve->pins);
 	free(serve);
 }
 

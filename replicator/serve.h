@@ -14,12 +14,19 @@
 #define SERVE_CONNECTIONS_MAX 1024
 #define SERVE_HEARTBEAT_MS                                                                                   \
 	15000		/* a suspended connection is looked at so often, or it would never be seen to close */
+#define SERVE_PIN_LEAST (UINT64_C(256) << 20)
+#define SERVE_SLOW_MS 60000
+#define SERVE_LEAST_BYTES (UINT64_C(1) << 20)
 #define SERVE_IDLE_S 60 /* a connection on which nothing moves is closed */
 
 struct serve_options {
 	struct bts *db;		   /* borrowed until serve_stop */
 	const char *listen;	   /* "HOST:PORT", a loopback address; port 0 = any free one */
+	const char *name;	   /* of this node where its file's own process tells none; borrowed; NULL = none */
 	unsigned wait_max_ms;	   /* longest long poll granted; 0 = QUERY_WAIT_MS_MAX */
+	uint64_t pin_limit;	   /* bytes that the snapshot of a frame may keep from being reused; 0 = a quarter of the file, at
+				      least SERVE_PIN_LEAST */
+	unsigned slow_ms;	   /* a frame of which less than SERVE_LEAST_BYTES is taken in so long is broken off; 0 = SERVE_SLOW_MS */
 	struct repl_events events; /* called from either thread */
 };
 

@@ -71,6 +71,10 @@ char *serve_metrics(struct serve *serve, const struct bts_position *head)
 		out, "bts_replication_refused_total", "counter", "followers refused", source->refused);
 	serve_metrics_number(out, "bts_replication_alarms_total", "counter",
 		"acknowledgements that went backwards", source->alarms);
+	serve_metrics_number(out, "bts_replication_loops_total", "counter",
+		"followers refused because commits come through them", source->loops);
+	serve_metrics_number(out, "bts_replication_twins_total", "counter",
+		"sessions that came back under a name taken by another", source->twins);
 	serve_metrics_number(
 		out, "bts_replication_waiting", "gauge", "long polls waiting", serve->suspended_count);
 	serve_metrics_number(out, "bts_http_requests_total", "counter", "requests taken", serve->requests);

@@ -7,11 +7,13 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "pages_source.h"
 #include "query.h"
 #include "serve.h"
 #include "source.h"
 
 #define SERVE_BODY_MAX 65536 /* bytes of a request's body that are read and dropped; more breaks it off */
+#define SERVE_POST_MAX 16384 /* bytes of a POST's body that are kept */
 #define SERVE_ID_MAX 64
 
 struct serve_request {
@@ -25,10 +27,23 @@ struct serve_request {
 	bool suspended;
 	bool parsed;	   /* query is set */
 	bool acknowledged; /* its position was recorded */
-	size_t body;	   /* bytes dropped */
+	size_t body;	   /* bytes that came */
+	uint8_t *post;	   /* of a POST, the first SERVE_POST_MAX of them; NULL: none */
 	struct query query;
 	uint64_t deadline_ms; /* of the long poll */
 	uint64_t looked_ms;   /* when it was last suspended */
+};
+
+/* A frame being sent. */
+struct serve_frame {
+	struct serve_frame *next, *prev;
+	struct serve *serve;
+	struct source_stream *stream;
+	int fd;
+	char follower[BTS_ACK_NAME_MAX + 1];
+	uint64_t since_ms; /* since when bytes are counted */
+	uint64_t bytes;
+	const char *broken; /* why it was broken off; NULL: it was not */
 };
 
 struct serve {
@@ -50,8 +65,14 @@ struct serve {
 
 	struct serve_request *suspended; /* list */
 	uint64_t suspended_count;
+	struct serve_frame *frames;	 /* list */
+	uint64_t pin_limit;
+	unsigned slow_ms;
+	uint64_t watch_ms; /* when the frames are looked at again */
 	uint64_t due_ms;	   /* the first of their deadlines, or earlier */
+	struct pages_pins *pins;   /* commits kept for those who ask for single pages */
 	uint64_t requests, errors; /* for metrics */
+	uint64_t pages_answers;
 };
 
 uint64_t serve_now_ms(void);	  /* monotonic */
@@ -67,9 +88,16 @@ size_t serve_on_unescape(void *arg, struct MHD_Connection *connection, char *tex
 /* Takes it off the list of the suspended and has libmicrohttpd call serve_on_request again. */
 void serve_resume(struct serve_request *request);
 
+/* serve_frame.c: the answer is a frame; each turn of the loop: those that take too long or cost too much are broken off */
+enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Connection *connection);
+void serve_watch(struct serve *serve);
+
 /* serve_route.c: the answer, or a suspension */
 enum MHD_Result serve_route(struct serve_request *request, struct MHD_Connection *connection, const char *url,
 	const char *method);
+
+/* serve_pages.c: single pages, of a POST */
+enum MHD_Result serve_pages(struct serve_request *request, struct MHD_Connection *connection);
 
 /* serve_reply.c; each queues one reply.  head NULL = no BTS-Txid and BTS-Epoch are sent. */
 void serve_headers(

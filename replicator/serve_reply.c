@@ -24,6 +24,20 @@ static const char *serve_title(unsigned status)
 	}
 }
 
+/* Through whom commits come here and how old they may be, for those who follow this node in turn. */
+static void serve_chain(struct serve_request *request, struct MHD_Response *response)
+{
+	char via[BTS_VIA_MAX + 1], text[32];
+	uint64_t lag_ms;
+	bool known = source_chain(&request->serve->source, via, &lag_ms);
+
+	if (via[0])
+		MHD_add_response_header(response, "BTS-Via", via);
+	snprintf(text, sizeof(text), "%" PRIu64, lag_ms);
+	if (known)
+		MHD_add_response_header(response, "BTS-Lag-Ms", text);
+}
+
 void serve_headers(
 	struct serve_request *request, struct MHD_Response *response, const struct bts_position *head)
 {
@@ -36,6 +50,7 @@ void serve_headers(
 	MHD_add_response_header(response, "BTS-Time-Ms", text);
 	if (!head)
 		return;
+	serve_chain(request, response);
 	snprintf(text, sizeof(text), "%" PRIu64, head->txid);
 	MHD_add_response_header(response, "BTS-Txid", text);
 	snprintf(text, sizeof(text), "%" PRIu32, head->epoch);

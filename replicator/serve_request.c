@@ -100,6 +100,19 @@ static const char *serve_filter(const struct serve_request *request, struct MHD_
 	return NULL;
 }
 
+/* Who needs the body finds that it is missing, or cut, by its own length. */
+static void serve_keep_body(struct serve_request *request, const char *method, const char *data, size_t size)
+{
+	if (strcmp(method, "POST") != 0 || request->body >= SERVE_POST_MAX)
+		return;
+	if (!request->post)
+		request->post = malloc(SERVE_POST_MAX);
+	if (size > SERVE_POST_MAX - request->body)
+		size = SERVE_POST_MAX - request->body;
+	if (request->post)
+		memcpy(request->post + request->body, data, size);
+}
+
 enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, const char *url,
 	const char *method, const char *version, const char *upload, size_t *upload_size, void **context)
 {
@@ -107,7 +120,6 @@ enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, c
 	struct serve_problem problem = {.status = 400, .code = "bad-request"};
 
 	(void)version;
-	(void)upload;
 	if (!request)
 		return MHD_NO;
 	if (!request->begun) {
@@ -119,6 +131,7 @@ enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, c
 		return problem.detail ? serve_problem(request, connection, &problem) : MHD_YES;
 	}
 	if (*upload_size > 0) {
+		serve_keep_body(request, method, upload, *upload_size);
 		request->body += *upload_size;
 		*upload_size = 0;
 		return request->body > SERVE_BODY_MAX ? MHD_NO : MHD_YES;
@@ -160,6 +173,7 @@ void serve_on_completed(
 	if (!request)
 		return;
 	serve_unlink(request);
+	free(request->post);
 	free(request);
 	*context = NULL;
 }

@@ -9,67 +9,7 @@
 
 #include "position.h"
 
-#define SERVE_BLOCK (128 * 1024) /* bytes libmicrohttpd asks a frame for at a time */
-
 #define SERVE_PROBE_METHODS "GET, HEAD, OPTIONS"
-
-/* A frame being sent. */
-struct serve_frame {
-	struct serve *serve;
-	struct source_stream *stream;
-};
-
-static ssize_t serve_frame_read(void *arg, uint64_t at, char *out, size_t cap)
-{
-	struct serve_frame *frame = arg;
-	struct bts_error error;
-	size_t got;
-
-	(void)at;
-	if (source_stream_read(frame->stream, out, cap, &got, &error)) {
-		repl_emit(&frame->serve->events, REPL_ERROR, "frame-broken", "%s", error.text);
-		return MHD_CONTENT_READER_END_WITH_ERROR;
-	}
-	return got > 0 ? (ssize_t)got : MHD_CONTENT_READER_END_OF_STREAM;
-}
-
-static void serve_frame_free(void *arg)
-{
-	struct serve_frame *frame = arg;
-
-	source_stream_close(frame->stream);
-	free(frame);
-}
-
-static enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Connection *connection)
-{
-	struct serve_problem problem = {
-		.status = 503, .code = "unavailable", .detail = "no memory for a frame"};
-	struct serve_frame *frame = calloc(1, sizeof(*frame));
-	struct MHD_Response *response;
-	enum MHD_Result queued;
-	struct bts_error error;
-
-	if (!frame)
-		return serve_problem(request, connection, &problem);
-	frame->serve = request->serve;
-	if (source_stream_open(&request->serve->source, &request->query, &frame->stream, &error)) {
-		free(frame);
-		problem.detail = error.text;
-		return serve_problem(request, connection, &problem);
-	}
-	response = MHD_create_response_from_callback(
-		MHD_SIZE_UNKNOWN, SERVE_BLOCK, serve_frame_read, frame, serve_frame_free);
-	if (!response) {
-		serve_frame_free(frame);
-		return serve_problem(request, connection, &problem);
-	}
-	serve_headers(request, response, source_stream_target(frame->stream));
-	MHD_add_response_header(response, "Content-Type", "application/vnd.btree-store.frame");
-	queued = MHD_queue_response(connection, MHD_HTTP_OK, response);
-	MHD_destroy_response(response);
-	return queued;
-}
 
 struct serve_arguments {
 	struct query_decoder decoder;
@@ -242,14 +182,16 @@ static const struct serve_entry {
 	const char *path;
 	bool probe;	/* HEAD and OPTIONS too, as load balancers ask */
 	bool arguments; /* checks its query parameters itself; others take none */
+	bool post;	/* POST instead of GET */
 	serve_route_fn *fn;
 } serve_routes[] = {
-	{QUERY_PATH, false, true, serve_frames},
-	{"/v1/replication/position", true, false, serve_position},
-	{"/livez", true, false, serve_livez},
-	{"/healthz", true, false, serve_livez},
-	{"/readyz", true, false, serve_readyz},
-	{"/metrics", true, false, serve_metrics_route},
+	{.path = QUERY_PATH, .arguments = true, .fn = serve_frames},
+	{.path = PAGES_PATH, .post = true, .fn = serve_pages},
+	{.path = "/v1/replication/position", .probe = true, .fn = serve_position},
+	{.path = "/livez", .probe = true, .fn = serve_livez},
+	{.path = "/healthz", .probe = true, .fn = serve_livez},
+	{.path = "/readyz", .probe = true, .fn = serve_readyz},
+	{.path = "/metrics", .probe = true, .fn = serve_metrics_route},
 };
 
 static const struct serve_entry *serve_find(const char *url)
@@ -287,11 +229,11 @@ enum MHD_Result serve_route(
 		return serve_problem(request, connection, &problem);
 	if (entry->probe && strcmp(method, "OPTIONS") == 0)
 		return serve_options_reply(request, connection);
-	if (strcmp(method, "GET") != 0 && !(entry->probe && strcmp(method, "HEAD") == 0)) {
+	if (strcmp(method, entry->post ? "POST" : "GET") != 0 && !(entry->probe && strcmp(method, "HEAD") == 0)) {
 		problem = (struct serve_problem){.status = 405,
 			.code = "method-not-allowed",
 			.detail = "this path does not have that method",
-			.allow = entry->probe ? SERVE_PROBE_METHODS : "GET"};
+			.allow = entry->post ? "POST" : entry->probe ? SERVE_PROBE_METHODS : "GET"};
 		return serve_problem(request, connection, &problem);
 	}
 	if (!entry->arguments &&

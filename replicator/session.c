@@ -15,6 +15,7 @@ void session_init(struct session *session, const struct session_config *config,
 	snprintf(session->query.follower, sizeof(session->query.follower), "%s", config->node);
 	snprintf(session->query.url, sizeof(session->query.url), "%s", config->url ? config->url : "");
 	session->query.session = config->session;
+	session->query.zstd = config->zstd;
 	session->wait_ms = config->wait_ms;
 	session->first = true;
 	session->random = config->random;
@@ -55,7 +56,7 @@ void session_next(struct session *session, uint64_t now_ms, struct session_step 
 		session->query.wait_ms = session->first ? 0 : session->wait_ms;
 		query_encode(&session->query, step->target);
 		session->state = SESSION_ASKED;
-		session->applied = session->early = false;
+		session->applied = session->early = session->resumed = false;
 		session->asked_ms = now_ms;
 		return;
 	}
@@ -68,10 +69,27 @@ static void session_heard(struct session *session, const struct session_reply *r
 		return;
 	session->contact_ms = now_ms;
 	session->upstream_txid = reply->txid;
-	if (reply->txid <= session->query.after.txid)
+	session->heard_lag_ms = reply->has_lag ? reply->lag_ms : reply->follower ? SESSION_LAG_UNKNOWN_MS : 0;
+	snprintf(session->via, sizeof(session->via), "%s", reply->via ? reply->via : "");
+	if (reply->txid <= session->query.after.txid) {
 		session->behind_ms = 0;
-	else if (session->behind_ms == 0)
+		session->source_lag_ms = session->heard_lag_ms;
+	} else if (session->behind_ms == 0) {
 		session->behind_ms = now_ms;
+	}
+}
+
+/* A chain of names that this node is in. */
+static bool session_loops(const struct session *session, const char *via)
+{
+	size_t size = strlen(session->query.follower), n;
+
+	for (; via && *via; via += n + (via[n] == ',')) {
+		n = strcspn(via, ",");
+		if (n == size && memcmp(via, session->query.follower, n) == 0)
+			return true;
+	}
+	return false;
 }
 
 static enum bts_err session_refused(
@@ -81,6 +99,12 @@ static enum bts_err session_refused(
 	char own[POSITION_TEXT_SIZE];
 
 	position_text(&session->query.after, own);
+	/* Loops come and go with what others follow. */
+	if (reply->status == 409 && strcmp(code, "loop") == 0)
+		return fail_set(error, BTS_INVALID, "the source refuses: its commits come through this node");
+	/* So does being ahead of one that follows others itself. */
+	if (reply->status == 409 && reply->follower && strcmp(code, "ahead") == 0)
+		return fail_set(error, BTS_INVALID, "the source, a follower, is behind (own position %s)", own);
 	if (reply->status == 409) {
 		fail_set(error, strcmp(code, "diverged") == 0 ? BTS_DIVERGED : BTS_INVALID,
 			"the source refuses this file for ever: %.32s (own position %s)", code, own);
@@ -99,6 +123,8 @@ enum bts_err session_reply(
 {
 	struct bts_error local;
 
+	if ((reply->status == 200 || reply->status == 204) && session_loops(session, reply->via))
+		return fail_set(error, BTS_INVALID, "the source's commits come through this node: %.100s", reply->via);
 	session_heard(session, reply, now_ms);
 	if (reply->status == 200) {
 		session->state = SESSION_STREAMING;
@@ -109,6 +135,36 @@ enum bts_err session_reply(
 		return BTS_NOT_FOUND;
 	}
 	return session_refused(session, reply, error ? error : &local);
+}
+
+static bool session_same_partial(const struct bts_partial *a, const struct bts_partial *b)
+{
+	return position_equal(&a->position, &b->position) && a->cursor == b->cursor && a->older == b->older &&
+	       a->older_cursor == b->older_cursor;
+}
+
+/* What the header says beyond the positions: nothing that was not asked for. */
+static enum bts_err session_frame_kind(struct session *session, const struct frame_header *header, struct bts_error *error)
+{
+	session->resumed = header->partial.position.txid != 0;
+	if (header->zstd && !session->query.zstd)
+		return fail_set(error, BTS_CORRUPT, "a compressed frame came, and was not asked for");
+	if (session->resumed && !session_same_partial(&session->query.partial, &header->partial))
+		return fail_set(error, BTS_CORRUPT, "a frame came that goes on from elsewhere than asked");
+	return BTS_OK;
+}
+
+void session_transfer(struct session *session, const struct bts_partial *partial, bool moved)
+{
+	if (moved || !session->resumed)
+		session->stuck = 0;
+	else
+		session->stuck++;
+	session->query.partial = *partial;
+	if (session->stuck < SESSION_STUCK_MAX)
+		return;
+	session->stuck = 0;
+	memset(&session->query.partial, 0, sizeof(session->query.partial));
 }
 
 enum bts_err session_frame(
@@ -132,22 +188,37 @@ enum bts_err session_frame(
 	if (header->target.epoch == own->epoch && own->txid != 0 &&
 		header->target.epoch_random != own->epoch_random)
 		return fail_set(error, BTS_DIVERGED, "a frame of another epoch %" PRIu32 " came", own->epoch);
-	return BTS_OK;
+	return session_frame_kind(session, header, error);
 }
 
 void session_applied(struct session *session, const struct frame_header *header, uint64_t now_ms)
 {
 	session->query.after = header->target;
 	session->query.has_database = true;
+	memset(&session->query.partial, 0, sizeof(session->query.partial));
 	session->page_size = header->page_size;
 	session->applied = true;
 	session->failures = 0;
 	session->frames++;
 	/* It says where the source stood when it began to answer, not where it stands now. */
 	session->contact_ms = session->heard_ms;
+	session->source_lag_ms = session->heard_lag_ms;
 	if (session->upstream_txid < header->target.txid)
 		session->upstream_txid = header->target.txid;
 	session->behind_ms = session->upstream_txid > header->target.txid ? now_ms : 0;
+}
+
+void session_grafted(struct session *session, const struct bts_position *target, uint64_t now_ms)
+{
+	session->query.after = *target;
+	session->state = SESSION_IDLE;
+	session->failures = 0;
+	session->first = true;
+	session->contact_ms = session->heard_ms = now_ms;
+	if (session->upstream_txid < target->txid)
+		session->upstream_txid = target->txid;
+	session->behind_ms = 0;
+	memset(&session->error, 0, sizeof(session->error));
 }
 
 void session_done(struct session *session, const struct bts_error *error)
@@ -157,6 +228,7 @@ void session_done(struct session *session, const struct bts_error *error)
 	if (error) {
 		session->error = *error;
 		session->retries++;
+		session->via[0] = '\0'; /* it holds as long as the source answers */
 	} else if (session->state != SESSION_STREAMING && !session->early && !session->first) {
 		session->failures = 0;
 	}
@@ -174,6 +246,23 @@ void session_stop(struct session *session, const struct bts_error *error)
 {
 	session->error = *error;
 	session->state = SESSION_STOPPED;
+}
+
+void session_retry(struct session *session)
+{
+	session->failures++;
+	session->first = true;
+	session->state = SESSION_FAILED;
+}
+
+void session_switch(struct session *session)
+{
+	session->state = SESSION_IDLE;
+	session->first = true;
+	session->failures = 0;
+	session->upstream_txid = 0;
+	session->via[0] = '\0';
+	memset(&session->error, 0, sizeof(session->error));
 }
 
 uint64_t session_lag_ms(const struct session *session, uint64_t now_ms)

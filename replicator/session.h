@@ -24,6 +24,7 @@
 
 #define SESSION_BACKOFF_MIN_MS 100
 #define SESSION_BACKOFF_MAX_MS 10000
+#define SESSION_STUCK_MAX 5
 #define SESSION_EARLY_MS 100 /* an answer without news that comes sooner would make a tight loop */
 
 struct session_config {
@@ -31,6 +32,7 @@ struct session_config {
 	const char *url;  /* copied; NULL or "" = none */
 	uint64_t session;
 	unsigned wait_ms;
+	bool zstd;			/* ask for compressed pages */
 	uint32_t (*random)(void *arg); /* for the jitter */
 	void *random_arg;
 };
@@ -41,6 +43,8 @@ struct session {
 	struct query query; /* after: what is durable here; wait_ms: of the request of the moment */
 	unsigned wait_ms;   /* granted to requests that may wait */
 	uint32_t page_size; /* of the file; 0 = not known yet */
+	bool resumed;	    /* this reply's frame goes on where another ended */
+	unsigned stuck;	    /* such replies in a row that brought nothing */
 	uint32_t (*random)(void *arg);
 	void *random_arg;
 
@@ -56,6 +60,9 @@ struct session {
 	uint64_t upstream_txid; /* newest the source told of; 0 = not heard yet */
 	uint64_t contact_ms;	/* when the source last told its newest txid, 0 = never */
 	uint64_t behind_ms;	/* since when upstream_txid is beyond ours, 0 = it is not */
+	uint64_t heard_lag_ms;	/* how old what the source had may have been at its last answer */
+	uint64_t source_lag_ms; /* the same, of the answer that brought what is here */
+	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first; "" = not known */
 	uint64_t frames, retries;
 	struct bts_error error; /* the last failure */
 };
@@ -78,7 +85,13 @@ struct session_reply {
 	bool has_txid;
 	uint64_t txid;	  /* BTS-Txid */
 	const char *code; /* BTS-Error, or NULL */
+	const char *via;  /* BTS-Via, or NULL */
+	bool follower;	  /* BTS-Role: the source follows another */
+	bool has_lag;
+	uint64_t lag_ms; /* BTS-Lag-Ms */
 };
+/* A follower that does not know how old what it has is: a year is beyond every bound somebody may ask for. */
+#define SESSION_LAG_UNKNOWN_MS (UINT64_C(365) * 24 * 3600 * 1000)
 /* Status and headers have come.  BTS_OK: a frame follows.  BTS_NOT_FOUND: a body of no interest (204
  * included). */
 BTS_MUST_CHECK enum bts_err session_reply(
@@ -87,12 +100,23 @@ BTS_MUST_CHECK enum bts_err session_reply(
 /* The frame's header has come: BTS_OK when the frame is for this file as it is. */
 BTS_MUST_CHECK enum bts_err session_frame(
 	struct session *, const struct frame_header *header, struct bts_error *error);
+/*
+ * How far the first transfer has come, once the reply has ended or at the start; position.txid 0: nowhere.  moved: this
+ * reply has brought pages.  After SESSION_STUCK_MAX replies that went on with it and brought none it begins anew.
+ */
+void session_transfer(struct session *, const struct bts_partial *partial, bool moved);
 /* A whole frame was installed and is durable. */
 void session_applied(struct session *, const struct frame_header *header, uint64_t now_ms);
+/* This commit was installed by a graft: a session that had stopped goes on from there. */
+void session_grafted(struct session *, const struct bts_position *target, uint64_t now_ms);
 /* The reply has ended, or never came.  error is NULL for success. */
 void session_done(struct session *, const struct bts_error *error);
 /* Something that no retry mends. */
 void session_stop(struct session *, const struct bts_error *error);
+/* It was stopped by a source, and there is another one to ask: back off and go on. */
+void session_retry(struct session *);
+/* Another source from now on: nothing of what the last one said counts, whatever it was. */
+void session_switch(struct session *);
 
 /* Milliseconds the file is known to be behind its source, 0 = it has what the source last told of. */
 uint64_t session_lag_ms(const struct session *, uint64_t now_ms);

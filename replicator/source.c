@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "position.h"
+#include "sabotage.h"
 
 #define SOURCE_ACKS_MAX 64
 
@@ -21,6 +22,7 @@ enum bts_err source_init(
 		return err;
 	memset(source, 0, sizeof(*source));
 	source->db = db;
+	source->name = "";
 	source->page_size = stat.page_size;
 	if (events)
 		source->events = *events;
@@ -52,6 +54,54 @@ static void source_unavailable(struct source_answer *answer, enum bts_err err, c
 	snprintf(answer->detail, sizeof(answer->detail), "%s", error->text);
 }
 
+bool source_chain_has(const char *via, const char *name)
+{
+	size_t size = strlen(name), n;
+
+	for (; *via; via += n + (via[n] == ',')) {
+		n = strcspn(via, ",");
+		if (n == size && memcmp(via, name, n) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool source_chain(struct source *source, char via[BTS_VIA_MAX + 1], uint64_t *lag_ms)
+{
+	struct bts_upstream up;
+	struct timespec now;
+	uint64_t now_ms;
+	const char *own;
+	size_t size;
+
+	bts_upstream(source->db, &up);
+	own = up.node[0] ? up.node : source->name;
+	/* Too long a chain loses its far end: a loop of that many nodes is then found by another of them. */
+	size = strlen(own);
+	memcpy(via, own, size + 1);
+	if (size && up.via[0])
+		via[size++] = ',';
+	snprintf(via + size, BTS_VIA_MAX + 1 - size, "%.*s", (int)(BTS_VIA_MAX - size), up.via);
+	*lag_ms = 0;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	if (up.fresh_ms && now_ms > up.fresh_ms)
+		*lag_ms = now_ms - up.fresh_ms;
+	return up.fresh_ms != 0;
+}
+
+/* Would the follower feed this node with what it gets from it? */
+static bool source_loops(struct source *source, const struct query *query)
+{
+	char via[BTS_VIA_MAX + 1];
+	uint64_t lag_ms;
+
+	if (!query->follower[0])
+		return false;
+	(void)source_chain(source, via, &lag_ms);
+	return source_chain_has(via, query->follower);
+}
+
 void source_decide(struct source *source, const struct query *query, struct source_answer *answer)
 {
 	struct bts_position claimed = query->after;
@@ -72,9 +122,19 @@ void source_decide(struct source *source, const struct query *query, struct sour
 		source_refuse(source, query, answer, "wrong-database", "this source has another database");
 		return;
 	}
+	if (source_loops(source, query)) {
+		source->loops++;
+		source_refuse(source, query, answer, "loop", "commits come here through this very node");
+		return;
+	}
 	err = bts_ship_standing(source->db, &claimed, &standing, &error);
 	if (err) {
 		source_unavailable(answer, err, &error);
+		return;
+	}
+	if ((SABOTAGED(SABOTAGE_AHEAD_EQUAL) && standing == BTS_STANDING_AHEAD) ||
+		(SABOTAGED(SABOTAGE_UNKNOWN_EQUAL) && standing == BTS_STANDING_DIVERGED)) {
+		answer->verdict = SOURCE_WAIT;
 		return;
 	}
 	switch (standing) {
@@ -112,9 +172,22 @@ static bool source_last_ack(struct bts *db, const char *node, struct bts_ack *la
 	return false;
 }
 
+/* Their acknowledgements count as one node's: safe for replicated:K, wrong for whoever believes he has two copies. */
+static void source_twin(struct source *source, const struct query *query)
+{
+	source->twins++;
+	repl_emit(&source->events, REPL_ERROR, "node-name-twice",
+		"two followers call themselves %s; their copies count as one (last seen at %s)", query->follower,
+		query->url[0] ? query->url : "-");
+}
+
 void source_acknowledge(struct source *source, const struct query *query)
 {
-	struct bts_ack ack = {.txid = query->after.txid}, last;
+	struct bts_ack ack = {.txid = query->after.txid,
+		.epoch = query->after.epoch,
+		.epoch_random = query->after.epoch_random,
+		.session = query->session};
+	struct bts_ack last, now_kept;
 	struct bts_error error;
 	struct timespec now;
 	bool known;
@@ -126,7 +199,7 @@ void source_acknowledge(struct source *source, const struct query *query)
 	if (!known && ack.txid == 0)
 		return;
 	/* The engine keeps the higher one and counts; here it is told of. */
-	if (known && ack.txid < last.txid) {
+	if (known && (ack.epoch < last.epoch || (ack.epoch == last.epoch && ack.txid < last.txid))) {
 		source->alarms++;
 		repl_emit(&source->events, REPL_ERROR, "ack-went-back",
 			"follower %s had acknowledged %" PRIu64 " and now claims %" PRIu64, query->follower,
@@ -139,4 +212,7 @@ void source_acknowledge(struct source *source, const struct query *query)
 	if (bts_ack_record(source->db, &ack, &error))
 		repl_emit(&source->events, REPL_WARN, "ack-not-kept", "follower %s: %s", query->follower,
 			error.text);
+	else if (known && last.session != ack.session && source_last_ack(source->db, query->follower, &now_kept) &&
+		now_kept.twins > last.twins)
+		source_twin(source, query);
 }

@@ -11,14 +11,18 @@
 
 struct source {
 	struct bts *db; /* borrowed */
+	const char *name; /* of this node where the file's own process has told none; borrowed, "" = none */
 	uint32_t page_size;
 	struct repl_events events;
 
 	/* for metrics */
 	uint64_t frames, bytes, pages; /* sent whole; bytes and pages also of broken-off ones */
 	uint64_t broken;	       /* frames that failed while being made or sent */
+	uint64_t resumed;	       /* frames that went on where a broken one had ended */
 	uint64_t refused;	       /* 409 answers */
 	uint64_t alarms;	       /* acknowledgements that went backwards */
+	uint64_t loops;		       /* followers refused because commits come here through them */
+	uint64_t twins;		       /* sessions that came back under a name that another had taken */
 };
 BTS_MUST_CHECK enum bts_err source_init(
 	struct source *, struct bts *db, const struct repl_events *events, struct bts_error *error);
@@ -35,6 +39,13 @@ struct source_answer {
 	const char *code;
 	char detail[256];
 };
+/*
+ * The nodes that commits come through, this one first, as BTS-Via says it; "" = nobody knows.  *lag_ms: how old
+ * what is here may be; false: nobody knows.  A primary's is its own name and 0.
+ */
+bool source_chain(struct source *, char via[BTS_VIA_MAX + 1], uint64_t *lag_ms);
+/* Is name one of a chain's? */
+bool source_chain_has(const char *via, const char *name);
 /* Reads a few pages. */
 void source_decide(struct source *, const struct query *query, struct source_answer *answer);
 /*
@@ -44,7 +55,7 @@ void source_decide(struct source *, const struct query *query, struct source_ans
  */
 void source_acknowledge(struct source *, const struct query *query);
 
-/* A frame from the follower's position to the newest durable one; pins that until closed. */
+/* A frame from the follower's position, or from how far it has come, to the newest durable one; pins that until closed. */
 struct source_stream;
 BTS_MUST_CHECK enum bts_err source_stream_open(
 	struct source *, const struct query *query, struct source_stream **stream, struct bts_error *error);
@@ -53,6 +64,9 @@ const struct bts_position *source_stream_target(const struct source_stream *); /
  * off. */
 BTS_MUST_CHECK enum bts_err source_stream_read(
 	struct source_stream *, void *out, size_t cap, size_t *got, struct bts_error *error);
+bool source_stream_held(const struct source_stream *); /* the last read had to wait for what changed to be found */
+/* Lets go of what it pins; nothing can be read from then on. */
+void source_stream_break(struct source_stream *);
 void source_stream_close(struct source_stream *); /* NULL is fine */
 
 #endif

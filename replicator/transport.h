@@ -1,11 +1,12 @@
 /*
- * One GET at a time over HTTP, and a wait that can be ended from another thread.  The narrow seam between the
+ * One request at a time over HTTP, and a wait that can be ended from another thread.  The narrow seam between the
  * follower's loop and libcurl.
  */
 #ifndef TRANSPORT_H
 #define TRANSPORT_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include <btree_store.h>
 
@@ -13,6 +14,8 @@
 #define TRANSPORT_ANSWER_MS 3000 /* beyond its wait a request without any byte of an answer is given up */
 #define TRANSPORT_IDLE_S                                                                                     \
 	15 /* a reply that brings less than a byte a second for so long, beyond its wait, is dead */
+
+#define TRANSPORT_HEADER_MAX 1280 /* bytes of a header line that is looked at */
 
 struct transport_handler {
 	/* A header of the final reply; name and value are NUL-terminated, borrowed for the call. */
@@ -30,15 +33,23 @@ struct transport;
 struct transport *transport_new(const char *user_agent);
 void transport_free(struct transport *); /* NULL is fine */
 
+/* Bytes a second that replies bring at most; 0: no limit.  Before the first request. */
+void transport_set_rate(struct transport *, uint64_t rate);
+
 /*
  * GET url, which may answer after wait_ms.  Blocks.  BTS_OK: the reply has ended as HTTP says it must; its
  * status may be any.  BTS_IO: it did not, or not in time.  BTS_TIMEOUT: transport_interrupt was called.
  */
 BTS_MUST_CHECK enum bts_err transport_get(struct transport *, const char *url, unsigned wait_ms,
 	const struct transport_handler *handler, struct bts_error *error);
+/* POST of these bytes (borrowed for the call), in all else as transport_get. */
+BTS_MUST_CHECK enum bts_err transport_post(struct transport *, const char *url, struct bts_slice body, unsigned wait_ms,
+	const struct transport_handler *handler, struct bts_error *error);
 /* Sleep that long, or until transport_interrupt. */
 void transport_wait(struct transport *, unsigned ms);
 /* From any thread: ends the call of the moment and makes all later ones return at once. */
 void transport_interrupt(struct transport *);
+/* The thread that makes the calls: later ones do as they should again. */
+void transport_resume(struct transport *);
 
 #endif

@@ -66,7 +66,7 @@ static size_t transport_on_body(char *data, size_t one, size_t size, void *arg)
 static size_t transport_on_header(char *data, size_t one, size_t size, void *arg)
 {
 	struct transport *transport = arg;
-	char line[512], *colon, *value, *end;
+	char line[TRANSPORT_HEADER_MAX], *colon, *value, *end;
 
 	(void)one;
 	transport->answered = true;
@@ -142,6 +142,11 @@ void transport_free(struct transport *transport)
 	free(transport);
 }
 
+void transport_set_rate(struct transport *transport, uint64_t rate)
+{
+	curl_easy_setopt(transport->easy, CURLOPT_MAX_RECV_SPEED_LARGE, (curl_off_t)rate);
+}
+
 static uint64_t transport_now(void)
 {
 	struct timespec now;
@@ -187,7 +192,7 @@ static CURLcode transport_drive(struct transport *transport)
 	return CURLE_ABORTED_BY_CALLBACK;
 }
 
-enum bts_err transport_get(struct transport *transport, const char *url, unsigned wait_ms,
+static enum bts_err transport_ask(struct transport *transport, const char *url, unsigned wait_ms,
 	const struct transport_handler *handler, struct bts_error *error)
 {
 	CURLcode code;
@@ -216,6 +221,23 @@ enum bts_err transport_get(struct transport *transport, const char *url, unsigne
 	return transport_begin(transport);
 }
 
+enum bts_err transport_get(struct transport *transport, const char *url, unsigned wait_ms,
+	const struct transport_handler *handler, struct bts_error *error)
+{
+	curl_easy_setopt(transport->easy, CURLOPT_HTTPGET, 1L);
+	return transport_ask(transport, url, wait_ms, handler, error);
+}
+
+enum bts_err transport_post(struct transport *transport, const char *url, struct bts_slice body, unsigned wait_ms,
+	const struct transport_handler *handler, struct bts_error *error)
+{
+	curl_easy_setopt(transport->easy, CURLOPT_POST, 1L);
+	if (curl_easy_setopt(transport->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.size) != CURLE_OK ||
+		curl_easy_setopt(transport->easy, CURLOPT_COPYPOSTFIELDS, body.data) != CURLE_OK)
+		return fail_set(error, BTS_MEMORY, "no memory for a request");
+	return transport_ask(transport, url, wait_ms, handler, error);
+}
+
 void transport_wait(struct transport *transport, unsigned ms)
 {
 	if (!atomic_load(&transport->interrupted))
@@ -226,4 +248,9 @@ void transport_interrupt(struct transport *transport)
 {
 	atomic_store(&transport->interrupted, true);
 	curl_multi_wakeup(transport->multi);
+}
+
+void transport_resume(struct transport *transport)
+{
+	atomic_store(&transport->interrupted, false);
 }

@@ -30,6 +30,11 @@ static inline uint64_t wire_get_u64(const uint8_t *p)
 	return le64toh(v);
 }
 
+static inline uint64_t wire_get_u48(const uint8_t *p)
+{
+	return wire_get_u32(p) | (uint64_t)wire_get_u16(p + 4) << 32;
+}
+
 static inline void wire_put_u16(uint8_t *p, uint16_t v)
 {
 	v = htole16(v);
@@ -46,6 +51,12 @@ static inline void wire_put_u64(uint8_t *p, uint64_t v)
 {
 	v = htole64(v);
 	memcpy(p, &v, sizeof(v));
+}
+
+static inline void wire_put_u48(uint8_t *p, uint64_t v)
+{
+	wire_put_u32(p, (uint32_t)v);
+	wire_put_u16(p + 4, (uint16_t)(v >> 32));
 }
 
 #endif

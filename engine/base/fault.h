@@ -42,7 +42,16 @@ enum fault_rule {
 	FAULT_C1_NO_LAST_DELETE, /* tree: a range delete leaves no trace in the leaves beside it */
 	FAULT_SAVEPOINT_LOG,	/* savepoint: going back keeps the log of operations */
 	FAULT_G1_NO_LOOK,	/* readers: what was parked is claimed without looking at the head again */
-	FAULT_RULES
+	FAULT_RULES,	   /* so far those of tests/crash; those of the simulated cluster (tests/replication) follow */
+	FAULT_R1_NO_SUMS,  /* graft: bytes of a frame's pages are not held against the pointers to them */
+	FAULT_R1_NO_CLOSURE, /* proof: pages that no root reaches are taken, wherever they lie */
+	FAULT_R1_NO_FLUSH, /* install: the slot is written before the pages are durable */
+	FAULT_R2_HOME,	   /* apply: every page goes home at once, whoever needs what stands there */
+	FAULT_R3_NO_CHAIN, /* history: an equal number is an equal state */
+	FAULT_R4_NO_GRAFT, /* graft: as that, and what a frame says is kept is believed to be here */
+	FAULT_R5_NO_FLUSH, /* install: the slot names a path.pending that is not durable */
+	FAULT_R7_NO_FLUSH, /* install: a frame is said to be installed before its slot is durable */
+	FAULT_REPLICA_RULES
 };
 
 #ifdef BTS_SABOTAGE

@@ -70,6 +70,7 @@ enum bts_err {
 	BTS_LIMIT,          /* a named limit of this library was reached (readers, buckets open, ...) */
 	BTS_NEEDS_RECOVERY, /* only a process that may write can recover this file */
 	BTS_EXPIRED,        /* the snapshot held too much and was told to end (bts_options.reader_pages_max); abort, begin anew */
+	BTS_FENCED,         /* the file takes no writes any more: another one was promoted, or is about to be (bts_demote in ship.h) */
 };
 
 /* Caller's memory, never allocated.  Filled by the call that fails, untouched by one that succeeds. */
@@ -147,6 +148,16 @@ struct bts_options {
 	 * as memory for its bookkeeping.
 	 */
 	uint64_t txn_memory;
+	/* A follower's first transfer notes in the file how far it has come after so many bytes, with two flushes; 0 = 256 MiB. */
+	uint64_t transfer_step;
+	/*
+	 * Random batches let a file grow to about twice what lives in it.  The last process to close it hands that back: when this
+	 * handle wrote a MiB or more, and the file has 16 MiB and more, of which more than a fifth is unused, bts_close moves up
+	 * to so many bytes from its end into free space, as bts_compact_step does, and cuts it.  Where that is not enough to
+	 * have it all back, only if the handle wrote as much.  It delays bts_close (64 MiB: 0.2 s), ends when somebody opens
+	 * the file meanwhile or anything fails, and followers are sent what moved.  64 MiB by bts_options_init; 0 = never.
+	 */
+	uint64_t close_compact;
 };
 
 BTS_EXPORT void bts_options_init(struct bts_options *);
@@ -161,7 +172,10 @@ BTS_EXPORT void bts_options_init(struct bts_options *);
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_open(const char *path, const struct bts_options *options,
 	struct bts **db, struct bts_error *error);
-/* All transactions must have ended.  NULL is fine.  Flushes when this is the last process to close. */
+/*
+ * All transactions must have ended.  NULL is fine.  The last process to close flushes, after making a file smaller that random
+ * batches have left sparse (bts_options.close_compact).
+ */
 BTS_EXPORT void bts_close(struct bts *db);
 
 /* bts_begin flags: exactly one of the first two */

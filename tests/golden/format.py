@@ -540,15 +540,15 @@ class Frame:
             entries, pages = b.u32(at + 4), b.u32(at + 8)
             need(1 <= entries <= pages <= min(256, (1 << 20) // self.size), 'frame: chunk')
             b.zero(at + 12, at + 16, 'frame: chunk')
-            body = at + 16 + 40 * entries
+            body = at + 16 + 28 * entries
             need(b.u32(body) == crc32c(data[at:body]), 'frame: index checksum')
             end = body + 4 + pages * self.size
             need(b.u32(end) == crc32c(data[body + 4:end]), 'frame: checksum of pages')
             hashed += data[at:body] + data[body + 4:end]
             start = body + 4
-            for entry in range(at + 16, body, 40):
+            for entry in range(at + 16, body, 28):
                 unit = self.entry(b, entry, unit)
-                first, count = b.u32(entry + 28), b.u32(entry + 32)
+                first, count = b.u32(entry + 20), b.u16(entry + 24)
                 for i in range(count):
                     self.pages[unit[0] + first + i] = b.take(start + i * self.size, self.size)
                 start += count * self.size
@@ -568,11 +568,11 @@ class Frame:
         need(r.page_size == self.size, 'frame: page size')
 
     def entry(self, b, at, unit):
-        b.zero(at + 36, at + 40, 'frame: entry')
-        page, birth, crc, kind, count = b.u64(at), b.u64(at + 8), b.u32(at + 16), b.u32(at + 20), b.u32(at + 24)
-        first, pages = b.u32(at + 28), b.u32(at + 32)
+        b.zero(at + 27, at + 28, 'frame: entry')
+        page, birth, crc, kind, count = b.u48(at), b.u48(at + 6), b.u32(at + 12), b.u8(at + 26), b.u32(at + 16)
+        first, pages = b.u32(at + 20), b.u16(at + 24)
         if unit is None or unit[5] == unit[4]:
-            need(first == 0 and page not in self.units, 'frame: a unit begins in its middle or comes twice')
+            need(first == 0 and page > max(self.units, default=0), 'frame: a unit in its middle, twice or out of order')
             need(1 <= birth <= self.target[2] and 1 <= kind <= 3 and (count == 1 or kind == 2), 'frame: unit')
             self.units[page] = (birth, crc)
         else:

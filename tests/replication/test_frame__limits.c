@@ -38,7 +38,7 @@ static void header_fields(void **state)
 	(void)state;
 	refused_header(FRAME_AT_VERSION, 0, 2, BTS_VERSION, "version 0, this program knows 1");
 	refused_header(FRAME_AT_VERSION, 2, 2, BTS_VERSION, "version 2, this program knows 1");
-	refused_header(FRAME_AT_NEED, FRAME_NEED_ZSTD, 4, BTS_VERSION, "features 0x1");
+	refused_header(FRAME_AT_NEED, 4, 4, BTS_VERSION, "features 0x4");
 	refused_header(FRAME_AT_SIZE, 119, 2, BTS_CORRUPT, "size");
 	refused_header(FRAME_AT_PAGE_SIZE, 2048, 4, BTS_CORRUPT, "page size");
 	refused_header(FRAME_AT_PAGE_SIZE, 131072, 4, BTS_CORRUPT, "page size");
@@ -79,22 +79,21 @@ static void index_fields(void **state)
 	refused_index(0, FRAME_AT_CHUNK_PAGES, 0, 4, "pages");
 	refused_index(0, FRAME_AT_CHUNK_PAGES, 257, 4, "pages");
 	refused_index(0, FRAME_AT_CHUNK_PAGES, 3, 4, "pages");
-	refused_index(0, FRAME_AT_CHUNK_ZERO, 1, 4, "reserved");
-	refused_index(0, entry + FRAME_AT_ENTRY_ZERO, 1, 4, "reserved");
-	refused_index(0, entry + FRAME_AT_PGNO, 0, 8, "page number");
-	refused_index(0, entry + FRAME_AT_PGNO, UINT64_C(1) << 48, 8, "page number");
-	refused_index(0, entry + FRAME_AT_BIRTH, 10, 8, "birth");
-	refused_index(0, entry + FRAME_AT_BIRTH, 21, 8, "birth");
-	refused_index(0, entry + FRAME_AT_KIND, 0, 4, "kind");
-	refused_index(0, entry + FRAME_AT_KIND, 4, 4, "kind");
+	refused_index(0, FRAME_AT_STORED, 1, 4, "reserved");
+	refused_index(0, entry + FRAME_AT_ENTRY_ZERO, 1, 1, "reserved");
+	refused_index(0, entry + FRAME_AT_PGNO, 0, 6, "page number");
+	refused_index(0, entry + FRAME_AT_BIRTH, 10, 6, "birth");
+	refused_index(0, entry + FRAME_AT_BIRTH, 21, 6, "birth");
+	refused_index(0, entry + FRAME_AT_KIND, 0, 1, "kind");
+	refused_index(0, entry + FRAME_AT_KIND, 4, 1, "kind");
 	refused_index(0, entry + FRAME_AT_COUNT, 0, 4, "count");
 	refused_index(0, entry + FRAME_AT_COUNT, 2, 4, "count");
 	refused_index(0, entry + FRAME_AT_FIRST, 1, 4, "middle");
-	refused_index(0, entry + FRAME_AT_PAGES, 0, 4, "length");
-	refused_index(0, entry + FRAME_AT_PAGES, 2, 4, "length");
+	refused_index(0, entry + FRAME_AT_PAGES, 0, 2, "length");
+	refused_index(0, entry + FRAME_AT_PAGES, 2, 2, "length");
 	refused_index(1, entry + FRAME_AT_COUNT, FRAME_UNIT_PAGES_MAX + 1, 4, "count");
 	refused_index(2, entry + FRAME_AT_FIRST, 255, 4, "incomplete");
-	refused_index(2, entry + FRAME_AT_PGNO, 101, 8, "incomplete");
+	refused_index(2, entry + FRAME_AT_PGNO, 101, 6, "incomplete");
 	refused_index(2, entry + FRAME_AT_CRC, 78, 4, "incomplete");
 }
 

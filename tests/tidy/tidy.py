@@ -25,7 +25,7 @@ THIRD_PARTY = {
     'lmdb.h': ['engine/tools/bts_bench_lmdb.c', 'tests/bench/store_lmdb.c'],
     'sqlite3.h': ['tests/bench/store_sqlite.c'],
     'rocksdb/c.h': ['tests/bench/store_rocksdb.c'],
-    'zstd.h': [],
+    'zstd.h': ['replicator/frame_zstd.c'],
 }
 
 # Whose private headers a folder may include besides its own.  The public ones of engine/include are free to all.

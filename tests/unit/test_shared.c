@@ -718,6 +718,83 @@ static void test_acks(void **state)
 	handle_close(&a);
 }
 
+/* Epochs come before numbers; a session that comes back has a twin of its name. */
+static void test_ack_epochs(void **state)
+{
+	struct place at = place_new();
+	struct handle a = handle_first(&at, 7);
+	struct bts_ack it = ack_of("f1", 9, 1), got;
+
+	(void)state;
+	it.epoch = 2;
+	it.epoch_random = 22;
+	it.session = 1;
+	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
+	it.epoch = 1; /* of a history that was left: an alarm, whatever its number */
+	it.txid = 100;
+	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
+	assert_int_equal(shared_ack_list(a.shared, &got, 1), 1);
+	assert_true(got.txid == 9 && got.epoch == 2 && got.epoch_random == 22 && got.alarms == 1 && got.twins == 0);
+	it.epoch = 3;
+	it.txid = 5;
+	it.session = 2; /* restarted */
+	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
+	assert_int_equal(shared_ack_list(a.shared, &got, 1), 1);
+	assert_true(got.txid == 5 && got.epoch == 3 && got.alarms == 1 && got.twins == 0);
+	it.session = 1; /* and yet the first is still there */
+	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
+	it.session = 3;
+	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
+	assert_int_equal(shared_ack_list(a.shared, &got, 1), 1);
+	assert_int_equal(got.twins, 1);
+	handle_close(&a);
+}
+
+static void test_ack_wait(void **state)
+{
+	struct place at = place_new();
+	struct handle a = handle_first(&at, 7);
+	uint32_t seen = 0;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(shared_ack_wait(a.shared, &seen, 1), BTS_TIMEOUT);
+	ack(&a, "f1", 7, 1);
+	assert_int_equal(shared_ack_wait(a.shared, &seen, 0), BTS_OK);
+	assert_int_equal(shared_ack_wait(a.shared, &seen, 0), BTS_TIMEOUT);
+	pid = fork();
+	if (pid == 0) {
+		struct handle mine = handle_open(&at);
+
+		_exit(shared_ack_wait(mine.shared, &seen, 60000) != BTS_OK);
+	}
+	while (!atomic_load(&a.shared->map->ack_waiters))
+		sched_yield();
+	ack(&a, "f1", 8, 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	handle_close(&a);
+}
+
+static void test_upstream(void **state)
+{
+	struct place at = place_new();
+	struct handle a = handle_first(&at, 7), b = handle_open(&at);
+	struct bts_upstream up = {"n0", "n1,n2", 17}, got;
+
+	(void)state;
+	shared_upstream(b.shared, &got);
+	assert_true(got.fresh_ms == 0 && !got.via[0]);
+	assert_int_equal(shared_upstream_record(a.shared, &up, NULL), BTS_OK);
+	shared_upstream(b.shared, &got);
+	assert_int_equal(got.fresh_ms, 17);
+	assert_string_equal(got.node, "n0");
+	assert_string_equal(got.via, "n1,n2");
+	handle_close(&b);
+	handle_close(&a);
+}
+
 static void test_unclean(void **state)
 {
 	struct place at = place_new();
@@ -758,6 +835,9 @@ int main(void)
 		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_wait),
 		cmocka_unit_test(test_acks),
+		cmocka_unit_test(test_ack_epochs),
+		cmocka_unit_test(test_ack_wait),
+		cmocka_unit_test(test_upstream),
 		cmocka_unit_test(test_unclean),
 	};
 	char command[128];

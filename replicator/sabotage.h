@@ -1,0 +1,25 @@
+/*
+ * Rules of the replicator broken on purpose, to prove that the simulated cluster notices: as base/fault.h of the engine, and
+ * by the same number.
+ */
+#ifndef SABOTAGE_H
+#define SABOTAGE_H
+
+enum sabotage_rule {
+	SABOTAGE_FIRST = 1000,
+	SABOTAGE_R7_ACK_EARLY,	/* follow: a frame counts as installed before it is */
+	SABOTAGE_AHEAD_EQUAL,	/* source: a follower that is ahead is told that there is no news */
+	SABOTAGE_UNKNOWN_EQUAL, /* source: likewise one of another history */
+	SABOTAGE_NO_SUMS,	/* frame: no sum is looked at */
+	SABOTAGE_NO_END,	/* frame: one that is cut short has ended */
+	SABOTAGE_LAST
+};
+
+#ifdef BTS_SABOTAGE
+extern unsigned fault_sabotage; /* defined by the test */
+#define SABOTAGED(rule) (fault_sabotage == (unsigned)(rule))
+#else
+#define SABOTAGED(rule) 0
+#endif
+
+#endif

@@ -1,0 +1,72 @@
+/* The sources a follower may ask. */
+#include "sources.h"
+
+#include <string.h>
+#include <strings.h>
+
+static enum bts_err sources_add(struct sources *sources, const char *url, size_t size, struct bts_error *error)
+{
+	char *to = sources->urls[sources->count];
+	size_t scheme = 0;
+
+	if (sources->count == SOURCES_MAX)
+		return fail_set(error, BTS_INVALID, "more than %d sources", SOURCES_MAX);
+	if (size <= SOURCES_URL_MAX) {
+		memcpy(to, url, size);
+		to[size] = '\0';
+	}
+	if (size > 7 && strncasecmp(url, "http://", 7) == 0)
+		scheme = 7;
+	else if (size > 8 && strncasecmp(url, "https://", 8) == 0)
+		scheme = 8;
+	if (!scheme || size > SOURCES_URL_MAX || strpbrk(to, "?# \t\r\n@"))
+		return fail_set(error, BTS_INVALID, "source '%.*s': must be http://HOST:PORT",
+			size < 80 ? (int)size : 80, url);
+	while (size > 0 && to[size - 1] == '/')
+		to[--size] = '\0';
+	sources->count++;
+	return BTS_OK;
+}
+
+enum bts_err sources_parse(struct sources *out, const char *list, struct bts_error *error)
+{
+	struct sources sources;
+	enum bts_err err;
+	size_t size;
+
+	memset(&sources, 0, sizeof(sources));
+	for (;;) {
+		size = strcspn(list, ",");
+		err = sources_add(&sources, list, size, error);
+		if (err)
+			return err;
+		if (!list[size])
+			break;
+		list += size + 1;
+	}
+	*out = sources;
+	return BTS_OK;
+}
+
+const char *sources_current(const struct sources *sources)
+{
+	return sources->urls[sources->current];
+}
+
+void sources_next(struct sources *sources)
+{
+	sources->current = (sources->current + 1) % sources->count;
+}
+
+bool sources_refused(struct sources *sources)
+{
+	if (++sources->refused >= sources->count)
+		return false;
+	sources_next(sources);
+	return true;
+}
+
+void sources_answered(struct sources *sources)
+{
+	sources->refused = 0;
+}

@@ -1,0 +1,27 @@
+/* The sources a follower may ask, in order of preference, and which one it asks now.  Pure. */
+#ifndef SOURCES_H
+#define SOURCES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "fail.h"
+
+#define SOURCES_URL_MAX 255
+#define SOURCES_MAX 16
+
+struct sources {
+	char urls[SOURCES_MAX][SOURCES_URL_MAX + 1]; /* without a slash at the end */
+	size_t count, current;
+	size_t refused; /* in a row that said they never will */
+};
+
+/* "http://HOST:PORT,http://HOST:PORT,...".  BTS_INVALID names what is wrong; then *sources is as it was. */
+BTS_MUST_CHECK enum bts_err sources_parse(struct sources *sources, const char *list, struct bts_error *error);
+const char *sources_current(const struct sources *); /* borrowed */
+void sources_next(struct sources *);
+/* The current one refuses for ever: go to the next.  false: so have all of them, there is nobody left to ask. */
+bool sources_refused(struct sources *);
+void sources_answered(struct sources *);
+
+#endif

@@ -1,0 +1,429 @@
+/*
+ * A node: opening, committing, dying at any call of the engine into its environment, and coming back.
+ *
+ * A crash takes the image that the disk has at that call, then lets every further call fail: what the engine still
+ * does in the dead process reaches nobody.  When it has returned, the node's memory is thrown away and the image takes
+ * the place of its disk.
+ */
+#include "sim.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <ensure.h>
+
+#include "position.h"
+
+#define HOST_DISK ((size_t)32 << 20)
+#define HOST_PATH "/data"
+#define HOST_WAITS 3u /* of an apply, before the readers it waits for end */
+
+static struct env_mem_choice host_fate(void *arg, size_t index, const struct env_mem_unit *unit)
+{
+	struct rng *rng = arg;
+	struct env_mem_choice choice = {.version = (unsigned)rng_below(rng, unit->versions)};
+
+	(void)index;
+	if (unit->tearable && rng_one_in(rng, 2)) {
+		choice.other = (unsigned)rng_below(rng, unit->versions);
+		choice.words = rng_next(rng);
+	}
+	return choice;
+}
+
+static struct env_mem_choice host_fate_extreme(void *arg, size_t index, const struct env_mem_unit *unit)
+{
+	(void)index;
+	return (struct env_mem_choice){.version = *(bool *)arg ? unit->versions - 1 : 0};
+}
+
+/* What is left when it ends here. */
+static void host_take_image(struct sim_node *node)
+{
+	struct sim *sim = node->sim;
+	bool newest = rng_one_in(&sim->rng, 2);
+
+	sim_note(sim, "%s dies (%s)", node->name, node->power ? "power" : "process");
+	sim->crashes++;
+	sim->power_losses += node->power;
+	if (!node->power)
+		node->image = env_mem_clone(node->m);
+	else if (rng_one_in(&sim->rng, 4))
+		node->image = env_mem_crash(node->m, host_fate_extreme, &newest);
+	else
+		node->image = env_mem_crash(node->m, host_fate, &sim->rng);
+	env_mem_fail(node->m, ENV_MEM_ANY, 1, EIO, ENV_MEM_STICKY);
+}
+
+static void host_end_reader(struct sim_reader *reader)
+{
+	if (!reader->txn)
+		return;
+	bts_abort(reader->txn);
+	bts_close(reader->own);
+	memset(reader, 0, sizeof(*reader));
+}
+
+static void host_hook(void *arg, struct env_mem *m, const struct env_mem_event *event)
+{
+	struct sim_node *node = arg;
+
+	(void)m;
+	if (event->op == ENV_MEM_FAULT && strcmp(event->path, "apply.wait") == 0 &&
+		++node->waits % HOST_WAITS == 0) {
+		for (unsigned i = 0; i < SIM_READERS; i++)
+			host_end_reader(&node->readers[i]);
+		server_end_streams(node);
+	}
+	if (!node->image && node->fuse && --node->fuse == 0)
+		host_take_image(node);
+}
+
+struct bts *host_db(struct sim_node *node)
+{
+	return node->follow ? follow_db(node->follow) : node->db;
+}
+
+void host_init(struct sim *sim, unsigned index)
+{
+	struct sim_node *node = &sim->nodes[index];
+
+	node->sim = sim;
+	node->index = index;
+	node->primary = index == 0;
+	node->upstream = index ? (unsigned)rng_below(&sim->rng, index) : 0;
+	if (!rng_one_in(&sim->rng, 3))
+		node->upstream = 0;
+	node->slow = rng_one_in(&sim->rng, 4) ? 200 : 0;
+	snprintf(node->name, sizeof(node->name), "n%u", index);
+	node->m = env_mem_new(HOST_DISK);
+	env_mem_seed(node->m, rng_next(&sim->rng));
+}
+
+static void host_advance(struct sim_node *node)
+{
+	env_mem_advance(node->m, node->sim->now - node->clock);
+	node->clock = node->sim->now;
+}
+
+static void host_event(void *arg, const struct repl_event *event)
+{
+	struct sim_node *node = arg;
+
+	node->sim->refused += strcmp(event->name, "retrying") == 0;
+	sim_note(node->sim, "%s %s: %s", node->name, event->name, event->text);
+}
+
+static struct bts_options host_options(struct sim_node *node)
+{
+	struct bts_options options;
+
+	bts_options_init(&options);
+	options.env = env_mem_env(node->m);
+	options.map_bytes = HOST_DISK;
+	options.page_size = SIM_PAGE;
+	return options;
+}
+
+/* Equal to the eye: bookkeeping of commits in flight aside. */
+static bool host_same(const struct sim_model *model, uint64_t content, const uint64_t names[MODEL_NAMES])
+{
+	return model->content == content && memcmp(model->names, names, sizeof(model->names)) == 0;
+}
+
+/* The primary's state after opening is the newest acknowledged, or what was being committed. */
+static void host_adopt(struct sim_node *node)
+{
+	struct sim *sim = node->sim;
+	uint64_t content = 0, names[MODEL_NAMES];
+	struct bts_position now;
+	struct bts_error error;
+	struct sim_state *state;
+	struct bts_txn *txn;
+
+	if (bts_ship_position(node->db, &now, &error) || bts_begin(node->db, BTS_READ, &txn, &error))
+		sim_fail(sim, "%s: %s", node->name, error.text);
+	if (model_scan(txn, &content, &error) || model_scan_names(node->db, names, &error))
+		sim_fail(sim, "%s: %s", node->name, error.text);
+	bts_abort(txn);
+	if (node->in_flight && !host_same(&sim->model, content, names))
+		sim->model = node->flying;
+	node->in_flight = false;
+	if (!host_same(&sim->model, content, names))
+		sim_fail(sim, "%s: acknowledged commits are not there at %" PRIu64, node->name, now.txid);
+	state = states_find(&sim->states, &now);
+	if (!state)
+		state = states_add(&sim->states, sim->head, &now, &sim->model);
+	else if (!host_same(&state->model, content, names))
+		sim_fail(sim, "%s: transaction %" PRIu64 " has changed", node->name, now.txid);
+	sim->head = state;
+}
+
+static void host_open_primary(struct sim_node *node)
+{
+	struct bts_options options = host_options(node);
+	struct bts_error error;
+	enum bts_err err = bts_open(HOST_PATH, &options, &node->db, &error);
+
+	if (node->image)
+		return;
+	if (err)
+		sim_fail(node->sim, "%s does not open: %s", node->name, error.text);
+	host_adopt(node);
+}
+
+static void host_open_follower(struct sim_node *node)
+{
+	struct bts_options options = host_options(node);
+	struct follow_options follow = {
+		.path = HOST_PATH, .node = node->name, .open = &options, .events = {host_event, node}};
+	char upstream[32];
+	struct bts_error error;
+	enum bts_err err;
+
+	snprintf(upstream, sizeof(upstream), "http://%u:1", node->upstream);
+	follow.upstream = upstream;
+	options.page_size = 0;
+	node->sim->current = node->index;
+	err = follow_start(&follow, &node->follow, &error);
+	if (node->image)
+		return;
+	if (err)
+		sim_fail(node->sim, "%s does not start: %s", node->name, error.text);
+	node->thread = sim_thread_newest();
+}
+
+/* The file may be read by another process, which then serves it. */
+static void host_open_source(struct sim_node *node)
+{
+	struct bts_options options = host_options(node);
+	struct bts_error error;
+
+	if (node->source_db || !host_db(node))
+		return;
+	node->source_db = host_db(node);
+	node->source_own = rng_one_in(&node->sim->rng, 2);
+	options.flags = BTS_OPEN_READ_ONLY;
+	options.page_size = 0;
+	if (node->source_own && bts_open(HOST_PATH, &options, &node->source_db, &error))
+		sim_fail(node->sim, "%s: the source does not open: %s", node->name, error.text);
+	if (source_init(&node->source, node->source_db, NULL, &error))
+		sim_fail(node->sim, "%s: source: %s", node->name, error.text);
+}
+
+static void host_take_down(struct sim_node *node, bool power)
+{
+	for (unsigned i = 0; i < SIM_READERS; i++)
+		host_end_reader(&node->readers[i]);
+	server_died(node, power);
+	if (node->source_own)
+		bts_close(node->source_db);
+	node->source_db = NULL;
+	node->source_own = false;
+	node->sim->current = node->index;
+	follow_stop(node->follow);
+	node->follow = NULL;
+	node->thread = NULL;
+	bts_close(node->db);
+	node->db = NULL;
+	node->up = false;
+}
+
+static void host_bury(struct sim_node *node)
+{
+	struct sim *sim = node->sim;
+
+	host_take_down(node, node->power);
+	env_mem_free(node->m);
+	node->m = node->image;
+	node->image = NULL;
+	node->fuse = 0;
+	sim_at(sim, rng_one_in(&sim->rng, 3) ? rng_below(&sim->rng, 5000) : rng_below(&sim->rng, 200),
+		SIM_START, node->index, node->life);
+}
+
+void host_start(struct sim_node *node)
+{
+	struct sim *sim = node->sim;
+
+	host_advance(node);
+	node->life++;
+	env_mem_set_hook(node->m, host_hook, node);
+	node->orphan = false;
+	if (node->index && sim->was_reset)
+		node->upstream = 0;
+	else if (node->index && sim_chance(sim, 4)) /* never in a circle */
+		node->upstream = (unsigned)rng_below(&sim->rng, node->index);
+	if (sim_chance(sim, 6)) /* it dies while it opens, or soon after */
+		host_kill(node, rng_one_in(&sim->rng, 2), 1 + rng_below(&sim->rng, 40));
+	sim_note(sim, "%s starts", node->name);
+	if (node->primary)
+		host_open_primary(node);
+	else
+		host_open_follower(node);
+	node->up = true;
+	if (!node->image)
+		check_opened(node);
+	host_settle(node);
+	if (node->up && node->follow)
+		host_resume(node);
+}
+
+bool host_stop(struct sim_node *node, uint64_t start_ms)
+{
+	bool died;
+
+	sim_note(node->sim, "%s stops", node->name);
+	host_take_down(node, false);
+	died = node->image != NULL;
+	if (died)
+		host_bury(node);
+	else
+		sim_at(node->sim, start_ms, SIM_START, node->index, node->life);
+	node->fuse = 0;
+	return !died;
+}
+
+void host_fini(struct sim_node *node)
+{
+	host_take_down(node, false);
+	env_mem_free(node->image);
+	env_mem_free(node->m);
+}
+
+/* A follower stops for ever only where it must. */
+static void host_stopped(struct sim_node *node)
+{
+	struct sim *sim = node->sim;
+	bool ours = states_lead_to(states_find(&sim->states, &node->seen), sim->head);
+	struct follow_status status;
+
+	follow_status(node->follow, &status);
+	if (!ours && strstr(status.error, "refuses this file for ever")) {
+		node->orphan = true;
+		return;
+	}
+	/* A source that is itself behind may have less; somebody starts the follower again.  The primary never has. */
+	if (node->upstream == 0 || !strstr(status.error, ": ahead "))
+		sim_fail(sim, "%s has stopped following: %s", node->name, status.error);
+	host_stop(node, 500 + rng_below(&sim->rng, 2000));
+}
+
+void host_settle(struct sim_node *node)
+{
+	if (!node->up)
+		return;
+	if (node->image) {
+		host_bury(node);
+		return;
+	}
+	host_open_source(node);
+	if (node->image) {
+		host_bury(node);
+		return;
+	}
+	check_position(node);
+	if (node->thread && sim_thread_ended(node->thread))
+		host_stopped(node);
+}
+
+void host_kill(struct sim_node *node, bool power, uint64_t calls)
+{
+	node->power = power;
+	node->fuse = calls;
+	if (calls == 0 && !node->image)
+		host_take_image(node);
+}
+
+void host_resume(struct sim_node *node)
+{
+	host_advance(node);
+	node->sim->current = node->index;
+	if (node->thread && !sim_thread_ended(node->thread))
+		sim_thread_resume(node->thread);
+	host_settle(node);
+}
+
+static enum bts_err host_change(struct sim_node *node, struct bts_error *error)
+{
+	struct sim *sim = node->sim;
+	struct bts_txn *txn;
+	enum bts_err err = bts_begin(node->db, BTS_WRITE, &txn, error);
+
+	if (err)
+		return err;
+	err = model_change(&node->flying, txn, &sim->rng, &sim->next_item, error);
+	if (err) {
+		bts_abort(txn);
+		return err;
+	}
+	model_seal(&node->flying);
+	node->in_flight = true;
+	return bts_commit(txn, error);
+}
+
+static enum bts_err host_compact(struct sim_node *node, struct bts_error *error)
+{
+	struct bts_compact_info info = {.size = sizeof(info)};
+
+	node->in_flight = true;
+	return bts_compact_step(node->db, 1 + rng_below(&node->sim->rng, 60), &info, error);
+}
+
+void host_commit(struct sim_node *node)
+{
+	struct sim *sim = node->sim;
+	struct bts_position now;
+	struct bts_error error;
+	enum bts_err err;
+
+	if (!node->up || !node->db)
+		return;
+	host_advance(node);
+	node->flying = sim->model;
+	err = rng_one_in(&sim->rng, 15) ? host_compact(node, &error) : host_change(node, &error);
+	if (!node->image) {
+		if (err)
+			sim_fail(sim, "%s: commit: %s", node->name, error.text);
+		sim->model = node->flying;
+		node->in_flight = false;
+		sim->commits++;
+		if (bts_ship_position(node->db, &now, &error))
+			sim_fail(sim, "%s: %s", node->name, error.text);
+		if (!position_equal(&sim->head->position, &now))
+			sim->head = states_add(&sim->states, sim->head, &now, &sim->model);
+	} else if (!err) { /* it was told to its caller before the machine went down */
+		node->in_flight = false;
+		sim->model = node->flying;
+	}
+	host_settle(node);
+}
+
+void host_copy(struct sim_node *node)
+{
+	struct sim *sim = node->sim;
+
+	if (!node->up || sim->was_reset)
+		return;
+	if (!host_stop(node, 10))
+		return; /* it died while it closed */
+	if (!sim->copy) {
+		sim->copy = env_mem_clone(node->m);
+		sim->copied = sim->head;
+		return;
+	}
+	sim_note(sim, "%s is put back to %" PRIu64, node->name, sim->copied->position.txid);
+	env_mem_free(node->m);
+	node->m = sim->copy;
+	node->clock = sim->now;
+	sim->copy = NULL;
+	sim->was_reset = true;
+	sim->head = sim->copied;
+	sim->model = sim->head->model;
+	node->seen = sim->head->position;
+	for (unsigned i = 1; i < sim->count; i++)
+		if (sim->nodes[i].up)
+			host_stop(&sim->nodes[i], rng_below(&sim->rng, 100));
+}
