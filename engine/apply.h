@@ -14,6 +14,7 @@
 #define APPLY_UNITS_MAX (UINT64_C(1) << 26) /* of a frame */
 #define APPLY_SINK_BYTES (256u << 10)
 #define APPLY_FIRST_STEP (UINT64_C(256) << 20) /* bytes after which a first transfer notes how far it has come */
+#define APPLY_FIRST_START (UINT64_C(4) << 20)  /* bytes after which the disk begins to write them */
 
 struct apply_unit {
 	bts_pgno pgno;
@@ -75,6 +76,7 @@ struct apply_first {
 	bool unordered;		   /* not in page order: it can not be gone on with */
 	struct bts_partial before; /* where it was resumed */
 	bts_pgno next;		   /* behind the unit that came last; 0: none did */
+	bts_pgno started;	   /* up to there writing to the disk has begun */
 	uint64_t pages;		   /* that came */
 	uint64_t unnoted;	   /* bytes since the slot was written */
 	uint64_t *staged;	   /* a bit a page that came, from the first page on; NULL: none */

@@ -120,6 +120,21 @@ static uint64_t first_step(const struct bts *db)
 	return db->limits.transfer_step ? db->limits.transfer_step : APPLY_FIRST_STEP;
 }
 
+/* The disk begins with what has come while the rest does: the flush then finds little left to do. */
+static void first_start(struct bts_apply *apply)
+{
+	uint32_t page_size = apply->db->slot.record.page_size;
+	struct apply_first *first = &apply->first;
+
+	if (first->next < first->started)
+		first->started = first->next;
+	if (!apply->db->env->ops->file_start || (first->next - first->started) * page_size < APPLY_FIRST_START)
+		return;
+	apply->db->env->ops->file_start(
+		apply->db->file, first->started * page_size, (first->next - first->started) * page_size);
+	first->started = first->next;
+}
+
 enum bts_err apply_first_unit_done(struct bts_apply *apply)
 {
 	struct apply_first *first = &apply->first;
@@ -129,6 +144,7 @@ enum bts_err apply_first_unit_done(struct bts_apply *apply)
 	first->pages += apply->current.count;
 	first->unnoted += (uint64_t)apply->current.count * apply->db->slot.record.page_size;
 	first->next = apply->current.pgno + apply->current.count;
+	first_start(apply);
 	if (first->unnoted < first_step(apply->db) || first->unordered)
 		return BTS_OK;
 	first->unnoted = 0;

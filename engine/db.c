@@ -28,7 +28,7 @@
 #define DB_TXN_MEMORY (UINT64_C(64) << 20)
 #define DB_CLOSE_COMPACT (UINT64_C(64) << 20)
 #define DB_ROLE_TRIES 16 /* readings of a slot */
-#define DB_OPEN_FLAGS (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER)
+#define DB_OPEN_FLAGS (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE)
 
 void bts_options_init(struct bts_options *options)
 {
@@ -47,7 +47,8 @@ static enum bts_err db_check_options(const struct bts_options *given, struct bts
 		*options = *given;
 	}
 	if (options->flags & ~DB_OPEN_FLAGS ||
-		(options->flags & (BTS_OPEN_READ_ONLY | BTS_OPEN_FOLLOWER)) == (BTS_OPEN_READ_ONLY | BTS_OPEN_FOLLOWER))
+		(options->flags & (BTS_OPEN_READ_ONLY | BTS_OPEN_FOLLOWER)) == (BTS_OPEN_READ_ONLY | BTS_OPEN_FOLLOWER) ||
+		(options->flags & (BTS_OPEN_FENCE | BTS_OPEN_FOLLOWER)) == BTS_OPEN_FENCE)
 		return error_set(error, BTS_INVALID, 0, "bts_open: impossible flags %#x", options->flags);
 	if (options->page_size == 0)
 		options->page_size = BTS_PAGE_SIZE_MIN;
@@ -325,13 +326,12 @@ static enum bts_err db_join(struct bts *db, bool alone, const struct bts_options
 
 	if (err)
 		return err;
-	db->follower = db->slot.role == META_FOLLOWER ||
-		(db->slot.role == META_FENCED && options->flags & BTS_OPEN_FOLLOWER);
+	db->follower = db->slot.role == META_FOLLOWER || options->flags & BTS_OPEN_FOLLOWER;
 	if (db->read_only)
 		return db_open_pager(db, options, error);
 	err = db_check_poison(db, error);
 	if (err == BTS_OK)
-		err = role_check(db, (options->flags & BTS_OPEN_FOLLOWER) != 0, error);
+		err = role_check(db, options->flags, alone, error);
 	if (err == BTS_OK)
 		err = shared_announce_writer(db->shared, error);
 	if (err == BTS_OK && db->follower)

@@ -130,6 +130,11 @@ struct bts_slice bts_walk_record(const struct bts_walk *walk)
 	return (struct bts_slice){walk->record_bytes, walk->record_size};
 }
 
+void bts_walk_digest(const struct bts_walk *walk, uint8_t digest[16])
+{
+	meta_root_digest(&walk->record, digest);
+}
+
 uint32_t bts_walk_page_size(const struct bts_walk *walk)
 {
 	return walk->record.page_size;

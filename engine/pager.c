@@ -82,6 +82,17 @@ void pager_tag(struct pager *pager, bts_pgno pgno, uint32_t crc)
 	atomic_store_explicit(&block[pgno % PAGER_TAG_BLOCK], pager_tag_value(crc), memory_order_relaxed);
 }
 
+void pager_forget(struct pager *pager, bts_pgno pgno)
+{
+	_Atomic uint32_t *block;
+
+	if ((pgno + 1) << pager->page_shift > pager->map_bytes)
+		return;
+	block = atomic_load_explicit(&pager->tags[pgno / PAGER_TAG_BLOCK], memory_order_acquire);
+	if (block != NULL)
+		atomic_store_explicit(&block[pgno % PAGER_TAG_BLOCK], 0, memory_order_relaxed);
+}
+
 /* *image is NULL when the file or the map ends before; an errno when the file's size cannot be told. */
 static int pager_reach(struct pager *pager, bts_pgno pgno, uint64_t count, const uint8_t **image)
 {

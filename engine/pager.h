@@ -136,6 +136,8 @@ const uint8_t *pager_raw(struct pager *, bts_pgno pgno, uint64_t count); /* NULL
 
 /* This incarnation needs no verification: it was verified, or this process has made it and written it from memory. */
 void pager_tag(struct pager *, bts_pgno pgno, uint32_t crc);
+/* It turned out to be damaged: the next touch verifies. */
+void pager_forget(struct pager *, bts_pgno pgno);
 
 /* crc of a page image, or of the header pages of an extent: bytes 4 .. size. */
 uint32_t pager_crc(const uint8_t *image, size_t size);

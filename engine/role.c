@@ -20,10 +20,14 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum bts_err role_check(struct bts *db, bool follow, struct bts_error *error)
+enum bts_err role_check(struct bts *db, unsigned flags, bool alone, struct bts_error *error)
 {
-	if (follow && db->slot.role == META_PRIMARY)
+	bool follow = (flags & BTS_OPEN_FOLLOWER) != 0;
+
+	if (follow && db->slot.role == META_PRIMARY && !(flags & BTS_OPEN_FENCE))
 		return error_set(error, BTS_INVALID, 0, "%s is a primary's file, not a follower's", db->path);
+	if (follow && db->slot.role == META_PRIMARY && !alone)
+		return error_set(error, BTS_BUSY, 0, "%s is a primary's file, and in use", db->path);
 	if (!follow && db->slot.role == META_FOLLOWER)
 		return error_set(error, BTS_READ_ONLY, 0, "%s is a follower's file: it takes frames, not writes, until it is promoted",
 			db->path);
@@ -39,7 +43,7 @@ enum bts_err role_join(struct bts *db, bool alone, struct bts_error *error)
 
 	if (err == BTS_OK && !alone && shared_role(db->shared) == META_FOLLOWER)
 		err = db_inherit(db, error);
-	if (err == BTS_OK && db->slot.role == META_PRIMARY) { /* by one who died before he could tell */
+	if (err == BTS_OK && !alone && db->slot.role == META_PRIMARY) { /* by one who died before he could tell */
 		shared_set_role(db->shared, META_PRIMARY);
 		err = error_set(error, BTS_INVALID, 0, "%s is a primary's file: it was promoted", db->path);
 	}
@@ -89,24 +93,6 @@ static void role_unlock(struct bts *db)
 	db_build_leave(db);
 }
 
-enum bts_err role_take(struct bts *db, struct bts_error *error)
-{
-	enum bts_err err = role_lock(db, error);
-
-	if (err)
-		return err;
-	if (shared_role(db->shared) != META_FENCED)
-		err = error_set(error, BTS_BUSY, 0, "%s: another process has taken it meanwhile", db->path);
-	if (err == BTS_OK)
-		err = role_end_leases(db, error);
-	if (err == BTS_OK)
-		err = db_inherit(db, error);
-	if (err == BTS_OK)
-		shared_set_role(db->shared, META_FOLLOWER);
-	role_unlock(db);
-	return err;
-}
-
 static enum bts_err role_fault(struct bts *db, const char *point, struct bts_error *error)
 {
 	int os = db->env->ops->fault(db->env, point);
@@ -153,6 +139,45 @@ static void role_publish(struct bts *db, const struct recover_state *state)
 	shared_set_slot(db->shared, state->index, state->slot.sequence);
 	shared_publish(db->shared, &state->slot.record);
 	shared_set_promised(db->shared, state->slot.promised, state->slot.promised_random);
+}
+
+/* A primary's file that nobody else has open: fenced as it stands, without the opening commit that a writer would make. */
+static enum bts_err role_fence_alone(struct bts *db, struct bts_error *error)
+{
+	struct recover_state *state = NULL;
+	struct bts_error why = { 0 };
+	enum bts_err err = role_state(db, &state, error);
+
+	if (err)
+		return err;
+	state->slot.role = META_FENCED;
+	err = role_fault(db, "role.fence_alone", &why);
+	if (err == BTS_OK)
+		err = recover_envelope(db->env, db->file, state, META_TWO_FLUSH, &why);
+	if (err)
+		err = role_failed(db, &why, error);
+	else
+		role_publish(db, state);
+	db->env->ops->memory(db->env, state, 0);
+	return err;
+}
+
+enum bts_err role_take(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err = role_lock(db, error);
+
+	if (err)
+		return err;
+	if (shared_role(db->shared) == META_FOLLOWER || (shared_role(db->shared) == META_PRIMARY && db->slot.role != META_PRIMARY))
+		err = error_set(error, BTS_BUSY, 0, "%s: another process has taken it meanwhile", db->path);
+	if (err == BTS_OK)
+		err = role_end_leases(db, error);
+	if (err == BTS_OK)
+		err = db->slot.role == META_PRIMARY ? role_fence_alone(db, error) : db_inherit(db, error);
+	if (err == BTS_OK)
+		shared_set_role(db->shared, META_FOLLOWER);
+	role_unlock(db);
+	return err;
 }
 
 /* May this epoch be promised (R8)?  *done: it is already. */

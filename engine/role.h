@@ -4,8 +4,11 @@
 
 #include "db.h"
 
-/* May a handle that wants to write, or (`follow`) to apply, have the file that db->slot is of?  BTS_INVALID, BTS_READ_ONLY, BTS_FENCED. */
-enum bts_err role_check(struct bts *, bool follow, struct bts_error *);
+/*
+ * May a handle that wants to write, or with BTS_OPEN_FOLLOWER to apply, have the file that db->slot is of?  BTS_INVALID,
+ * BTS_READ_ONLY, BTS_FENCED, BTS_BUSY.
+ */
+enum bts_err role_check(struct bts *, unsigned flags, bool alone, struct bts_error *);
 /* One process takes frames, the heir of the one before it.  alone: nobody else is there. */
 enum bts_err role_join(struct bts *, bool alone, struct bts_error *);
 /* A fenced file becomes that process's: no handle of a former primary writes to it any more, in any way. */

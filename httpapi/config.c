@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "btree_store.h"
+#include "follow.h"
 #include "quorum.h"
 #include "text.h"
 
@@ -25,7 +26,11 @@ static const char config_help[] =
 	"  --data FILE               the database file, created when absent\n"
 	"  --listen HOST:PORT        where to serve; port 0 picks a free one; loopback only\n"
 	"  --admin-listen HOST:PORT  health, status and metrics here too, also when the other is full\n"
-	"  --from URL                follower: the replicator to follow\n"
+	"  --from URL                follower: the node to follow, or several with commas\n"
+	"  --rejoin                  follower: when its history parted from the source's, write what only this file has to\n"
+	"                            FILE.orphans-EPOCH-TXID.ndjson, then take the source's (without it: stop)\n"
+	"  --max-rate BYTES          follower: received a second at most, 65536 or more (default: no limit)\n"
+	"  --zstd                    follower: have pages compressed on the way\n"
 	"  --primary-url URL         follower: where writes are sent on to\n"
 	"  --name NODE               name of this node (default: host name and port)\n"
 	"  --members NODE,NODE       whose copies count for replicated:K (default: any named follower's)\n"
@@ -42,6 +47,9 @@ enum config_option {
 	CONFIG_LISTEN,
 	CONFIG_ADMIN,
 	CONFIG_FROM,
+	CONFIG_REJOIN,
+	CONFIG_MAX_RATE,
+	CONFIG_ZSTD,
 	CONFIG_PRIMARY,
 	CONFIG_NAME,
 	CONFIG_MEMBERS,
@@ -58,6 +66,9 @@ static const struct option config_options[] = {
 	{"listen", required_argument, NULL, CONFIG_LISTEN},
 	{"admin-listen", required_argument, NULL, CONFIG_ADMIN},
 	{"from", required_argument, NULL, CONFIG_FROM},
+	{"rejoin", no_argument, NULL, CONFIG_REJOIN},
+	{"max-rate", required_argument, NULL, CONFIG_MAX_RATE},
+	{"zstd", no_argument, NULL, CONFIG_ZSTD},
 	{"primary-url", required_argument, NULL, CONFIG_PRIMARY},
 	{"name", required_argument, NULL, CONFIG_NAME},
 	{"members", required_argument, NULL, CONFIG_MEMBERS},
@@ -158,9 +169,17 @@ static int config_apply(struct config *c, int option, char *value)
 	case CONFIG_ADMIN:
 		c->admin_text = value;
 		return config_address(value, &c->admin);
+	case CONFIG_REJOIN:
+		c->rejoin = 1;
+		return -1;
 	case CONFIG_FROM:
 		c->from = value;
 		return config_url("--from", value);
+	case CONFIG_MAX_RATE:
+		return config_number("--max-rate", value, FOLLOW_RATE_LEAST, UINT64_C(1) << 40, &c->max_rate);
+	case CONFIG_ZSTD:
+		c->zstd = 1;
+		return -1;
 	case CONFIG_PRIMARY:
 		c->primary_url = value;
 		value[strlen(value) - (strlen(value) && value[strlen(value) - 1] == '/')] = '\0';
@@ -211,6 +230,8 @@ static int config_complete(struct config *c)
 		return config_usage("a follower needs %s", "--from URL");
 	if (!c->follower && (c->from || c->primary_url))
 		return config_usage("%s is for a follower", c->from ? "--from" : "--primary-url");
+	if (!c->follower && (c->max_rate || c->zstd))
+		return config_usage("%s is for a follower", c->zstd ? "--zstd" : "--max-rate");
 	if (!c->threads) {
 		long cores = sysconf(_SC_NPROCESSORS_ONLN);
 

@@ -12,8 +12,10 @@ struct config_address {
 };
 
 struct config {
-	int follower;
+	int follower, rejoin;
 	const char *data, *from, *primary_url, *name; /* NULL: not given */
+	uint64_t max_rate; /* of a follower, bytes a second; 0: no limit */
+	int zstd;
 	const char *listen_text, *admin_text;
 	struct config_address listen, admin; /* admin.size 0: none */
 	unsigned threads;

@@ -29,6 +29,7 @@ struct bts_txn *handle_begin(struct request *r)
 		return NULL;
 	}
 	r->txid = bts_txn_id(txn);
+	r->token = 1;
 	return txn;
 }
 

@@ -13,6 +13,12 @@ void handle_readyz(struct request *);
 void handle_status(struct request *);
 void handle_metrics(struct request *);
 
+void handle_role(struct request *);
+void handle_promote(struct request *);
+void handle_demote(struct request *);
+void handle_follow(struct request *);
+void handle_promise(struct request *);
+
 void handle_buckets_get(struct request *);
 void handle_bucket_get(struct request *);
 void handle_bucket_put(struct request *);

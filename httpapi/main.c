@@ -60,8 +60,7 @@ static int main_serve(const struct config *config, const sigset_t *stop, int fd,
 	snprintf(url, sizeof(url), "http://%s", listen);
 	if (role_open(config, url, &server.role))
 		return 1;
-	if (!config->follower &&
-		writer_start(server.role, role_db(server.role), request_written, &server.writer))
+	if (writer_start(server.role, request_written, &server.writer))
 		goto close;
 	if (wait_start(server.role, &server.wait) || durable_start(server.role, config, &server.durable))
 		goto close;

@@ -230,5 +230,10 @@ void metrics_write(struct buf *b, struct server *s)
 			status.upstream.frames);
 		metrics_one(b, "bts_replication_retries_total", "counter", "Attempts after a failure.",
 			status.upstream.retries);
+		metrics_one(b, "bts_replication_grafts_total", "counter", "Commits installed page by page where no frame could be made.",
+			status.upstream.grafts);
+		metrics_one(b, "bts_replication_digest_mismatches_total", "counter",
+			"Contacts at which the source had another root digest for the same commit.",
+			status.upstream.digest_mismatches);
 	}
 }

@@ -74,7 +74,7 @@ static void reply_add_headers(struct request *r, struct MHD_Response *response)
 	MHD_add_response_header(response, "BTS-Role", role_word(role));
 	if (role_follows(role))
 		reply_number(response, "BTS-Lag-Ms", role_lag_ms(role));
-	if (r->token) {
+	if (r->token && !role_epoch_of(role, txid, &token.epoch, &token.random)) {
 		reply_token_encode(&token, text);
 		MHD_add_response_header(response, "BTS-Token", text);
 	}
@@ -260,6 +260,7 @@ unsigned reply_meaning(enum bts_err err, const char **code)
 		{BTS_TIMEOUT, 503, "unavailable"},
 		{BTS_LIMIT, 503, "limit-reached"},
 		{BTS_EXPIRED, 410, "snapshot-expired"},
+		{BTS_FENCED, 503, "not-primary"},
 	};
 	size_t i;
 

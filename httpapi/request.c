@@ -18,6 +18,7 @@
 #include "durable.h"
 #include "reply.h"
 #include "role.h"
+#include "serve.h"
 #include "server.h"
 #include "text.h"
 #include "wait.h"
@@ -346,9 +347,19 @@ static void request_to_primary(struct request *r)
 			request_set_header(r, "Location", location.data);
 		buf_fini(&location);
 	}
-	snprintf(r->problem, sizeof(r->problem), "this node is a follower; writes go to the primary%s",
+	snprintf(r->problem, sizeof(r->problem), "this node is %s; writes go to the primary%s",
+		strcmp(role_word(request_role(r)), "fenced") ? "a follower" : "fenced",
 		*url ? "" : ", which is not known here");
 	request_refuse(r, *url ? 307 : 503, "not-primary");
+}
+
+/* For the replication's own loop, which would have had this connection if it had begun so (server.c). */
+static int request_is_frames(const struct request *r)
+{
+	char line[64];
+	int n = snprintf(line, sizeof(line), "GET %.50s ", r->uri.target);
+
+	return serve_claims(line, (size_t)n);
 }
 
 static void request_check_route(struct request *r, const char *method)
@@ -363,7 +374,12 @@ static void request_check_route(struct request *r, const char *method)
 	match = route_find(
 		route_table, route_table_size, &r->uri, r->method, r->loop->admin ? ROUTE_ADMIN : 0);
 	r->route = match.route;
-	if (!match.allowed) {
+	if (!match.allowed && !r->loop->admin && request_is_frames(r)) {
+		snprintf(r->problem, sizeof(r->problem),
+			"replication wants a connection of its own, from its first request on");
+		request_set_header(r, "Connection", "close");
+		request_refuse(r, 421, "misdirected");
+	} else if (!match.allowed) {
 		snprintf(r->problem, sizeof(r->problem), "there is nothing at this path");
 		request_refuse(r, 404, "route-not-found");
 	} else if (r->method == ROUTE_OPTIONS) {

@@ -60,7 +60,7 @@ struct request {
 
 	/* for the reply */
 	bts_txid txid; /* 0: the newest */
-	int token;     /* add BTS-Token: txid was written by this request */
+	int token;     /* add BTS-Token: txid was read or written by this request */
 	struct request_header headers[REQUEST_HEADERS_MAX];
 	unsigned header_count;
 

@@ -9,32 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "follow.h"
 #include "log.h"
-
-/* When commits were made, for the age of what a follower lacks: at most one entry in ROLE_AGE_STEP_MS. */
-#define ROLE_AGES 8192
-#define ROLE_AGE_STEP_MS 50
-
-struct role_age {
-	bts_txid txid;
-	uint64_t ms;
-};
-
-struct role {
-	const struct config *config;
-	char name[64];
-	uint64_t started_ms;
-	struct bts *db;	       /* of a primary */
-	struct follow *follow; /* of a follower */
-	atomic_uint_least64_t txid;
-	atomic_int poisoned, draining, synced;
-	pthread_mutex_t lock;	      /* what follows */
-	struct bts_position position; /* epoch_txid's */
-	bts_txid position_txid;
-	struct role_age ages[ROLE_AGES];
-	size_t age_first, age_count;
-};
+#include "role_internal.h"
 
 uint64_t role_clock_ms(void)
 {
@@ -60,17 +36,31 @@ static void role_event(void *arg, const struct repl_event *event)
 	log_event(levels[event->level], event->name, LOG_FIELDS(LOG_TEXT("detail", event->text)));
 }
 
+struct repl_events role_events(struct role *r)
+{
+	return (struct repl_events){role_event, r};
+}
+
+enum bts_err role_record_primary(struct role *r, struct bts_error *error)
+{
+	struct bts_upstream up = {.fresh_ms = 0};
+
+	snprintf(up.node, sizeof(up.node), "%s", r->name);
+	return bts_upstream_record(atomic_load(&r->db), &up, error);
+}
+
 static enum bts_err role_open_primary(struct role *r, struct bts_error *error)
 {
 	struct bts_options options;
 	struct bts_stat stat = {.size = sizeof(stat)};
-	struct bts_upstream up = {.fresh_ms = 0};
+	struct bts *db = NULL;
 	enum bts_err err;
 
 	bts_options_init(&options);
-	err = bts_open(r->config->data, &options, &r->db, error);
+	err = bts_open(r->config->data, &options, &db, error);
 	if (err)
 		return err;
+	atomic_store(&r->db, db);
 	err = bts_stat(r->db, &stat, error);
 	if (err)
 		return err;
@@ -86,23 +76,47 @@ static enum bts_err role_open_primary(struct role *r, struct bts_error *error)
 				LOG_U64("txid", stat.durable_txid)));
 	else if (!stat.clean_open)
 		log_event("info", "recovered", LOG_FIELDS(LOG_U64("txid", stat.durable_txid)));
-	/* For a bts-replicator beside this process, which tells it to those who follow. */
-	snprintf(up.node, sizeof(up.node), "%s", r->name);
-	err = bts_upstream_record(r->db, &up, error);
+	err = role_record_primary(r, error);
 	return err ? err : bts_ship_position(r->db, &r->position, error);
 }
 
-static enum bts_err role_open_follower(struct role *r, const char *own_url, struct bts_error *error)
+const char *role_keep_text(struct role *r, const char *text)
+{
+	size_t size = strlen(text) + 1;
+	struct role_text *kept = malloc(sizeof(*kept) + size);
+
+	if (!kept)
+		return "";
+	memcpy(kept->text, text, size);
+	pthread_mutex_lock(&r->lock);
+	kept->next = r->texts;
+	r->texts = kept;
+	pthread_mutex_unlock(&r->lock);
+	return kept->text;
+}
+
+enum bts_err role_start_follow(struct role *r, const char *source, struct bts_error *error)
 {
 	struct follow_options options = {
 		.path = r->config->data,
-		.upstream = r->config->from,
+		.upstream = source,
 		.node = r->name,
-		.url = own_url,
+		.url = r->url,
+		.max_rate = r->config->max_rate,
+		.zstd = r->config->zstd,
 		.events = {role_event, r},
+		.rejoin = r->config->rejoin,
+		.db = r->applier,
 	};
+	struct follow *follow;
+	enum bts_err err = follow_start(&options, &follow, error);
 
-	return follow_start(&options, &r->follow, error);
+	if (err)
+		return err;
+	pthread_rwlock_wrlock(&r->switching);
+	r->follow = follow;
+	pthread_rwlock_unlock(&r->switching);
+	return BTS_OK;
 }
 
 int role_open(const struct config *config, const char *own_url, struct role **out)
@@ -117,13 +131,19 @@ int role_open(const struct config *config, const char *own_url, struct role **ou
 	r->config = config;
 	r->started_ms = role_clock_ms();
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_mutex_init(&r->changing, NULL);
+	pthread_rwlock_init(&r->switching, NULL);
+	snprintf(r->url, sizeof(r->url), "%s", own_url);
+	atomic_init(&r->source, config->from ? config->from : "");
+	atomic_init(&r->primary_url, config->primary_url ? config->primary_url : "");
+	atomic_init(&r->kind, config->follower ? BTS_ROLE_FOLLOWER : BTS_ROLE_PRIMARY);
 	if (config->name) {
 		snprintf(r->name, sizeof(r->name), "%s", config->name);
 	} else {
 		gethostname(host, sizeof(host) - 1);
 		snprintf(r->name, sizeof(r->name), "%s-%s", host, strrchr(own_url, ':') + 1);
 	}
-	err = config->follower ? role_open_follower(r, own_url, &error) : role_open_primary(r, &error);
+	err = config->follower ? role_start_follow(r, config->from, &error) : role_open_primary(r, &error);
 	if (err) {
 		log_event("error", "open-failed",
 			LOG_FIELDS(LOG_TEXT("data", config->data), LOG_TEXT("code", bts_err_name(err)),
@@ -140,19 +160,31 @@ void role_close(struct role *r)
 	if (!r)
 		return;
 	follow_stop(r->follow);
-	bts_close(r->db);
+	if (r->applier != atomic_load(&r->db))
+		bts_close(r->applier);
+	bts_close(atomic_load(&r->db));
+	while (r->texts) {
+		struct role_text *next = r->texts->next;
+
+		free(r->texts);
+		r->texts = next;
+	}
 	pthread_mutex_destroy(&r->lock);
+	pthread_mutex_destroy(&r->changing);
+	pthread_rwlock_destroy(&r->switching);
 	free(r);
 }
 
 int role_follows(const struct role *r)
 {
-	return r->config->follower;
+	return atomic_load(&r->kind) != BTS_ROLE_PRIMARY;
 }
 
 const char *role_word(const struct role *r)
 {
-	return r->config->follower ? "follower" : "primary";
+	int kind = atomic_load(&r->kind);
+
+	return kind == BTS_ROLE_PRIMARY ? "primary" : kind == BTS_ROLE_FENCED ? "fenced" : "follower";
 }
 
 const char *role_name(const struct role *r)
@@ -162,12 +194,12 @@ const char *role_name(const struct role *r)
 
 const char *role_primary_url(const struct role *r)
 {
-	return r->config->primary_url ? r->config->primary_url : "";
+	return atomic_load(&r->primary_url);
 }
 
 const char *role_source_url(const struct role *r)
 {
-	return r->config->from ? r->config->from : "";
+	return atomic_load(&r->source);
 }
 
 const char *role_path(const struct role *r)
@@ -180,35 +212,48 @@ uint64_t role_uptime_ms(const struct role *r)
 	return role_clock_ms() - r->started_ms;
 }
 
+/* False, and *status as it was, when nothing is followed. */
+static int role_follow_status(struct role *r, struct follow_status *status, struct bts **db)
+{
+	int follows;
+
+	pthread_rwlock_rdlock(&r->switching);
+	follows = r->follow != NULL;
+	if (follows)
+		follow_status(r->follow, status);
+	if (follows && db)
+		*db = follow_db(r->follow);
+	pthread_rwlock_unlock(&r->switching);
+	return follows;
+}
+
 struct bts *role_db(struct role *r)
 {
-	struct follow_status status;
+	struct follow_status status = {0};
+	struct bts *db = atomic_load(&r->db);
 
-	if (r->db)
-		return r->db;
+	if (db)
+		return db;
 	/* The file exists from the first frame's header on, but holds nothing before its end. */
-	if (!atomic_load(&r->synced)) {
-		follow_status(r->follow, &status);
-		if (!status.txid)
-			return NULL;
+	if (!role_follow_status(r, &status, &db))
+		return atomic_load(&r->db);
+	if (status.txid)
 		atomic_store(&r->synced, 1);
-	}
-	return follow_db(r->follow);
+	return atomic_load(&r->synced) ? db : NULL;
 }
 
 bts_txid role_txid(struct role *r)
 {
 	struct follow_status status;
 
-	if (!r->follow)
+	if (atomic_load(&r->kind) == BTS_ROLE_PRIMARY || !role_follow_status(r, &status, NULL))
 		return atomic_load(&r->txid);
-	follow_status(r->follow, &status);
 	return status.txid;
 }
 
 void role_epoch(struct role *r, uint32_t *number, uint64_t *random)
 {
-	bts_txid txid = r->follow ? role_txid(r) : 0;
+	bts_txid txid = role_follows(r) ? role_txid(r) : 0;
 
 	pthread_mutex_lock(&r->lock);
 	if (txid != r->position_txid) {
@@ -223,6 +268,36 @@ void role_epoch(struct role *r, uint32_t *number, uint64_t *random)
 	*number = r->position.epoch;
 	*random = r->position.epoch_random;
 	pthread_mutex_unlock(&r->lock);
+}
+
+int role_epoch_of(struct role *r, bts_txid txid, uint32_t *number, uint64_t *random)
+{
+	enum bts_standing standing = BTS_STANDING_KNOWN;
+	struct bts *db = role_db(r);
+	struct bts_position now;
+
+	if (!role_follows(r)) {
+		role_epoch(r, number, random);
+		return 0;
+	}
+	if (!db)
+		return -1;
+	pthread_mutex_lock(&r->lock);
+	if (txid > r->seen.txid && !bts_ship_position(db, &now, NULL)) {
+		if (now.epoch != r->seen.epoch || now.epoch_random != r->seen.epoch_random || !r->seen_since)
+			r->seen_since = now.txid;
+		r->seen = now;
+	}
+	now = r->seen;
+	if (txid < r->seen_since || txid > now.txid)
+		standing = BTS_STANDING_AHEAD;
+	pthread_mutex_unlock(&r->lock);
+	/* From before the epoch was seen first: the table of epochs tells. */
+	if (standing && (bts_ship_reached(db, now.epoch, now.epoch_random, txid, &standing, NULL) || standing))
+		return -1;
+	*number = now.epoch;
+	*random = now.epoch_random;
+	return 0;
 }
 
 void role_committed(struct role *r, bts_txid txid)
@@ -267,9 +342,14 @@ void role_upstream(struct role *r, struct role_upstream *up)
 	struct follow_status status;
 
 	memset(up, 0, sizeof(*up));
-	if (!r->follow)
+	if (!role_follow_status(r, &status, NULL)) {
+		if (!role_follows(r))
+			return;
+		snprintf(up->state, sizeof(up->state), "%s", !strcmp(role_word(r), "fenced") ? "fenced" : "stopped");
+		up->txid = role_txid(r);
+		up->contact_ms = up->lag_ms = role_clock_ms() - r->changed_ms;
 		return;
-	follow_status(r->follow, &status);
+	}
 	snprintf(up->state, sizeof(up->state), "%s", status.state);
 	snprintf(up->error, sizeof(up->error), "%s", status.error);
 	up->txid = status.txid;
@@ -285,6 +365,10 @@ void role_upstream(struct role *r, struct role_upstream *up)
 	snprintf(up->url, sizeof(up->url), "%s", status.upstream);
 	snprintf(up->via, sizeof(up->via), "%s", status.via);
 	up->switches = status.switches;
+	up->grafts = status.grafts;
+	up->graft_pages = status.graft_pages;
+	up->digest_mismatches = status.digest_mismatches;
+	snprintf(up->orphans, sizeof(up->orphans), "%s", status.orphans);
 	up->frames = status.frames;
 	up->bytes = status.bytes;
 	up->pages = status.pages;
@@ -301,6 +385,8 @@ uint64_t role_lag_ms(struct role *r)
 
 void role_note(struct role *r, enum bts_err err)
 {
+	if (err == BTS_FENCED) /* by another process, perhaps */
+		role_look(r);
 	if (err == BTS_POISONED && !atomic_exchange(&r->poisoned, 1))
 		log_event("error", "poisoned",
 			LOG_FIELDS(LOG_TEXT("detail",

@@ -11,6 +11,7 @@
 #include "btree_store.h"
 #include "btree_store/ship.h"
 #include "config.h"
+#include "elect.h"
 
 struct role;
 
@@ -24,6 +25,8 @@ struct role_upstream {
 	uint64_t contact_ms; /* since it last did */
 	uint64_t lag_ms;     /* how old what is served may be; without contact it grows */
 	uint64_t frames, bytes, pages, retries, switches;
+	uint64_t grafts, graft_pages, digest_mismatches;
+	char orphans[256]; /* the file of what the last rewind left behind, "" = none */
 	char url[256];		   /* of the source asked now */
 	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first */
 };
@@ -45,10 +48,35 @@ struct bts *role_db(struct role *);
 /* The newest commit a read would see, and its epoch.  Cheap. */
 bts_txid role_txid(struct role *);
 void role_epoch(struct role *, uint32_t *number, uint64_t *random);
+/* The epoch that this transaction, which is or was the newest here, belongs to: 0, or -1 when that cannot be told. */
+int role_epoch_of(struct role *, bts_txid txid, uint32_t *number, uint64_t *random);
 /* A primary's writer tells of its commits; role_commit_age_ms: since the first commit after txid, 0 when
  * none. */
 void role_committed(struct role *, bts_txid txid);
 uint64_t role_commit_age_ms(struct role *, bts_txid txid);
+
+/* Changing it (role_switch.c).  Each blocks; one at a time, else BTS_BUSY.  Any thread but those that serve. */
+struct role_promotion {
+	const char *members; /* URLs with commas between, this node not among them; NULL: nobody is asked */
+	unsigned survive;    /* the smallest number of other members that have a write which must survive */
+	const struct bts_position *expect; /* NULL, or where this node must stand */
+	const uint8_t *expect_digest;      /* NULL, or the root digest it must have */
+};
+/* *code: "", or why the members' answers forbid it, explained in why; BTS_OK then too.  BTS_EXISTS: it is the primary. */
+enum bts_err role_promote(struct role *, const struct role_promotion *, struct bts_role *, const char **code, char why[ELECT_WHY_SIZE],
+	struct bts_error *);
+enum bts_err role_demote(struct role *, struct bts_role *, struct bts_error *);
+/* Not of a primary (BTS_EXISTS).  primary_url NULL: as before. */
+enum bts_err role_follow(struct role *, const char *source, const char *primary_url, struct bts_error *);
+/* BTS_FENCED: refused, the role tells why.  BTS_DIVERGED: another database. */
+enum bts_err role_promise(struct role *, uint32_t epoch, uint64_t random, const uint8_t database[16], struct bts_role *,
+	struct bts_error *);
+enum bts_err role_info(struct role *, struct bts_role *, struct bts_error *);
+void role_look(struct role *); /* another process may have changed it */
+
+/* Where the replication's events go: the log. */
+struct repl_events;
+struct repl_events role_events(struct role *);
 
 void role_upstream(struct role *, struct role_upstream *);
 uint64_t role_lag_ms(struct role *);

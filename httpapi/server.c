@@ -25,6 +25,7 @@
 #include "log.h"
 #include "request.h"
 #include "role.h"
+#include "serve.h"
 
 #define SERVER_IDLE_MS 75000	/* a connection without a request */
 #define SERVER_CREDIT_MS 120000 /* how far ahead of SERVER_RATE a connection may be */
@@ -35,6 +36,9 @@
 #define SERVER_LINGER_MS 150 /* when draining: for a request that is already on its way */
 #define SERVER_CONNECTIONS_MAX 10000
 #define SERVER_ADMIN_CONNECTIONS 64
+#define SERVER_FRESH_MAX 128 /* connections that have not said yet what they want; more go to the loops at once */
+#define SERVER_FRESH_MS 1000 /* and how long they may keep that to themselves */
+#define SERVER_FRESH_BYTES 64
 
 /* A listening socket and the thread that takes connections from it. */
 struct server_accept {
@@ -43,6 +47,10 @@ struct server_accept {
 	int fd, stop_fd;
 	unsigned first_loop, loops, next;
 	int admin;
+	/* waiting for their first bytes, which tell whether they are for the replication */
+	struct pollfd fresh[2 + SERVER_FRESH_MAX]; /* [0] the listening socket, [1] the stop */
+	uint64_t fresh_ms[2 + SERVER_FRESH_MAX];
+	nfds_t fresh_count;
 };
 
 static void server_log_errno(const char *event, const char *what, int os)
@@ -299,35 +307,52 @@ void server_resume(struct request *const *requests, size_t count)
 
 /* ---- accepting ---- */
 
-static const char server_refusal[] =
-	"{\"type\":\"urn:btree_store:problem:too-many-connections\",\"title\":\"Service Unavailable\","
-	"\"status\":503,\"code\":\"too-many-connections\",\"detail\":\"too many connections are open\"}\n";
+enum server_refusal { SERVER_REFUSE_CONNECTIONS, SERVER_REFUSE_UNAVAILABLE };
 
-static void server_refuse(struct server *s, int fd)
+static void server_refuse(struct server *s, int fd, enum server_refusal which)
 {
-	char text[512];
+	static const struct {
+		const char *code, *detail;
+	} words[] = {{"too-many-connections", "too many connections are open"},
+		{"unavailable", "this follower has not received the database yet"}};
+	char text[768], body[384];
 	int n;
 
+	n = snprintf(body, sizeof(body),
+		"{\"type\":\"urn:btree_store:problem:%s\",\"title\":\"Service Unavailable\","
+		"\"status\":503,\"code\":\"%s\",\"detail\":\"%s\"}\n",
+		words[which].code, words[which].code, words[which].detail);
 	n = snprintf(text, sizeof(text),
 		"HTTP/1.1 503 Service Unavailable\r\nContent-Type: "
-		"application/problem+json\r\nContent-Length: %zu\r\n"
-		"Connection: close\r\nRetry-After: 1\r\n\r\n%s",
-		sizeof(server_refusal) - 1, server_refusal);
-	atomic_fetch_add(&s->refused, 1);
+		"application/problem+json\r\nContent-Length: %d\r\n"
+		"Connection: close\r\nRetry-After: 1\r\nBTS-Error: %s\r\n\r\n%s",
+		n, words[which].code, body);
+	if (which == SERVER_REFUSE_CONNECTIONS)
+		atomic_fetch_add(&s->refused, 1);
+	else /* its request was read by nobody: closing now would reset the connection before the reply is seen */
+		(void)!recv(fd, body, sizeof(body), MSG_DONTWAIT);
 	(void)!send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
 	close(fd);
+}
+
+/* A connection counts from its accept on, whether it has spoken or not; the admin's loop counts its own. */
+static int server_full(struct server_accept *a)
+{
+	if (a->admin)
+		return a->server->loops[a->first_loop].connections >= SERVER_ADMIN_CONNECTIONS;
+	return a->server->connections >= a->server->connection_limit;
+}
+
+static void server_gone(struct server_accept *a)
+{
+	if (!a->admin)
+		atomic_fetch_sub(&a->server->connections, 1);
 }
 
 static void server_hand_over(struct server_accept *a, int fd)
 {
 	struct server_loop *loop = &a->server->loops[a->first_loop + a->next++ % a->loops];
-	unsigned limit = a->admin ? SERVER_ADMIN_CONNECTIONS : a->server->connection_limit;
-	atomic_uint *count = a->admin ? &loop->connections : &a->server->connections;
 
-	if (*count >= limit) {
-		server_refuse(a->server, fd);
-		return;
-	}
 	pthread_mutex_lock(&loop->lock);
 	if (loop->socket_count == loop->socket_cap) {
 		size_t cap = loop->socket_cap ? 2 * loop->socket_cap : 16;
@@ -335,7 +360,8 @@ static void server_hand_over(struct server_accept *a, int fd)
 
 		if (!sockets) {
 			pthread_mutex_unlock(&loop->lock);
-			server_refuse(a->server, fd);
+			server_refuse(a->server, fd, SERVER_REFUSE_CONNECTIONS);
+			server_gone(a);
 			return;
 		}
 		loop->sockets = sockets;
@@ -344,25 +370,106 @@ static void server_hand_over(struct server_accept *a, int fd)
 	loop->sockets[loop->socket_count++] = fd;
 	pthread_mutex_unlock(&loop->lock);
 	atomic_fetch_add(&loop->connections, 1);
+	server_wake(loop->wake_fd);
+}
+
+/*
+ * The replication has a thread and an HTTP daemon of its own (replicator/serve.h), so that frames hold up no client
+ * and clients no frame.  Which connection is for it is told by its first request; libmicrohttpd cannot give one away
+ * later, so the accept thread looks at the first bytes without taking them.
+ */
+static void server_to_frames(struct server_accept *a, int fd)
+{
+	struct serve *frames = atomic_load(&a->server->frames);
+	struct bts_error error = {0};
+	struct bts *db;
+
+	if (!frames && (db = role_db(a->server->role))) {
+		struct serve_options options = {
+			.db = db, .name = role_name(a->server->role), .events = role_events(a->server->role)};
+
+		if (serve_start(&options, &frames, &error))
+			log_event("error", "replication-failed", LOG_FIELDS(LOG_TEXT("detail", error.text)));
+		else
+			atomic_store(&a->server->frames, frames);
+	}
+	server_gone(a);
+	if (frames)
+		serve_adopt(frames, fd);
+	else
+		server_refuse(a->server, fd, SERVER_REFUSE_UNAVAILABLE);
+}
+
+/* 1 when it has found its place; 0: it has not spoken yet. */
+static int server_place(struct server_accept *a, int fd, int late)
+{
+	char bytes[SERVER_FRESH_BYTES];
+	ssize_t got = a->admin ? 0 : recv(fd, bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
+
+	if (got < 0 && errno == EAGAIN && !late)
+		return 0;
+	if (got > 0 && serve_claims(bytes, (size_t)got))
+		server_to_frames(a, fd);
+	else
+		server_hand_over(a, fd);
+	return 1;
+}
+
+static void server_accept_one(struct server_accept *a)
+{
+	int fd = accept4(a->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			poll(&a->fresh[1], 1, 100); /* trying again at once would only burn the core */
+		return;
+	}
+	if (server_full(a)) {
+		server_refuse(a->server, fd, SERVER_REFUSE_CONNECTIONS);
+		return;
+	}
 	if (!a->admin)
 		atomic_fetch_add(&a->server->connections, 1);
-	server_wake(loop->wake_fd);
+	if (server_place(a, fd, a->fresh_count == 2 + SERVER_FRESH_MAX))
+		return;
+	a->fresh_ms[a->fresh_count] = role_clock_ms();
+	a->fresh[a->fresh_count++] = (struct pollfd){fd, POLLIN | POLLRDHUP, 0};
+}
+
+/* Those who have spoken, and those who have kept quiet for too long. */
+static void server_place_fresh(struct server_accept *a)
+{
+	uint64_t now = role_clock_ms();
+	nfds_t i = 2;
+
+	while (i < a->fresh_count) {
+		int late = now - a->fresh_ms[i] >= SERVER_FRESH_MS;
+
+		if ((late || a->fresh[i].revents) &&
+			server_place(a, a->fresh[i].fd, late || (a->fresh[i].revents & ~POLLIN))) {
+			a->fresh[i] = a->fresh[--a->fresh_count];
+			a->fresh_ms[i] = a->fresh_ms[a->fresh_count];
+		} else {
+			i++;
+		}
+	}
 }
 
 static void *server_accept_main(void *arg)
 {
 	struct server_accept *a = arg;
-	struct pollfd fds[2] = {{a->fd, POLLIN, 0}, {a->stop_fd, POLLIN, 0}};
 
 	pthread_setname_np(pthread_self(), "accept");
-	while (poll(fds, 2, -1) < 0 || !fds[1].revents) {
-		int fd = accept4(a->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-		if (fd >= 0)
-			server_hand_over(a, fd);
-		else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
-			poll(&fds[1], 1, 100); /* trying again at once would only burn the core */
+	a->fresh[0] = (struct pollfd){a->fd, POLLIN, 0};
+	a->fresh[1] = (struct pollfd){a->stop_fd, POLLIN, 0};
+	a->fresh_count = 2;
+	while (poll(a->fresh, a->fresh_count, a->fresh_count > 2 ? 100 : -1) < 0 || !a->fresh[1].revents) {
+		server_place_fresh(a);
+		if (a->fresh[0].revents)
+			server_accept_one(a);
 	}
+	while (a->fresh_count > 2)
+		server_hand_over(a, a->fresh[--a->fresh_count].fd);
 	close(a->fd);
 	return NULL;
 }
@@ -484,6 +591,7 @@ void server_stop(struct server *s, unsigned grace_ms)
 	server_stop_accept(s->accepts[0]);
 	server_stop_accept(s->accepts[1]);
 	atomic_store(&s->draining, 1);
+	serve_stop(atomic_exchange(&s->frames, NULL));
 	for (i = 0; i < s->loop_count; i++) {
 		struct server_loop *loop = &s->loops[i];
 

@@ -19,6 +19,7 @@
 struct MHD_Daemon;
 struct durable;
 struct role;
+struct serve;
 struct request;
 struct wait;
 struct writer;
@@ -60,9 +61,10 @@ struct server_loop {
 struct server {
 	const struct config *config;
 	struct role *role;
-	struct writer *writer; /* NULL on a follower */
+	struct writer *writer;
 	struct wait *wait;
 	struct durable *durable;
+	_Atomic(struct serve *) frames; /* the routes of /v1/replication, once somebody has asked and there is a file */
 	struct server_loop *loops; /* the last is the admin's when there is one */
 	unsigned loop_count;
 	struct server_accept *accepts[2];

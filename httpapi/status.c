@@ -130,7 +130,8 @@ static void status_upstream(struct buf *b, const struct status *s)
 {
 	const struct role_upstream *up = &s->upstream;
 
-	status_text(b, "upstream", role_source_url(s->role));
+	status_text(b, "upstream", up->url);
+	status_text(b, "via", up->via);
 	status_text(b, "primary_url", role_primary_url(s->role));
 	status_text(b, "state", up->state);
 	status_u64(b, "upstream_txid", up->head);
@@ -140,6 +141,11 @@ static void status_upstream(struct buf *b, const struct status *s)
 	status_u64(b, "frames", up->frames);
 	status_u64(b, "frame_bytes", up->bytes);
 	status_u64(b, "retries", up->retries);
+	status_u64(b, "grafts", up->grafts);
+	status_u64(b, "graft_pages", up->graft_pages);
+	status_u64(b, "digest_mismatches", up->digest_mismatches);
+	status_text(b, "orphans", up->orphans);
+	status_u64(b, "source_switches", up->switches);
 	status_text(b, "last_error", up->error);
 }
 

@@ -17,7 +17,6 @@
 
 struct writer {
 	struct role *role;
-	struct bts *db;
 	writer_done_fn *done;
 	pthread_t thread;
 	pthread_mutex_t lock; /* what follows */
@@ -186,14 +185,20 @@ static void writer_step(struct writer *w, struct bts_group *group, struct writer
 
 static enum bts_err writer_group(struct writer *w, struct writer_op *ops, struct bts_error *error)
 {
+	struct bts *db = role_db(w->role);
 	struct bts_group *group = NULL;
 	struct writer_op *op;
-	bts_txid before = w->txid;
+	bts_txid before = role_txid(w->role);
 	enum bts_err err;
 
-	err = bts_group_begin(w->db, &group, error);
+	if (!db) /* it was a follower when the write was let in, and is one again */
+		return BTS_READ_ONLY;
+	err = bts_group_begin(db, &group, error);
 	if (err)
 		return err;
+	if (before < w->txid)
+		before = w->txid;
+	w->txid = before;
 	for (op = ops; op; op = op->next)
 		writer_step(w, group, op);
 	err = bts_group_commit(group, error);
@@ -321,14 +326,13 @@ static void *writer_main(void *arg)
 	return NULL;
 }
 
-int writer_start(struct role *role, struct bts *db, writer_done_fn *done, struct writer **out)
+int writer_start(struct role *role, writer_done_fn *done, struct writer **out)
 {
 	struct writer *w = calloc(1, sizeof(*w));
 
 	if (!w)
 		return -1;
 	w->role = role;
-	w->db = db;
 	w->done = done;
 	w->last = &w->first;
 	w->txid = role_txid(role);

@@ -69,7 +69,7 @@ struct writer_op {
 typedef void writer_done_fn(struct writer_op *ops);
 
 /* 0, or -1. */
-int writer_start(struct role *, struct bts *db, writer_done_fn *done, struct writer **);
+int writer_start(struct role *, writer_done_fn *done, struct writer **);
 /* Runs what is queued, then ends the thread.  NULL is fine. */
 void writer_stop(struct writer *);
 /* 0, or -1 when the queue is full (or stopping): op was not taken. */

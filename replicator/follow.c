@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "position.h"
+#include "rejoin.h"
 #include "sabotage.h"
 #include "session.h"
 #include "transport.h"
@@ -31,6 +32,7 @@ struct follow {
 	struct repl_events events;
 
 	_Atomic(struct bts *) db;
+	bool lent; /* db is the caller's */
 	atomic_bool stopping;
 	pthread_t thread;
 
@@ -43,6 +45,12 @@ struct follow {
 	struct session_reply reply;
 	char reply_code[40];
 	char reply_via[BTS_VIA_MAX + 1];
+	struct bts_position fork; /* of the reply: what it named as the fork */
+	bool has_fork;
+	bool rejoin; /* as in the options */
+	uint8_t digest[16]; /* of the reply */
+	bool has_digest;
+	bool suspect; /* the source's digest was another one: no frame can follow, a graft can */
 	uint64_t frame_bytes, frame_pages;
 	struct bts_error failure; /* of the request of the moment */
 	char reported[256];	  /* the failure last emitted, "" = none since all went well */
@@ -116,16 +124,20 @@ static enum bts_err follow_open(
 {
 	struct bts_stat stat = {.size = sizeof(stat)};
 	struct bts *db = NULL;
-	enum bts_err err;
+	enum bts_err err = BTS_OK;
 
-	err = bts_open(follow->path, &follow->open, &db, error);
+	if (follow->lent)
+		db = atomic_load(&follow->db);
+	else
+		err = bts_open(follow->path, &follow->open, &db, error);
 	if (err)
 		return err;
 	err = bts_ship_position(db, own, error);
 	if (!err)
 		err = bts_stat(db, &stat, error);
 	if (err) {
-		bts_close(db);
+		if (!follow->lent)
+			bts_close(db);
 		return err;
 	}
 	*page_size = stat.page_size;
@@ -184,6 +196,25 @@ static enum bts_err follow_begin(
 		&follow->apply, error);
 }
 
+/* Equal positions have equal roots: anything else is damage, here or there, that no checksum has shown. */
+static void follow_compare(struct follow *follow, bts_txid txid)
+{
+	struct bts_role role = {.size = sizeof(role)};
+	struct bts *db = atomic_load(&follow->db);
+	struct bts_error error;
+
+	if (!follow->has_digest || !db || bts_role(db, &role, &error) || role.position.txid != txid ||
+		memcmp(role.digest, follow->digest, sizeof(role.digest)) == 0)
+		return;
+	follow->suspect = true;
+	pthread_mutex_lock(&follow->lock);
+	follow->status.digest_mismatches++;
+	pthread_mutex_unlock(&follow->lock);
+	repl_emit(&follow->events, REPL_ERROR, "digest-mismatch",
+		"transaction %" PRIu64 " has other roots here than at %s: what differs is fetched with the next commit", txid,
+		sources_current(&follow->sources));
+}
+
 /* The frame has ended, whole or not: of a first transfer what came is kept, and asked to be gone on with. */
 static void follow_leave(struct follow *follow)
 {
@@ -211,6 +242,7 @@ static enum bts_err follow_finish(struct follow *follow, struct bts_slice record
 	if (err)
 		return err;
 	session_applied(&follow->session, &follow->frame, follow_now());
+	follow_compare(follow, follow->frame.target.txid);
 	pthread_mutex_lock(&follow->lock);
 	follow->status.pages += follow->frame_pages;
 	pthread_mutex_unlock(&follow->lock);
@@ -249,10 +281,14 @@ static void follow_on_header(void *arg, const char *name, const char *value)
 		follow->reply.has_lag =
 			position_number_parse(value, SESSION_LAG_UNKNOWN_MS, &follow->reply.lag_ms);
 	} else if (strcasecmp(name, "BTS-Role") == 0) {
-		follow->reply.follower = strcmp(value, "follower") == 0;
+		follow->reply.follower = strcmp(value, "primary") != 0;
 	} else if (strcasecmp(name, "BTS-Via") == 0) {
 		snprintf(follow->reply_via, sizeof(follow->reply_via), "%s", value);
 		follow->reply.via = follow->reply_via;
+	} else if (strcasecmp(name, "BTS-Digest") == 0) {
+		follow->has_digest = position_hex_parse(value, follow->digest, sizeof(follow->digest));
+	} else if (strcasecmp(name, "BTS-Fork") == 0) {
+		follow->has_fork = position_parse(value, &follow->fork);
 	} else if (strcasecmp(name, "BTS-Error") == 0) {
 		snprintf(follow->reply_code, sizeof(follow->reply_code), "%s", value);
 		follow->reply.code = follow->reply_code;
@@ -266,6 +302,10 @@ static enum bts_err follow_on_begin(void *arg, long status)
 
 	follow->reply.status = status;
 	err = session_reply(&follow->session, &follow->reply, follow_now(), &follow->failure);
+	if (status == 204 && follow->reply.has_txid)
+		follow_compare(follow, follow->reply.txid);
+	if (status == 200 && follow->suspect)
+		return fail_set(&follow->failure, BTS_CORRUPT, "no frame can follow a commit whose digest differs");
 	follow_tell(follow);
 	follow_publish(follow, follow->session.state == SESSION_STREAMING ? "receiving" : "following");
 	return err == BTS_NOT_FOUND ? BTS_OK : err;
@@ -351,6 +391,60 @@ static bool follow_switched(struct follow *follow)
 	return switched;
 }
 
+/* Is this file refused, or suspected, for a reason that a graft mends? */
+static bool follow_may_graft(const struct follow *follow)
+{
+	const char *code = follow->reply.code ? follow->reply.code : "";
+
+	if (follow->suspect && follow->reply.status == 200)
+		return follow->session.state != SESSION_STOPPED && atomic_load(&follow->db);
+	if (follow->session.state != SESSION_STOPPED || follow->reply.status != 409 || !atomic_load(&follow->db))
+		return false;
+	return strcmp(code, "base-unknown") == 0 || (strcmp(code, "diverged") == 0 && follow->rejoin && follow->has_fork);
+}
+
+static void follow_grafted(struct follow *follow, const struct rejoin *rejoin)
+{
+	session_grafted(&follow->session, &rejoin->graft.target, follow_now());
+	follow->suspect = false;
+	pthread_mutex_lock(&follow->lock);
+	follow->status.grafts++;
+	follow->status.graft_pages += rejoin->graft.pages;
+	if (rejoin->fork)
+		snprintf(follow->status.orphans, sizeof(follow->status.orphans), "%.255s", rejoin->orphans);
+	pthread_mutex_unlock(&follow->lock);
+	follow_publish(follow, "following");
+}
+
+/* The session is stopped; it goes on from the source's newest commit, or tries again, unless no trying helps. */
+static enum bts_err follow_graft(struct follow *follow, struct bts_error *failure)
+{
+	bool forked = follow->reply.status == 409 && strcmp(follow->reply.code, "diverged") == 0;
+	struct rejoin *rejoin = calloc(1, sizeof(*rejoin));
+	enum bts_err err;
+
+	if (!rejoin)
+		return fail_set(failure, BTS_MEMORY, "no memory for a graft");
+	memcpy(follow->fork.database, follow->session.query.after.database, sizeof(follow->fork.database));
+	rejoin->peer = (struct heal_peer){follow->transport, sources_current(&follow->sources), &follow->stopping};
+	rejoin->db = atomic_load(&follow->db);
+	rejoin->path = follow->path;
+	rejoin->fork = forked ? &follow->fork : NULL;
+	rejoin->events = &follow->events;
+	follow_publish(follow, "grafting");
+	err = rejoin_run(rejoin, failure);
+	if (!err) {
+		follow_grafted(follow, rejoin);
+	} else if (follow_is_final(err)) {
+		session_stop(&follow->session, failure);
+	} else {
+		follow->session.error = *failure;
+		session_retry(&follow->session);
+	}
+	free(rejoin);
+	return err;
+}
+
 static void follow_request(struct follow *follow, const char *target)
 {
 	const struct transport_handler handler = {follow_on_header, follow_on_begin, follow_on_body, follow};
@@ -361,6 +455,7 @@ static void follow_request(struct follow *follow, const char *target)
 	snprintf(url, sizeof(url), "%s%s", sources_current(&follow->sources), target);
 	memset(failure, 0, sizeof(*failure));
 	memset(&follow->reply, 0, sizeof(follow->reply));
+	follow->has_fork = follow->has_digest = false;
 	follow->frame_bytes = 0;
 	frame_decoder_reset(follow->decoder);
 	err = transport_get(follow->transport, url, follow->session.query.wait_ms, &handler, failure);
@@ -374,6 +469,8 @@ static void follow_request(struct follow *follow, const char *target)
 	if (err && follow_is_final(err))
 		session_stop(&follow->session, failure);
 	session_done(&follow->session, err ? failure : NULL);
+	if (follow_may_graft(follow))
+		err = follow_graft(follow, failure);
 	if (err)
 		follow_tell(follow); /* the chain is not known any more */
 	follow_choose(follow, err != BTS_OK);
@@ -459,7 +556,8 @@ static void follow_free(struct follow *follow)
 {
 	if (!follow)
 		return;
-	bts_close(atomic_load(&follow->db));
+	if (!follow->lent)
+		bts_close(atomic_load(&follow->db));
 	transport_free(follow->transport);
 	frame_decoder_free(follow->decoder);
 	pthread_mutex_destroy(&follow->lock);
@@ -474,9 +572,11 @@ static struct follow *follow_new(const struct follow_options *options)
 	if (!follow)
 		return NULL;
 	pthread_mutex_init(&follow->lock, NULL);
-	atomic_init(&follow->db, NULL);
+	atomic_init(&follow->db, options->db);
+	follow->lent = options->db != NULL;
 	atomic_init(&follow->stopping, false);
 	follow->events = options->events;
+	follow->rejoin = options->rejoin;
 	bts_options_init(&follow->open);
 	if (options->open)
 		follow->open = *options->open;
@@ -536,16 +636,31 @@ fail:
 	return err;
 }
 
-void follow_stop(struct follow *follow)
+static void follow_end(struct follow *follow)
 {
-	if (!follow)
-		return;
 	pthread_mutex_lock(&follow->lock);
 	atomic_store(&follow->stopping, true);
 	transport_interrupt(follow->transport);
 	pthread_mutex_unlock(&follow->lock);
 	pthread_join(follow->thread, NULL);
+}
+
+void follow_stop(struct follow *follow)
+{
+	if (!follow)
+		return;
+	follow_end(follow);
 	follow_free(follow);
+}
+
+struct bts *follow_release(struct follow *follow)
+{
+	struct bts *db;
+
+	follow_end(follow);
+	db = atomic_exchange(&follow->db, NULL);
+	follow_free(follow);
+	return db;
 }
 
 enum bts_err follow_switch(struct follow *follow, const char *urls, struct bts_error *error)

@@ -29,6 +29,8 @@ struct follow_options {
 	bool zstd;	      /* ask for compressed pages */
 	const struct bts_options *open; /* page size aside, for opening the file; NULL = defaults; copied */
 	struct repl_events events;	/* called from the follower's thread */
+	bool rejoin; /* histories that parted: export what is only here, then take the source's (R11) */
+	struct bts *db; /* NULL, or path opened with BTS_OPEN_FOLLOWER already: borrowed until the follower has ended */
 };
 
 struct follow;
@@ -45,6 +47,8 @@ BTS_MUST_CHECK enum bts_err follow_start(
 BTS_MUST_CHECK enum bts_err follow_switch(struct follow *, const char *urls, struct bts_error *error);
 /* Ends the thread and closes the file: no transaction on follow_db may be left.  NULL is fine. */
 void follow_stop(struct follow *);
+/* The same, but the file stays open, and is the caller's (owned: bts_close), unless it was lent; NULL: there was none yet. */
+BTS_MUST_CHECK struct bts *follow_release(struct follow *);
 /*
  * The open file, for reading; borrowed until follow_stop.  NULL until the first frame's header has come.
  * Any thread.
@@ -64,6 +68,9 @@ struct follow_status {
 	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first; "" = not known */
 	uint64_t switches;	/* of source, by failure or by order */
 	uint64_t frames, bytes, pages, retries;
+	uint64_t grafts, graft_pages; /* taken where no frame could be made */
+	uint64_t digest_mismatches;   /* the source told another root digest for the commit that is here */
+	char orphans[256];	      /* the file of what the last rewind left behind, "" = none */
 	char error[256]; /* the last failure, "" = none */
 };
 /* A consistent copy.  Any thread, never blocks for long. */

@@ -60,7 +60,9 @@ uint32_t frame_chunk_pages(uint32_t page_size);
  */
 struct frame_encoder {
 	struct bts_digest digest;
-	uint32_t sum; /* of the chunk's payload so far */
+	uint32_t sum;	/* of what is sent for the chunk's pages so far */
+	uint32_t plain; /* of its pages, when they are compressed */
+	bool packed;
 	uint64_t units, pages;
 };
 size_t frame_encode_header(

@@ -382,6 +382,7 @@ static enum bts_err frame_take_payload(struct frame_decoder *decoder, struct bts
 	size_t stored = decoder->need - FRAME_SUM_SIZE;
 	size_t size = (size_t)decoder->chunk_pages * decoder->header.page_size;
 	const uint8_t *bytes = decoder->is_packed ? decoder->packed : decoder->payload;
+	uint8_t sum[FRAME_SUM_SIZE];
 	enum bts_err err = BTS_OK;
 
 	if (wire_get_u32(bytes + stored) != bts_crc32c(0, bytes, stored) && !SABOTAGED(SABOTAGE_NO_SUMS))
@@ -391,7 +392,8 @@ static enum bts_err frame_take_payload(struct frame_decoder *decoder, struct bts
 		err = frame_unpack(decoder, stored, size, error);
 	if (err)
 		return err;
-	bts_digest_update(&decoder->digest, decoder->payload, size);
+	wire_put_u32(sum, decoder->is_packed ? bts_crc32c(0, decoder->payload, size) : wire_get_u32(bytes + stored));
+	bts_digest_update(&decoder->digest, sum, sizeof(sum));
 	decoder->chunks++;
 	decoder->entry = 0;
 	decoder->given = 0;

@@ -89,6 +89,7 @@ size_t frame_encode_index_packed(struct frame_encoder *encoder, const struct fra
 	wire_put_u32(p, bts_crc32c(0, out, (size_t)(p - out)));
 	encoder->pages += pages;
 	encoder->sum = 0;
+	encoder->packed = false;
 	return (size_t)(p - out) + FRAME_SUM_SIZE;
 }
 
@@ -101,13 +102,13 @@ size_t frame_encode_index(
 void frame_encode_payload(struct frame_encoder *encoder, const void *data, size_t size)
 {
 	encoder->sum = bts_crc32c(encoder->sum, data, size);
-	bts_digest_update(&encoder->digest, data, size);
 }
 
 void frame_encode_packed(struct frame_encoder *encoder, struct bts_slice pages, struct bts_slice packed)
 {
 	encoder->sum = bts_crc32c(0, packed.data, packed.size);
-	bts_digest_update(&encoder->digest, pages.data, pages.size);
+	encoder->plain = bts_crc32c(0, pages.data, pages.size);
+	encoder->packed = true;
 }
 
 size_t frame_encode_hold(uint8_t out[FRAME_HEAD_SIZE])
@@ -119,6 +120,8 @@ size_t frame_encode_hold(uint8_t out[FRAME_HEAD_SIZE])
 
 size_t frame_encode_chunk_end(struct frame_encoder *encoder, uint8_t out[FRAME_SUM_SIZE])
 {
+	wire_put_u32(out, encoder->packed ? encoder->plain : encoder->sum);
+	bts_digest_update(&encoder->digest, out, FRAME_SUM_SIZE);
 	wire_put_u32(out, encoder->sum);
 	return FRAME_SUM_SIZE;
 }

@@ -102,6 +102,22 @@ void position_text(const struct bts_position *position, char out[POSITION_TEXT_S
 	snprintf(out, POSITION_TEXT_SIZE, "%s/%" PRIu64 "/%s", epoch, position->txid, chain);
 }
 
+bool position_parse(const char *text, struct bts_position *position)
+{
+	char copy[POSITION_TEXT_SIZE], *txid, *chain;
+
+	if (strlen(text) >= sizeof(copy))
+		return false;
+	memcpy(copy, text, strlen(text) + 1);
+	txid = strchr(copy, '/');
+	chain = txid ? strchr(txid + 1, '/') : NULL;
+	if (!chain)
+		return false;
+	*txid++ = *chain++ = '\0';
+	return position_epoch_parse(copy, position) && position_number_parse(txid, POSITION_TXID_MAX, &position->txid) &&
+	       position_hex_parse(chain, position->chain, sizeof(position->chain));
+}
+
 bool position_same_database(const struct bts_position *a, const struct bts_position *b)
 {
 	return memcmp(a->database, b->database, sizeof(a->database)) == 0;

@@ -23,8 +23,10 @@ bool position_number_parse(const char *text, uint64_t max, uint64_t *out);
 /* "NUMBER-RANDOM", the random in 16 hex digits. */
 void position_epoch_text(const struct bts_position *, char out[POSITION_EPOCH_SIZE]);
 bool position_epoch_parse(const char *text, struct bts_position *);
-/* "EPOCH/TXID/CHAIN", for messages. */
+/* "EPOCH/TXID/CHAIN". */
 void position_text(const struct bts_position *, char out[POSITION_TEXT_SIZE]);
+/* The same back; the database is left alone.  Of malformed text nothing counts. */
+bool position_parse(const char *text, struct bts_position *);
 
 /* One state: two empty positions of a database are equal whatever their epoch and chain say. */
 bool position_equal(const struct bts_position *a, const struct bts_position *b);

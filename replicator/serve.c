@@ -9,6 +9,7 @@
 #include "serve_private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -86,6 +87,31 @@ static void serve_accept_failed(struct serve *serve, int os)
 	serve->accept_resting = true;
 }
 
+static int serve_next_socket(struct serve *serve, struct sockaddr *peer, socklen_t *size)
+{
+	ssize_t got;
+	int fd;
+
+	if (serve->adopt_fd < 0)
+		return accept4(serve->listen_fd, peer, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	for (;;) {
+		got = read(serve->listen_fd, &fd, sizeof(fd));
+		if (got != (ssize_t)sizeof(fd))
+			return -1;
+		if (getpeername(fd, peer, size) == 0)
+			return fd;
+		close(fd); /* gone already */
+		*size = sizeof(struct sockaddr_storage);
+	}
+}
+
+void serve_adopt(struct serve *serve, int fd)
+{
+	/* A pipe takes that many bytes whole or not at all; full, nobody keeps up with what comes. */
+	if (write(serve->adopt_fd, &fd, sizeof(fd)) != (ssize_t)sizeof(fd))
+		close(fd);
+}
+
 static void serve_accept(struct serve *serve)
 {
 	struct sockaddr_storage peer;
@@ -94,7 +120,7 @@ static void serve_accept(struct serve *serve)
 
 	for (i = 0; i < SERVE_ACCEPTS; i++) {
 		size = sizeof(peer);
-		fd = accept4(serve->listen_fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		fd = serve_next_socket(serve, (struct sockaddr *)&peer, &size);
 		if (fd < 0) {
 			serve_accept_failed(serve, errno);
 			return;
@@ -192,6 +218,26 @@ static enum bts_err serve_start_daemon(struct serve *serve, struct bts_error *er
 	return BTS_OK;
 }
 
+static enum bts_err serve_open_pipe(struct serve *serve, struct bts_error *error)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC))
+		return fail_os(error, errno, "pipe");
+	serve->listen_fd = fds[0];
+	serve->adopt_fd = fds[1];
+	return BTS_OK;
+}
+
+const char *serve_role(const struct serve *serve)
+{
+	struct bts_role role = {.size = sizeof(role)};
+
+	if (bts_role(serve->db, &role, NULL))
+		return "follower";
+	return role.role == BTS_ROLE_PRIMARY ? "primary" : role.role == BTS_ROLE_FENCED ? "fenced" : "follower";
+}
+
 static enum bts_err serve_start_threads(struct serve *serve, struct bts_error *error)
 {
 	int os;
@@ -209,13 +255,12 @@ static enum bts_err serve_start_threads(struct serve *serve, struct bts_error *e
 
 enum bts_err serve_start(const struct serve_options *options, struct serve **out, struct bts_error *error)
 {
-	struct bts_stat stat = {.size = sizeof(stat)};
 	struct serve *serve = calloc(1, sizeof(*serve));
 	enum bts_err err;
 
 	if (!serve)
 		return fail_set(error, BTS_MEMORY, "no memory for a server");
-	serve->listen_fd = serve->wake_fd = -1;
+	serve->listen_fd = serve->wake_fd = serve->adopt_fd = -1;
 	serve->db = options->db;
 	serve->events = options->events;
 	serve->wait_max_ms = options->wait_max_ms ? options->wait_max_ms : QUERY_WAIT_MS_MAX;
@@ -224,10 +269,6 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 	atomic_init(&serve->stopping, false);
 	atomic_init(&serve->head, 0);
 	serve->due_ms = UINT64_MAX;
-	err = bts_stat(options->db, &stat, error);
-	if (err)
-		goto fail;
-	serve->role = stat.follower ? "follower" : "primary";
 	err = source_init(&serve->source, options->db, &options->events, error);
 	if (err)
 		goto fail;
@@ -238,7 +279,8 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 		err = fail_set(error, BTS_MEMORY, "no memory for a server");
 		goto fail;
 	}
-	err = serve_listen(options->listen, &serve->listen_fd, &serve->port, error);
+	err = options->listen ? serve_listen(options->listen, &serve->listen_fd, &serve->port, error)
+			      : serve_open_pipe(serve, error);
 	if (err)
 		goto fail;
 	serve->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -271,6 +313,13 @@ void serve_stop(struct serve *serve)
 	if (serve->waiter_started) {
 		bts_ship_wake(serve->db);
 		pthread_join(serve->waiter, NULL);
+	}
+	if (serve->adopt_fd >= 0) {
+		int fd;
+
+		while (read(serve->listen_fd, &fd, sizeof(fd)) == (ssize_t)sizeof(fd))
+			close(fd);
+		close(serve->adopt_fd);
 	}
 	/* Our own socket, so that nothing new arrives while the daemon ends what is under way. */
 	if (serve->listen_fd >= 0)

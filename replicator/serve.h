@@ -7,6 +7,8 @@
 #ifndef SERVE_H
 #define SERVE_H
 
+#include <stdbool.h>
+
 #include <btree_store/ship.h>
 
 #include "fail.h"
@@ -21,7 +23,7 @@
 
 struct serve_options {
 	struct bts *db;		   /* borrowed until serve_stop */
-	const char *listen;	   /* "HOST:PORT", a loopback address; port 0 = any free one */
+	const char *listen;	   /* "HOST:PORT", a loopback address; port 0 = any free one; NULL: serve_adopt alone */
 	const char *name;	   /* of this node where its file's own process tells none; borrowed; NULL = none */
 	unsigned wait_max_ms;	   /* longest long poll granted; 0 = QUERY_WAIT_MS_MAX */
 	uint64_t pin_limit;	   /* bytes that the snapshot of a frame may keep from being reused; 0 = a quarter of the file, at
@@ -37,6 +39,10 @@ BTS_MUST_CHECK enum bts_err serve_start(
 	const struct serve_options *options, struct serve **serve, struct bts_error *error);
 /* Answers the waiting with 503, breaks frames under way off, ends both threads.  NULL is fine. */
 void serve_stop(struct serve *);
+/* Takes a connected socket (it is closed in any case); a server without an address of its own. Any thread. */
+void serve_adopt(struct serve *, int fd);
+/* Is that how a request for one of its own routes under /v1/replication/ begins? */
+bool serve_claims(const char *bytes, size_t size);
 unsigned serve_port(const struct serve *); /* the one listened on */
 
 /*

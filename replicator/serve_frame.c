@@ -97,6 +97,8 @@ enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Conne
 		serve_frame_free(frame);
 		return serve_problem(request, connection, &problem);
 	}
+	source_stream_digest(frame->stream, request->digest);
+	request->has_digest = true;
 	serve_headers(request, response, source_stream_target(frame->stream));
 	MHD_add_response_header(response, "Content-Type", "application/vnd.btree-store.frame");
 	queued = MHD_queue_response(connection, MHD_HTTP_OK, response);

@@ -56,7 +56,7 @@ char *serve_metrics(struct serve *serve, const struct bts_position *head)
 	fprintf(out,
 		"# HELP bts_build_info the version that runs\n# TYPE bts_build_info gauge\n"
 		"bts_build_info{version=\"%s\",role=\"%s\"} 1\n",
-		bts_version(), serve->role);
+		bts_version(), serve_role(serve));
 	serve_metrics_number(out, "bts_txid", "gauge", "newest durable commit", head->txid);
 	serve_metrics_number(out, "bts_epoch", "gauge", "number of the epoch", head->epoch);
 	serve_metrics_number(
@@ -69,6 +69,10 @@ char *serve_metrics(struct serve *serve, const struct bts_position *head)
 		out, "bts_replication_bytes_total", "counter", "bytes of frames sent", source->bytes);
 	serve_metrics_number(
 		out, "bts_replication_refused_total", "counter", "followers refused", source->refused);
+	serve_metrics_number(out, "bts_replication_ahead_total", "counter",
+		"followers refused because they are ahead: was this file set back?", source->ahead);
+	serve_metrics_number(out, "bts_replication_diverged_total", "counter",
+		"followers refused because their history is another one", source->diverged);
 	serve_metrics_number(out, "bts_replication_alarms_total", "counter",
 		"acknowledgements that went backwards", source->alarms);
 	serve_metrics_number(out, "bts_replication_loops_total", "counter",

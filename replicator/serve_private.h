@@ -29,6 +29,8 @@ struct serve_request {
 	bool acknowledged; /* its position was recorded */
 	size_t body;	   /* bytes that came */
 	uint8_t *post;	   /* of a POST, the first SERVE_POST_MAX of them; NULL: none */
+	bool has_digest;   /* digest is that of the roots of the commit told of */
+	uint8_t digest[16];
 	struct query query;
 	uint64_t deadline_ms; /* of the long poll */
 	uint64_t looked_ms;   /* when it was last suspended */
@@ -51,10 +53,10 @@ struct serve {
 	struct source source; /* the loop's */
 	struct repl_events events;
 	unsigned wait_max_ms;
-	const char *role;
 	unsigned port;
 
-	int listen_fd, wake_fd;
+	int listen_fd, wake_fd; /* listen_fd: of a pipe that serve_adopt writes descriptors to, when adopt_fd is not -1 */
+	int adopt_fd;
 	uint64_t accept_ms;  /* the listening socket rests until then */
 	bool accept_resting; /* it was said that it does */
 	struct MHD_Daemon *daemon;
@@ -74,6 +76,9 @@ struct serve {
 	uint64_t requests, errors; /* for metrics */
 	uint64_t pages_answers;
 };
+
+/* What the file is now, as BTS-Role says it: promotion and demotion happen beside us. */
+const char *serve_role(const struct serve *serve);
 
 uint64_t serve_now_ms(void);	  /* monotonic */
 uint64_t serve_realtime_ms(void); /* since 1970 */
@@ -96,6 +101,9 @@ void serve_watch(struct serve *serve);
 enum MHD_Result serve_route(struct serve_request *request, struct MHD_Connection *connection, const char *url,
 	const char *method);
 
+/* serve_segments.c: the table of segments */
+enum MHD_Result serve_segments(struct serve_request *request, struct MHD_Connection *connection);
+
 /* serve_pages.c: single pages, of a POST */
 enum MHD_Result serve_pages(struct serve_request *request, struct MHD_Connection *connection);
 
@@ -110,6 +118,7 @@ struct serve_problem {
 	const char *detail;
 	const char *allow; /* for 405, else NULL */
 	const struct bts_position *head;
+	const struct bts_position *fork; /* NULL, or where the histories part */
 };
 enum MHD_Result serve_problem(struct serve_request *request, struct MHD_Connection *connection,
 	const struct serve_problem *problem);

@@ -45,7 +45,7 @@ void serve_headers(
 
 	MHD_add_response_header(response, "X-Request-Id", request->id);
 	MHD_add_response_header(response, "Cache-Control", "no-store");
-	MHD_add_response_header(response, "BTS-Role", request->serve->role);
+	MHD_add_response_header(response, "BTS-Role", serve_role(request->serve));
 	snprintf(text, sizeof(text), "%" PRIu64, serve_realtime_ms());
 	MHD_add_response_header(response, "BTS-Time-Ms", text);
 	if (!head)
@@ -55,6 +55,12 @@ void serve_headers(
 	MHD_add_response_header(response, "BTS-Txid", text);
 	snprintf(text, sizeof(text), "%" PRIu32, head->epoch);
 	MHD_add_response_header(response, "BTS-Epoch", text);
+	if (request->has_digest) {
+		char digest[POSITION_ID_SIZE];
+
+		position_hex(request->digest, sizeof(request->digest), digest);
+		MHD_add_response_header(response, "BTS-Digest", digest);
+	}
 }
 
 enum MHD_Result serve_text(struct serve_request *request, struct MHD_Connection *connection, unsigned status,
@@ -116,6 +122,12 @@ enum MHD_Result serve_problem(
 	MHD_add_response_header(response, "Content-Type", "application/problem+json");
 	/* The same word where a follower finds it without reading JSON. */
 	MHD_add_response_header(response, "BTS-Error", problem->code);
+	if (problem->fork) {
+		char fork[POSITION_TEXT_SIZE];
+
+		position_text(problem->fork, fork);
+		MHD_add_response_header(response, "BTS-Fork", fork);
+	}
 	if (problem->allow)
 		MHD_add_response_header(response, "Allow", problem->allow);
 	if (problem->status == 503)

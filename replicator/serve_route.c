@@ -78,6 +78,16 @@ static void serve_suspend(struct serve_request *request, struct MHD_Connection *
 	MHD_suspend_connection(connection);
 }
 
+/* Of the newest commit, while it still is the one told of. */
+static void serve_learn_digest(struct serve_request *request, const struct bts_position *head)
+{
+	struct bts_role role = {.size = sizeof(role)};
+	struct bts_error error;
+
+	request->has_digest = !bts_role(request->serve->db, &role, &error) && role.position.txid == head->txid;
+	memcpy(request->digest, role.digest, sizeof(request->digest));
+}
+
 static enum MHD_Result serve_frames(struct serve_request *request, struct MHD_Connection *connection)
 {
 	struct serve *serve = request->serve;
@@ -101,6 +111,7 @@ static enum MHD_Result serve_frames(struct serve_request *request, struct MHD_Co
 		problem.code = answer.code;
 		problem.detail = answer.detail;
 		problem.head = answer.status == 409 ? &answer.head : NULL;
+		problem.fork = answer.has_fork ? &answer.fork : NULL;
 		return serve_problem(request, connection, &problem);
 	}
 	if (!request->acknowledged)
@@ -108,8 +119,10 @@ static enum MHD_Result serve_frames(struct serve_request *request, struct MHD_Co
 	request->acknowledged = true;
 	if (answer.verdict == SOURCE_FRAME)
 		return serve_send_frame(request, connection);
-	if (serve_now_ms() >= request->deadline_ms)
+	if (serve_now_ms() >= request->deadline_ms) {
+		serve_learn_digest(request, &answer.head);
 		return serve_text(request, connection, MHD_HTTP_NO_CONTENT, NULL, "", &answer.head);
+	}
 	serve_suspend(request, connection);
 	return MHD_YES;
 }
@@ -188,6 +201,7 @@ static const struct serve_entry {
 	{.path = QUERY_PATH, .arguments = true, .fn = serve_frames},
 	{.path = PAGES_PATH, .post = true, .fn = serve_pages},
 	{.path = "/v1/replication/position", .probe = true, .fn = serve_position},
+	{.path = "/v1/replication/segments", .probe = true, .fn = serve_segments},
 	{.path = "/livez", .probe = true, .fn = serve_livez},
 	{.path = "/healthz", .probe = true, .fn = serve_livez},
 	{.path = "/readyz", .probe = true, .fn = serve_readyz},
@@ -203,6 +217,24 @@ static const struct serve_entry *serve_find(const char *url)
 			return &serve_routes[i];
 	}
 	return NULL;
+}
+
+bool serve_claims(const char *bytes, size_t size)
+{
+	static const char common[] = "/v1/replication/";
+	size_t at = 0, i, length;
+
+	while (at < size && bytes[at] >= 'A' && bytes[at] <= 'Z')
+		at++;
+	if (at == size || bytes[at++] != ' ')
+		return false;
+	for (i = 0; i < sizeof(serve_routes) / sizeof(serve_routes[0]); i++) {
+		length = strlen(serve_routes[i].path);
+		if (size - at > length && memcmp(bytes + at, serve_routes[i].path, length) == 0 &&
+			strchr("? ", bytes[at + length]) && strncmp(serve_routes[i].path, common, sizeof(common) - 1) == 0)
+			return true;
+	}
+	return false;
 }
 
 static enum MHD_Result serve_options_reply(struct serve_request *request, struct MHD_Connection *connection)

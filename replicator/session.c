@@ -161,6 +161,8 @@ void session_transfer(struct session *session, const struct bts_partial *partial
 	else
 		session->stuck++;
 	session->query.partial = *partial;
+	if (moved)
+		session->failures = 0;
 	if (session->stuck < SESSION_STUCK_MAX)
 		return;
 	session->stuck = 0;

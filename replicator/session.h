@@ -102,7 +102,7 @@ BTS_MUST_CHECK enum bts_err session_frame(
 	struct session *, const struct frame_header *header, struct bts_error *error);
 /*
  * How far the first transfer has come, once the reply has ended or at the start; position.txid 0: nowhere.  moved: this
- * reply has brought pages.  After SESSION_STUCK_MAX replies that went on with it and brought none it begins anew.
+ * reply has brought pages, so the source is asked again soon.  After SESSION_STUCK_MAX replies that went on with it and brought none it begins anew.
  */
 void session_transfer(struct session *, const struct bts_partial *partial, bool moved);
 /* A whole frame was installed and is durable. */

@@ -146,9 +146,12 @@ void source_decide(struct source *source, const struct query *query, struct sour
 		source_refuse(source, query, answer, "wrong-database", "this source has another database");
 		return;
 	case BTS_STANDING_DIVERGED:
+		answer->has_fork = !bts_ship_fork(source->db, &claimed, NULL, 0, &answer->fork, &error);
+		source->diverged++;
 		source_refuse(source, query, answer, "diverged", "the histories differ");
 		return;
 	case BTS_STANDING_AHEAD:
+		source->ahead++;
 		source_refuse(source, query, answer, "ahead", "the follower is ahead of this source");
 		return;
 	case BTS_STANDING_BASE_UNKNOWN:

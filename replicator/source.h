@@ -20,6 +20,7 @@ struct source {
 	uint64_t broken;	       /* frames that failed while being made or sent */
 	uint64_t resumed;	       /* frames that went on where a broken one had ended */
 	uint64_t refused;	       /* 409 answers */
+	uint64_t ahead, diverged;      /* of them: who has commits that are not here, so that somebody's are lost */
 	uint64_t alarms;	       /* acknowledgements that went backwards */
 	uint64_t loops;		       /* followers refused because commits come here through them */
 	uint64_t twins;		       /* sessions that came back under a name that another had taken */
@@ -38,6 +39,8 @@ struct source_answer {
 	int status; /* 409, or 503 when the file cannot be read now */
 	const char *code;
 	char detail[256];
+	bool has_fork; /* of "diverged": the newest commit that both histories have */
+	struct bts_position fork;
 };
 /*
  * The nodes that commits come through, this one first, as BTS-Via says it; "" = nobody knows.  *lag_ms: how old
@@ -60,6 +63,7 @@ struct source_stream;
 BTS_MUST_CHECK enum bts_err source_stream_open(
 	struct source *, const struct query *query, struct source_stream **stream, struct bts_error *error);
 const struct bts_position *source_stream_target(const struct source_stream *); /* borrowed until closed */
+void source_stream_digest(const struct source_stream *, uint8_t digest[16]);	       /* of the target's roots */
 /* The next bytes, at most cap.  *got = 0: the frame has ended.  After an error nothing more: break the reply
  * off. */
 BTS_MUST_CHECK enum bts_err source_stream_read(

@@ -135,6 +135,11 @@ void source_stream_break(struct source_stream *stream)
 	stream->walk = NULL;
 }
 
+void source_stream_digest(const struct source_stream *stream, uint8_t digest[16])
+{
+	bts_walk_digest(stream->walk, digest);
+}
+
 void source_stream_close(struct source_stream *stream)
 {
 	if (!stream)

@@ -19,6 +19,7 @@
 #include "fail.h"
 
 #define TRANSPORT_POLL_MS 1000
+#define TRANSPORT_BUFFER (512 * 1024) /* received at a time, at most */
 
 struct transport {
 	CURLM *multi;
@@ -105,6 +106,7 @@ static void transport_set_options(struct transport *transport, const char *user_
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 5L);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)TRANSPORT_CONNECT_MS);
 	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)TRANSPORT_BUFFER);
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, user_agent);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transport->message);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, transport_on_body);

@@ -96,7 +96,8 @@ struct bts_env;    /* btree_store/env.h */
 /* bts_options.flags */
 #define BTS_OPEN_READ_ONLY 0x1u /* this handle only reads; joins beside the writing process */
 #define BTS_OPEN_EXISTING 0x2u  /* do not create: BTS_NOT_FOUND when there is no file */
-#define BTS_OPEN_FOLLOWER 0x4u  /* open a follower's file to apply frames (ship.h); no write transactions */
+#define BTS_OPEN_FOLLOWER 0x4u  /* open a follower's or a fenced file to apply frames (ship.h); no write transactions */
+#define BTS_OPEN_FENCE 0x8u     /* with _FOLLOWER: a primary's file that nobody has open (BTS_BUSY) is fenced first, and nothing added to it */
 
 /* A read snapshot that some process holds: of a read or write transaction, a walk, a check (bts_readers). */
 struct bts_reader_info {

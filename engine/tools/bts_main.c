@@ -88,6 +88,8 @@ static const struct command commands[] = {
 		{OPTION_BUCKET, OPTION_BATCH, OPTION_PAGE_SIZE}},
 	{"compact", bts_cmd_compact, "FILE", "move pages from the end into free ones, make the file smaller", 0, 0,
 		{OPTION_BATCH}},
+	{"demote", bts_cmd_demote, "FILE", "fence a primary's file: nobody writes it any more", 0, 0, {0}},
+	{"promote", bts_cmd_promote, "FILE", "make a follower's or fenced file a primary's", 0, 0, {0}},
 	{"backup", bts_cmd_backup, "FILE OUTPUT", "copy the newest commit to a new file, or - for standard output", 1, 1,
 		{0}},
 	{"restore", bts_cmd_restore, "FILE [INPUT]", "make FILE from a backup, verified; without INPUT, from standard input",

@@ -158,6 +158,18 @@ class Durability(unittest.TestCase):
         for key in acknowledged:
             self.assertEqual(best.value("b", key).status, 200, key)
 
+    def test_after_a_crash_of_the_primary(self):
+        self.cluster(followers=1)
+        before = self.put("k", "durability=replicated:1&timeout=30s").headers["BTS-Token"]
+        self.p.kill()
+        self.p = self.started(harness.primary(self.dir, "--name", "p"))  # another epoch
+        reply = self.put("k", "durability=replicated:1&timeout=30s", b"2")
+        self.assertEqual((reply.status, reply.headers["Durability-Reached"]), (200, "replicated:1"))
+        for token in (before, reply.headers["BTS-Token"]):
+            got = self.f[0].value("b", "k", {"BTS-After": token})
+            self.assertEqual((got.status, got.body), (200, b"2"))
+            self.assertEqual(self.p.value("b", "k", {"BTS-After": got.headers["BTS-Token"]}).status, 200)
+
     def test_two_nodes_of_one_name(self):
         self.cluster(followers=1)
         twin = self.started(harness.Server(

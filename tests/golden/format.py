@@ -147,14 +147,17 @@ class Tree:
             need(root == NONE and entries == size == pages == 0, 'an empty tree with contents')
 
 
-def options(data, what):
-    at = 0
+def options(data, what, known=()):
+    """Those known, by type."""
+    at, found = 0, {}
     b = Bytes(data)
     while at < len(data):
         kind, size = b.u16(at), b.u16(at + 2)
-        need(not kind & 0x8000, f'{what}: option {kind:#x} must be understood')
+        need(kind in known or not kind & 0x8000, f'{what}: option {kind:#x} must be understood')
+        found[kind] = data[at + 4:at + 4 + size]
         b.take(at + 4, size)
         at += 4 + size
+    return found
 
 
 class Segment:
@@ -223,9 +226,10 @@ class Slot:
         need(b.u16(12) == FORMAT, f'slot: version {b.u16(12)}')
         b.zero(14, 16, 'slot')
         b.zero(20, 24, 'slot')
-        need(b.u64(24) == 0, 'slot: must-understand bits')
+        need(b.u64(24) <= 3, 'slot: must-understand bits')
         self.sequence, self.mode, self.role = b.u64(32), b.u8(40), b.u8(41)
-        need(1 <= self.mode <= 3 and 1 <= self.role <= 2, 'slot: mode or role')
+        need(1 <= self.mode <= 3 and 1 <= self.role <= 3, 'slot: mode or role')
+        need((self.role == 3) == (b.u64(24) & 1), 'slot: role and bits')
         runs, self.pending, self.durable, size = b.u16(42), b.u32(44), b.u48(48), b.u16(54)
         self.durable_sequence, self.salt, record = b.u64(56), b.u64(96), b.u32(104)
         b.zero(108, 112, 'slot')
@@ -233,8 +237,10 @@ class Slot:
         at = 112
         self.manifest = [(b.u48(at + 12 * i), b.u16(at + 12 * i + 6), b.u32(at + 12 * i + 8)) for i in range(runs)]
         at += 12 * runs
-        options(b.take(at, size), 'slot')
+        promise = options(b.take(at, size), 'slot', (0x8001,)).get(0x8001)
         self.record = Record(b.take(at + size, record))
+        need((promise is not None) == bool(b.u64(24) & 2), 'slot: promise and bits')
+        need(promise is None or (len(promise) == 12 and Bytes(promise).u32(0) > self.record.epoch), 'slot: promise')
         b.zero(at + size + record, META, 'slot')
         need(self.durable <= self.record.txid and self.durable_sequence < self.sequence, 'slot: D')
         need(sum(n for _, n, _ in self.manifest) * self.record.page_size <= 2 << 20, 'slot: manifest over 2 MiB')
@@ -544,7 +550,7 @@ class Frame:
             need(b.u32(body) == crc32c(data[at:body]), 'frame: index checksum')
             end = body + 4 + pages * self.size
             need(b.u32(end) == crc32c(data[body + 4:end]), 'frame: checksum of pages')
-            hashed += data[at:body] + data[body + 4:end]
+            hashed += data[at:body] + data[end:end + 4]
             start = body + 4
             for entry in range(at + 16, body, 28):
                 unit = self.entry(b, entry, unit)
@@ -622,7 +628,7 @@ def line(path):
     need(file.chain_ok, 'chain')
     return (f'dump={digest(states).hex()} root={siphash(r.database, roots).hex()} chain={r.chain.hex()} epoch={r.epoch} '
             f'txid={r.txid} first={r.first} pages={r.high} free={free} buckets={len(states[0][3])} '
-            f'snapshots={len(states) - 1} follower={file.slot.role - 1} clean={int(file.clean)} '
+            f'snapshots={len(states) - 1} follower={int(file.slot.role == 2)} clean={int(file.clean)} '
             f'fell_back={int(file.fell_back)}')
 
 

@@ -6,6 +6,7 @@
  *   sim_run.c     the clock, the events, and the plan of a run
  *   sim_host.c    a node: its file, its death, what must hold when it is back
  *   sim_check.c   what must hold of a node's state
+ *   sim_role.c    failover, and the way back of those left behind
  *   sim_client.c  transport.h for follow.c: requests go into the network below
  *   sim_server.c  a node answers requests, with source.c
  *   sim_forge.c   frames that are well sealed and wrong
@@ -21,6 +22,7 @@
 
 #include "env_mem.h"
 #include "follow.h"
+#include "pages_source.h"
 #include "rng.h"
 #include "sim_model.h"
 #include "sim_thread.h"
@@ -63,15 +65,31 @@ struct sim_node {
 	struct source source;
 	struct bts *source_db; /* what source reads; may be a handle of its own */
 	bool source_own;
+	struct pages_pins *pins;
 	struct sim_reader readers[SIM_READERS];
 	unsigned waits; /* of an apply for readers */
 
 	struct bts_position seen;    /* newest state that was judged */
 	struct bts_position claimed; /* newest that a request named as durable */
+	bts_txid told;		     /* the number of that, whatever became of the file */
 	struct sim_model flying;     /* primary: what the commit of the moment would make */
 	bool in_flight;
-	bool orphan;   /* stopped for ever, as its state is not in the primary's history */
-	unsigned slow; /* ms more for each piece it gets */
+	struct sim_model model;	      /* primary: of its newest acknowledged commit */
+	struct sim_state *head;	      /* that */
+	struct bts_promotion promise; /* epoch not 0: it is to be promoted when it starts */
+	bool moving;		      /* its role may not be what it was */
+	bool orphan;		      /* stopped for ever, as its state is not in the primary's history */
+	unsigned slow;		      /* ms more for each piece it gets */
+};
+
+/* What a reply says before its body. */
+struct sim_reply {
+	long status;
+	uint64_t txid; /* 0: not told */
+	const char *code;
+	bool follower, has_lag;
+	uint64_t lag_ms;
+	char via[BTS_VIA_MAX + 1];
 };
 
 enum sim_conn_state { CONN_FREE, CONN_SENT, CONN_PARKED, CONN_STREAM };
@@ -83,8 +101,10 @@ struct sim_conn {
 	unsigned client, server, client_life, server_life;
 	bool client_gone;
 	struct query query;
-	uint64_t deadline, progress, give_up;
+	uint64_t deadline, progress;
 	struct source_stream *stream;
+	struct pages_query *asked; /* of a question for pages */
+	struct pages_stream *pages;
 	uint8_t *bytes; /* a reply that does not come from a stream */
 	size_t size, at;
 	struct sim_record *recording;
@@ -92,7 +112,7 @@ struct sim_conn {
 
 /* A reply as it went over the wire, to come again where it does not belong. */
 struct sim_record {
-	uint64_t txid;
+	struct sim_reply reply;
 	uint8_t *bytes;
 	size_t size, cap;
 	bool whole;
@@ -140,11 +160,14 @@ struct sim {
 	struct sim_record records[SIM_RECORDS];
 	unsigned record_next;
 
-	struct sim_model model; /* of the primary's newest acknowledged commit */
-	struct sim_state *head; /* that */
 	struct sim_states states;
-	bool resets;	      /* the primary's file is put back to an older copy once */
-	struct env_mem *copy; /* of it, NULL: not made yet */
+	unsigned legitimate; /* the node that is primary by the last promotion */
+	bool failovers;	     /* this seed has them */
+	uint32_t epoch;	     /* the newest that was asked for */
+	unsigned safe_copies;
+	struct sim_state *safe; /* newest state that so many followers have acknowledged */
+	bool resets;		/* the primary's file is put back to an older copy once */
+	struct env_mem *copy;	/* of it, NULL: not made yet */
 	struct sim_state *copied;
 	bool was_reset;
 	uint32_t next_item;
@@ -152,6 +175,7 @@ struct sim {
 	/* what happened, to see that a run was worth something */
 	uint64_t commits, frames, crashes, power_losses, refused, forged, stale, damaged, redirected, checks,
 		reads;
+	uint64_t promotions, grafts, wiped, safe_states;
 };
 
 extern struct sim *sim_world; /* the one that runs in this process */
@@ -180,6 +204,20 @@ void host_copy(struct sim_node *);
 /* Let the follower's thread run until it waits again. */
 void host_resume(struct sim_node *);
 
+/* Stop and start at once, in whatever role it is to have now. */
+void host_move(struct sim_node *);
+bool host_fenced(struct sim_node *);
+/* Its file is thrown away, and it starts with nothing. */
+void host_wipe(struct sim_node *);
+
+/* sim_role.c */
+struct sim_node *role_primary(struct sim *);
+void role_acknowledged(struct sim_node *);
+void role_failover(struct sim *);
+void role_promoted(struct sim_node *);
+/* Former primaries are told, orphans go back. */
+void role_tend(struct sim *);
+
 /* sim_check.c */
 void check_position(struct sim_node *); /* when it moved: content and pages */
 void check_opened(struct sim_node *);
@@ -189,7 +227,7 @@ void check_acks(struct sim_node *);
 void check_pages_known(struct sim_node *);
 
 /* sim_client.c */
-void client_head(struct sim_conn *, long status, uint64_t txid, const char *code);
+void client_head(struct sim_conn *, const struct sim_reply *);
 void client_body(struct sim_conn *, const void *data, size_t size);
 void client_end(struct sim_conn *);
 void client_broken(struct sim_conn *, const char *why);
@@ -199,6 +237,8 @@ bool client_waits_for(const struct sim_conn *);
 /* sim_server.c */
 struct sim_conn *server_conn(struct sim *, unsigned at, unsigned number); /* NULL: it has ended */
 struct sim_conn *server_request(struct sim_node *client, const char *url, unsigned wait_ms);
+struct sim_conn *server_post(
+	struct sim_node *client, const char *url, struct bts_slice body, unsigned wait_ms);
 void server_abandon(struct sim_conn *); /* the client has gone */
 void server_event(struct sim *, const struct sim_event *);
 void server_news(struct sim_node *); /* its position moved */

@@ -184,7 +184,7 @@ void check_acks(struct sim_node *node)
 				node->name, acks[i].txid);
 		for (unsigned n = 0; n < sim->count; n++)
 			if (strcmp(acks[i].node, sim->nodes[n].name) == 0 &&
-				acks[i].txid > sim->nodes[n].claimed.txid)
+				acks[i].txid > sim->nodes[n].told)
 				sim_fail(sim, "%s: believes that %s has %" PRIu64, node->name, acks[i].node,
 					acks[i].txid);
 	}

@@ -20,10 +20,8 @@ struct transport {
 	struct sim_conn *conn; /* of the call of the moment */
 	bool waiting, interrupted;
 	enum client_news news;
-	long status;
-	bool has_txid;
-	uint64_t txid;
-	const char *code, *why;
+	struct sim_reply reply;
+	const char *why;
 	const void *data;
 	size_t size;
 };
@@ -46,33 +44,35 @@ void transport_free(struct transport *transport)
 	free(transport);
 }
 
-void transport_set_rate(struct transport *transport, uint64_t rate)
+static void client_number(const struct transport_handler *handler, const char *name, uint64_t value)
 {
-	(void)transport;
-	(void)rate;
+	char number[24];
+
+	snprintf(number, sizeof(number), "%" PRIu64, value);
+	handler->header(handler->arg, name, number);
 }
 
 static enum bts_err client_head_taken(struct transport *transport, const struct transport_handler *handler)
 {
-	char number[24];
+	const struct sim_reply *reply = &transport->reply;
 
-	if (transport->has_txid) {
-		snprintf(number, sizeof(number), "%" PRIu64, transport->txid);
-		handler->header(handler->arg, "BTS-Txid", number);
-	}
-	if (transport->code)
-		handler->header(handler->arg, "BTS-Error", transport->code);
-	return handler->begin(handler->arg, transport->status);
+	if (reply->txid)
+		client_number(handler, "BTS-Txid", reply->txid);
+	if (reply->code)
+		handler->header(handler->arg, "BTS-Error", reply->code);
+	if (reply->via[0])
+		handler->header(handler->arg, "BTS-Via", reply->via);
+	if (reply->has_lag)
+		client_number(handler, "BTS-Lag-Ms", reply->lag_ms);
+	handler->header(handler->arg, "BTS-Role", reply->follower ? "follower" : "primary");
+	return handler->begin(handler->arg, reply->status);
 }
 
-enum bts_err transport_get(struct transport *transport, const char *url, unsigned wait_ms,
-	const struct transport_handler *handler, struct bts_error *error)
+static enum bts_err client_run(
+	struct transport *transport, const struct transport_handler *handler, struct bts_error *error)
 {
 	enum bts_err err = BTS_OK;
 
-	if (transport->interrupted)
-		return fail_set(error, BTS_TIMEOUT, "interrupted");
-	transport->conn = server_request(transport->node, url, wait_ms);
 	for (;;) {
 		transport->news = NEWS_NONE;
 		sim_thread_yield();
@@ -90,6 +90,35 @@ enum bts_err transport_get(struct transport *transport, const char *url, unsigne
 	server_abandon(transport->conn);
 	transport->conn = NULL;
 	return err;
+}
+
+enum bts_err transport_get(struct transport *transport, const char *url, unsigned wait_ms,
+	const struct transport_handler *handler, struct bts_error *error)
+{
+	if (transport->interrupted)
+		return fail_set(error, BTS_TIMEOUT, "interrupted");
+	transport->conn = server_request(transport->node, url, wait_ms);
+	return client_run(transport, handler, error);
+}
+
+enum bts_err transport_post(struct transport *transport, const char *url, struct bts_slice body,
+	unsigned wait_ms, const struct transport_handler *handler, struct bts_error *error)
+{
+	if (transport->interrupted)
+		return fail_set(error, BTS_TIMEOUT, "interrupted");
+	transport->conn = server_post(transport->node, url, body, wait_ms);
+	return client_run(transport, handler, error);
+}
+
+void transport_set_rate(struct transport *transport, uint64_t rate)
+{
+	(void)transport;
+	(void)rate;
+}
+
+void transport_resume(struct transport *transport)
+{
+	transport->interrupted = false;
 }
 
 void transport_wait(struct transport *transport, unsigned ms)
@@ -126,16 +155,13 @@ static void client_tell(struct sim_conn *conn, enum client_news news)
 	host_resume(node);
 }
 
-void client_head(struct sim_conn *conn, long status, uint64_t txid, const char *code)
+void client_head(struct sim_conn *conn, const struct sim_reply *reply)
 {
 	struct sim_node *node = &sim_world->nodes[conn->client];
 
 	if (!client_waits_for(conn))
 		return;
-	node->transport->status = status;
-	node->transport->has_txid = txid != 0;
-	node->transport->txid = txid;
-	node->transport->code = code;
+	node->transport->reply = *reply;
 	client_tell(conn, NEWS_HEAD);
 }
 

@@ -33,6 +33,7 @@ static bool forge_take(struct forged *forged, const uint8_t *bytes, size_t size)
 		ENSURE(!err);
 		if (event.kind == FRAME_HEADER) {
 			forged->header = *event.header;
+			forged->header.zstd = false;
 		} else if (event.kind == FRAME_PIECE) {
 			fits = fits && forged->count < FORGE_PIECES;
 			if (!fits)
@@ -105,7 +106,7 @@ static bool forge_spoil(struct rng *rng, struct forged *forged)
 /* One chunk a piece: no piece is larger than a chunk. */
 static void forge_seal(const struct forged *forged, uint8_t **bytes, size_t *size)
 {
-	size_t need = FRAME_HEADER_LONG + FRAME_TRAILER_MAX, at;
+	size_t need = FRAME_HEADER_SIZE + FRAME_TRAILER_MAX, at;
 	struct frame_encoder encoder;
 	uint8_t *out;
 

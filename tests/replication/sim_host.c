@@ -148,42 +148,85 @@ static void host_adopt(struct sim_node *node)
 	if (model_scan(txn, &content, &error) || model_scan_names(node->db, names, &error))
 		sim_fail(sim, "%s: %s", node->name, error.text);
 	bts_abort(txn);
-	if (node->in_flight && !host_same(&sim->model, content, names))
-		sim->model = node->flying;
+	if (node->in_flight && !host_same(&node->model, content, names))
+		node->model = node->flying;
 	node->in_flight = false;
-	if (!host_same(&sim->model, content, names))
+	if (!host_same(&node->model, content, names))
 		sim_fail(sim, "%s: acknowledged commits are not there at %" PRIu64, node->name, now.txid);
 	state = states_find(&sim->states, &now);
 	if (!state)
-		state = states_add(&sim->states, sim->head, &now, &sim->model);
+		state = states_add(&sim->states, node->head, &now, &node->model);
 	else if (!host_same(&state->model, content, names))
 		sim_fail(sim, "%s: transaction %" PRIu64 " has changed", node->name, now.txid);
-	sim->head = state;
+	node->head = state;
+	if (!sim->safe)
+		sim->safe = state;
 }
 
-static void host_open_primary(struct sim_node *node)
+static enum bts_err host_promote(struct sim_node *node, struct bts_error *error)
+{
+	enum bts_err err = bts_promote(node->db, &node->promise, NULL, error);
+
+	/* It had died after it was durable. */
+	return err == BTS_EXISTS ? BTS_OK : err;
+}
+
+/* false: its role is another one by now. */
+static bool host_open_primary(struct sim_node *node)
 {
 	struct bts_options options = host_options(node);
+	bool promoting = node->promise.epoch != 0;
 	struct bts_error error;
-	enum bts_err err = bts_open(HOST_PATH, &options, &node->db, &error);
+	enum bts_err err;
 
+	options.flags = promoting ? BTS_OPEN_FOLLOWER : 0;
+	err = bts_open(HOST_PATH, &options, &node->db, &error);
+	if (err && !node->image && promoting) { /* it is a writer's file by now */
+		options.flags = 0;
+		err = bts_open(HOST_PATH, &options, &node->db, &error);
+	} else if (!err && promoting && !node->image) {
+		err = host_promote(node, &error);
+	}
 	if (node->image)
-		return;
+		return true;
+	if (err && node->moving && (err == BTS_FENCED || err == BTS_READ_ONLY || err == BTS_BUSY)) {
+		bts_close(node->db);
+		node->db = NULL;
+		return false;
+	}
 	if (err)
 		sim_fail(node->sim, "%s does not open: %s", node->name, error.text);
 	host_adopt(node);
+	if (promoting)
+		role_promoted(node);
+	return true;
+}
+
+/* Somebody nearer to the primary, so that there is no circle; sometimes a second one to turn to. */
+static void host_sources(struct sim_node *node, char urls[64])
+{
+	struct sim *sim = node->sim;
+
+	if (sim_chance(sim, 4) && !sim->promotions)
+		snprintf(urls, 64, "http://%u:1,http://%u:1", node->upstream,
+			(unsigned)rng_below(&sim->rng, node->index));
+	else
+		snprintf(urls, 64, "http://%u:1", node->upstream);
 }
 
 static void host_open_follower(struct sim_node *node)
 {
 	struct bts_options options = host_options(node);
-	struct follow_options follow = {
-		.path = HOST_PATH, .node = node->name, .open = &options, .events = {host_event, node}};
-	char upstream[32];
+	struct follow_options follow = {.path = HOST_PATH,
+		.node = node->name,
+		.open = &options,
+		.zstd = rng_one_in(&node->sim->rng, 3),
+		.events = {host_event, node}};
+	char upstream[64];
 	struct bts_error error;
 	enum bts_err err;
 
-	snprintf(upstream, sizeof(upstream), "http://%u:1", node->upstream);
+	host_sources(node, upstream);
 	follow.upstream = upstream;
 	options.page_size = 0;
 	node->sim->current = node->index;
@@ -211,6 +254,9 @@ static void host_open_source(struct sim_node *node)
 		sim_fail(node->sim, "%s: the source does not open: %s", node->name, error.text);
 	if (source_init(&node->source, node->source_db, NULL, &error))
 		sim_fail(node->sim, "%s: source: %s", node->name, error.text);
+	node->source.name = node->name;
+	node->pins = pages_pins_new(node->source_db);
+	ENSURE(node->pins);
 }
 
 static void host_take_down(struct sim_node *node, bool power)
@@ -218,6 +264,8 @@ static void host_take_down(struct sim_node *node, bool power)
 	for (unsigned i = 0; i < SIM_READERS; i++)
 		host_end_reader(&node->readers[i]);
 	server_died(node, power);
+	pages_pins_free(node->pins);
+	node->pins = NULL;
 	if (node->source_own)
 		bts_close(node->source_db);
 	node->source_db = NULL;
@@ -254,15 +302,20 @@ void host_start(struct sim_node *node)
 	node->orphan = false;
 	if (node->index && sim->was_reset)
 		node->upstream = 0;
+	else if (sim->promotions)
+		node->upstream = sim->legitimate;
 	else if (node->index && sim_chance(sim, 4)) /* never in a circle */
 		node->upstream = (unsigned)rng_below(&sim->rng, node->index);
 	if (sim_chance(sim, 6)) /* it dies while it opens, or soon after */
 		host_kill(node, rng_one_in(&sim->rng, 2), 1 + rng_below(&sim->rng, 40));
 	sim_note(sim, "%s starts", node->name);
-	if (node->primary)
-		host_open_primary(node);
-	else
+	if (!node->primary || !host_open_primary(node)) {
+		if (node->primary)
+			node->upstream = sim->legitimate;
+		node->primary = false;
+		node->promise.epoch = 0;
 		host_open_follower(node);
+	}
 	node->up = true;
 	if (!node->image)
 		check_opened(node);
@@ -294,19 +347,25 @@ void host_fini(struct sim_node *node)
 }
 
 /* A follower stops for ever only where it must. */
-static void host_stopped(struct sim_node *node)
+static void host_judge_stop(struct sim_node *node)
 {
 	struct sim *sim = node->sim;
-	bool ours = states_lead_to(states_find(&sim->states, &node->seen), sim->head);
+	bool ours = states_lead_to(states_find(&sim->states, &node->seen), role_primary(sim)->head);
+	char primary[16];
 	struct follow_status status;
 
 	follow_status(node->follow, &status);
+	if (strcmp(status.state, "stopped") != 0) {
+		node->orphan = false;
+		return;
+	}
 	if (!ours && strstr(status.error, "refuses this file for ever")) {
 		node->orphan = true;
 		return;
 	}
 	/* A source that is itself behind may have less; somebody starts the follower again.  The primary never has. */
-	if (node->upstream == 0 || !strstr(status.error, ": ahead "))
+	snprintf(primary, sizeof(primary), "http://%u:1", sim->legitimate);
+	if (strcmp(status.upstream, primary) == 0 || (!sim->promotions && !strstr(status.error, ": ahead ")))
 		sim_fail(sim, "%s has stopped following: %s", node->name, status.error);
 	host_stop(node, 500 + rng_below(&sim->rng, 2000));
 }
@@ -325,8 +384,10 @@ void host_settle(struct sim_node *node)
 		return;
 	}
 	check_position(node);
-	if (node->thread && sim_thread_ended(node->thread))
-		host_stopped(node);
+	if (node->pins)
+		pages_pins_tick(node->pins, node->sim->now);
+	if (node->follow)
+		host_judge_stop(node);
 }
 
 void host_kill(struct sim_node *node, bool power, uint64_t calls)
@@ -372,33 +433,78 @@ static enum bts_err host_compact(struct sim_node *node, struct bts_error *error)
 	return bts_compact_step(node->db, 1 + rng_below(&node->sim->rng, 60), &info, error);
 }
 
-void host_commit(struct sim_node *node)
+bool host_fenced(struct sim_node *node)
+{
+	struct bts_role role = {.size = sizeof(role)};
+
+	return !node->db || bts_role(node->db, &role, NULL) || role.role != BTS_ROLE_PRIMARY;
+}
+
+/* The commit was made: a new state upon the head. */
+static void host_committed(struct sim_node *node)
 {
 	struct sim *sim = node->sim;
 	struct bts_position now;
 	struct bts_error error;
+
+	node->model = node->flying;
+	node->in_flight = false;
+	sim->commits++;
+	if (bts_ship_position(node->db, &now, &error))
+		sim_fail(sim, "%s: %s", node->name, error.text);
+	if (!position_equal(&node->head->position, &now))
+		node->head = states_add(&sim->states, node->head, &now, &node->model);
+}
+
+void host_commit(struct sim_node *node)
+{
+	struct sim *sim = node->sim;
+	struct bts_error error;
 	enum bts_err err;
 
-	if (!node->up || !node->db)
+	if (!node->up || !node->db || !node->primary || host_fenced(node))
 		return;
 	host_advance(node);
-	node->flying = sim->model;
+	node->flying = node->model;
 	err = rng_one_in(&sim->rng, 15) ? host_compact(node, &error) : host_change(node, &error);
+	if (!node->image && err)
+		sim_fail(sim, "%s: commit: %s", node->name, error.text);
 	if (!node->image) {
-		if (err)
-			sim_fail(sim, "%s: commit: %s", node->name, error.text);
-		sim->model = node->flying;
-		node->in_flight = false;
-		sim->commits++;
-		if (bts_ship_position(node->db, &now, &error))
-			sim_fail(sim, "%s: %s", node->name, error.text);
-		if (!position_equal(&sim->head->position, &now))
-			sim->head = states_add(&sim->states, sim->head, &now, &sim->model);
+		host_committed(node);
 	} else if (!err) { /* it was told to its caller before the machine went down */
 		node->in_flight = false;
-		sim->model = node->flying;
+		node->model = node->flying;
 	}
 	host_settle(node);
+}
+
+void host_move(struct sim_node *node)
+{
+	if (!node->up)
+		return;
+	host_take_down(node, false);
+	if (node->image)
+		host_bury(node);
+	else
+		host_start(node);
+}
+
+void host_wipe(struct sim_node *node)
+{
+	if (!node->up)
+		return;
+	sim_note(node->sim, "%s begins anew", node->name);
+	host_take_down(node, false);
+	env_mem_free(node->image);
+	env_mem_free(node->m);
+	node->image = NULL;
+	node->m = env_mem_new(HOST_DISK);
+	node->clock = 0;
+	env_mem_seed(node->m, rng_next(&node->sim->rng));
+	memset(&node->seen, 0, sizeof(node->seen));
+	memset(&node->claimed, 0, sizeof(node->claimed));
+	node->sim->wiped++;
+	host_start(node);
 }
 
 void host_copy(struct sim_node *node)
@@ -411,7 +517,7 @@ void host_copy(struct sim_node *node)
 		return; /* it died while it closed */
 	if (!sim->copy) {
 		sim->copy = env_mem_clone(node->m);
-		sim->copied = sim->head;
+		sim->copied = node->head;
 		return;
 	}
 	sim_note(sim, "%s is put back to %" PRIu64, node->name, sim->copied->position.txid);
@@ -420,9 +526,9 @@ void host_copy(struct sim_node *node)
 	node->clock = sim->now;
 	sim->copy = NULL;
 	sim->was_reset = true;
-	sim->head = sim->copied;
-	sim->model = sim->head->model;
-	node->seen = sim->head->position;
+	node->head = sim->copied;
+	node->model = node->head->model;
+	node->seen = node->head->position;
 	for (unsigned i = 1; i < sim->count; i++)
 		if (sim->nodes[i].up)
 			host_stop(&sim->nodes[i], rng_below(&sim->rng, 100));

@@ -164,6 +164,14 @@ static void run_chaos(struct sim *sim)
 		host_copy(&sim->nodes[0]);
 		return;
 	}
+	if (sim->failovers && rng_one_in(&sim->rng, 5)) {
+		role_failover(sim);
+		return;
+	}
+	if (sim->failovers && rng_one_in(&sim->rng, 3)) {
+		role_tend(sim);
+		return;
+	}
 	switch (rng_below(&sim->rng, 8)) {
 	case 0:
 	case 1: /* a link is cut, or mended */
@@ -192,6 +200,14 @@ static void run_chaos(struct sim *sim)
 	}
 }
 
+/* Mostly the primary, but one that does not know that it is none takes writes too. */
+static struct sim_node *run_writer(struct sim *sim)
+{
+	struct sim_node *node = &sim->nodes[rng_below(&sim->rng, sim->count)];
+
+	return node->primary && rng_one_in(&sim->rng, 2) ? node : role_primary(sim);
+}
+
 static void run_event(struct sim *sim, const struct sim_event *event)
 {
 	struct sim_node *node = &sim->nodes[event->a < sim->count ? event->a : 0];
@@ -207,7 +223,7 @@ static void run_event(struct sim *sim, const struct sim_event *event)
 		break;
 	case SIM_WRITE:
 		for (unsigned n = sim_chance(sim, 10) ? 12 : 1; n > 0; n--)
-			host_commit(&sim->nodes[0]);
+			host_commit(run_writer(sim));
 		sim_at(sim, rng_below(&sim->rng, 600), SIM_WRITE, 0, 0);
 		break;
 	case SIM_READ:
@@ -215,10 +231,11 @@ static void run_event(struct sim *sim, const struct sim_event *event)
 		sim_at(sim, rng_below(&sim->rng, 400), SIM_READ, 0, 0);
 		break;
 	case SIM_CHAOS:
-		if (sim->chaos) {
+		if (sim->chaos)
 			run_chaos(sim);
-			sim_at(sim, rng_below(&sim->rng, 1500), SIM_CHAOS, 0, 0);
-		}
+		else
+			role_tend(sim);
+		sim_at(sim, rng_below(&sim->rng, 1500), SIM_CHAOS, 0, 0);
 		break;
 	default:
 		server_event(sim, event);
@@ -234,16 +251,26 @@ static void run_calm(struct sim *sim)
 		sim->nodes[i].fuse = 0;
 		sim->nodes[i].slow = 0;
 	}
+	/* One that follows another history's follower would be content with it. */
+	for (unsigned i = 0; i < sim->count; i++) {
+		if (!sim->was_reset || !sim->nodes[i].up || !sim->nodes[i].follow)
+			continue;
+		if (follow_switch(sim->nodes[i].follow, "http://0:1", NULL))
+			sim_fail(sim, "%s cannot switch to another source", sim->nodes[i].name);
+		host_resume(&sim->nodes[i]);
+	}
 	sim_note(sim, "calm");
 }
 
 static bool run_converged(struct sim *sim)
 {
-	const struct sim_node *primary = &sim->nodes[0];
+	const struct sim_node *primary = role_primary(sim);
 
+	if (!primary->up || host_fenced(role_primary(sim)))
+		return false;
 	for (unsigned i = 0; i < sim->count; i++)
-		if (!sim->nodes[i].up ||
-			(!sim->nodes[i].orphan && !position_equal(&sim->nodes[i].seen, &primary->seen)))
+		if (!sim->nodes[i].up || (!(sim->nodes[i].orphan && sim->was_reset) &&
+						 !position_equal(&sim->nodes[i].seen, &primary->seen)))
 			return false;
 	return true;
 }
@@ -253,10 +280,14 @@ static void run_finish(struct sim *sim)
 	for (unsigned i = 0; i < sim->count; i++)
 		sim_note(sim, "%s stands at %" PRIu64 "%s%s", sim->nodes[i].name, sim->nodes[i].seen.txid,
 			sim->nodes[i].up ? "" : ", down", sim->nodes[i].orphan ? ", of another history" : "");
+	sim_note(sim, "%s is primary", role_primary(sim)->name);
 	if (!run_converged(sim))
 		sim_fail(sim, "not converged %u s after the last fault", RUN_CALM_MS / 1000);
 	for (unsigned i = 0; i < sim->count; i++)
 		check_opened(&sim->nodes[i]);
+	if (!states_lead_to(sim->safe, role_primary(sim)->head))
+		sim_fail(sim, "%" PRIu64 ", acknowledged by %u, is lost", sim->safe->position.txid,
+			sim->safe_copies);
 }
 
 static void run_free(struct sim *sim)
@@ -285,6 +316,10 @@ static void run_total(struct sim *to, const struct sim *sim)
 	to->redirected += sim->redirected;
 	to->checks += sim->checks;
 	to->reads += sim->reads;
+	to->promotions += sim->promotions;
+	to->grafts += sim->grafts;
+	to->wiped += sim->wiped;
+	to->safe_states += sim->safe_states;
 }
 
 void sim_run(uint64_t seed, bool verbose, struct sim *totals)
@@ -300,7 +335,10 @@ void sim_run(uint64_t seed, bool verbose, struct sim *totals)
 	rng_init(&sim->system, ~seed);
 	sim->next_item = 1;
 	sim->resets = rng_one_in(&sim->rng, 6);
+	sim->failovers = !sim->resets && rng_one_in(&sim->rng, 2);
+	sim->epoch = 1;
 	sim->count = 3 + (unsigned)rng_below(&sim->rng, SIM_NODES_MAX - 2);
+	sim->safe_copies = sim->count > 3 ? 1 + (unsigned)rng_below(&sim->rng, 2) : 1;
 	for (unsigned i = 0; i < sim->count; i++) {
 		host_init(sim, i);
 		host_start(&sim->nodes[i]);

@@ -54,47 +54,82 @@ static void server_free(struct sim_conn *conn)
 {
 	server_record_end(conn, false);
 	source_stream_close(conn->stream);
+	pages_stream_close(conn->pages);
+	free(conn->asked);
 	free(conn->bytes);
 	memset(conn, 0, sizeof(*conn));
 }
 
-struct sim_conn *server_request(struct sim_node *client, const char *url, unsigned wait_ms)
+static void server_reply(struct sim_conn *conn, struct sim_reply *reply, long status, uint64_t txid)
+{
+	struct sim_node *server = &sim_world->nodes[conn->server];
+
+	*reply = (struct sim_reply){.status = status, .txid = txid, .follower = !server->primary};
+	if (server->source_db)
+		reply->has_lag = source_chain(&server->source, reply->via, &reply->lag_ms);
+}
+
+/* The request is on its way, or gets lost. */
+static struct sim_conn *server_new(struct sim_node *client, const char *url, unsigned wait_ms)
 {
 	struct sim *sim = client->sim;
-	struct query_decoder decoder;
 	struct sim_conn *conn = NULL;
-	char *copy = strdup(url), *save, *part, *equals;
 
 	for (unsigned i = 0; i < SIM_CONNS_MAX && !conn; i++)
 		if (sim->conns[i].state == CONN_FREE)
 			conn = &sim->conns[i];
-	ENSURE(conn && copy && strncmp(copy, "http://", 7) == 0 && strchr(copy, '?'));
+	ENSURE(conn && strncmp(url, "http://", 7) == 0);
+	*conn = (struct sim_conn){.state = CONN_SENT,
+		.number = ++sim->numbers,
+		.client = client->index,
+		.client_life = client->life,
+		.server = (unsigned)strtoul(url + 7, NULL, 10)};
+	ENSURE(conn->server < sim->count);
+	conn->server_life = sim->nodes[conn->server].life;
+	server_later(conn, wait_ms + TRANSPORT_ANSWER_MS, SIM_TIMEOUT);
+	if (!client->image && !sim_chance(sim, 60))
+		server_later(conn, server_latency(conn), SIM_ARRIVE);
+	return conn;
+}
+
+struct sim_conn *server_request(struct sim_node *client, const char *url, unsigned wait_ms)
+{
+	struct sim_conn *conn = server_new(client, url, wait_ms);
+	char *copy = strdup(url), *save, *part, *equals;
+	struct query_decoder decoder;
+	struct bts_error error;
+
+	ENSURE(copy && strchr(copy, '?'));
 	query_decode_start(&decoder);
 	for (part = strtok_r(strchr(copy, '?') + 1, "&", &save); part; part = strtok_r(NULL, "&", &save)) {
 		equals = strchr(part, '=');
 		ENSURE(equals);
 		*equals = '\0';
-		if (query_decode(&decoder, part, equals + 1, NULL))
-			sim_fail(sim, "%s asks with a parameter %s that is not understood", client->name,
-				part);
+		if (query_decode(&decoder, part, equals + 1, &error))
+			sim_fail(client->sim, "%s asks what is not understood: %s", client->name, error.text);
 	}
-	if (query_decode_finish(&decoder, NULL))
-		sim_fail(sim, "%s asks what is no request: %s", client->name, url);
-	*conn = (struct sim_conn){.state = CONN_SENT,
-		.number = ++sim->numbers,
-		.client = client->index,
-		.client_life = client->life,
-		.server = (unsigned)strtoul(copy + 7, NULL, 10),
-		.query = decoder.query};
 	free(copy);
-	ENSURE(conn->server < sim->count);
-	conn->server_life = sim->nodes[conn->server].life;
-	conn->give_up = sim->now + wait_ms + TRANSPORT_ANSWER_MS;
-	server_later(conn, wait_ms + TRANSPORT_ANSWER_MS, SIM_TIMEOUT);
+	if (query_decode_finish(&decoder, &error))
+		sim_fail(client->sim, "%s asks what is no request: %s", client->name, error.text);
+	conn->query = decoder.query;
 	if (!client->image && conn->query.after.txid > client->claimed.txid)
 		client->claimed = conn->query.after;
-	if (!client->image && !sim_chance(sim, 60))
-		server_later(conn, server_latency(conn), SIM_ARRIVE);
+	if (client->claimed.txid > client->told)
+		client->told = client->claimed.txid;
+	return conn;
+}
+
+struct sim_conn *server_post(
+	struct sim_node *client, const char *url, struct bts_slice body, unsigned wait_ms)
+{
+	struct sim_conn *conn = server_new(client, url, wait_ms);
+	struct bts_error error;
+
+	conn->asked = malloc(sizeof(*conn->asked));
+	ENSURE(conn->asked);
+	if (pages_query_decode(conn->asked, body.data, body.size, &error))
+		sim_fail(
+			client->sim, "%s asks for pages as nobody understands: %s", client->name, error.text);
 	return conn;
 }
 
@@ -115,8 +150,11 @@ static bool server_reachable(const struct sim_conn *conn)
 static void server_no_frame(struct sim_conn *conn, long status, uint64_t txid, const char *code)
 {
 	unsigned at = server_index(conn), number = conn->number;
+	struct sim_reply reply;
 
-	client_head(conn, status, txid, code);
+	server_reply(conn, &reply, status, txid);
+	reply.code = code;
+	client_head(conn, &reply);
 	if (server_conn(sim_world, at, number))
 		client_end(conn);
 	if (server_conn(sim_world, at, number))
@@ -140,7 +178,7 @@ static bool server_stale(struct sim_conn *conn)
 	conn->state = CONN_STREAM;
 	conn->progress = sim->now;
 	server_later(conn, server_latency(conn), SIM_PIECE);
-	client_head(conn, 200, record->txid, NULL);
+	client_head(conn, &record->reply);
 	return true;
 }
 
@@ -164,7 +202,7 @@ static void server_forge(struct sim_conn *conn)
 	}
 }
 
-static void server_record_begin(struct sim_conn *conn, uint64_t txid)
+static void server_record_begin(struct sim_conn *conn, const struct sim_reply *reply)
 {
 	struct sim *sim = sim_world;
 	struct sim_record *record = &sim->records[sim->record_next];
@@ -177,7 +215,7 @@ static void server_record_begin(struct sim_conn *conn, uint64_t txid)
 	sim->record_next = (sim->record_next + 1) % SIM_RECORDS;
 	record->whole = false;
 	record->size = 0;
-	record->txid = txid;
+	record->reply = *reply;
 	conn->recording = record;
 }
 
@@ -185,21 +223,21 @@ static void server_stream(struct sim_conn *conn)
 {
 	struct sim *sim = sim_world;
 	struct sim_node *server = &sim->nodes[conn->server];
+	struct sim_reply reply;
 	struct bts_error error;
-	uint64_t txid;
 
 	if (source_stream_open(&server->source, &conn->query, &conn->stream, &error))
 		sim_fail(sim, "%s cannot make a frame: %s", server->name, error.text);
 	check_pages_known(server);
 	conn->state = CONN_STREAM;
 	conn->progress = sim->now;
-	txid = source_stream_target(conn->stream)->txid;
+	server_reply(conn, &reply, 200, source_stream_target(conn->stream)->txid);
 	if (sim_chance(sim, 30))
 		server_forge(conn);
 	else
-		server_record_begin(conn, txid);
+		server_record_begin(conn, &reply);
 	server_later(conn, server_latency(conn), SIM_PIECE);
-	client_head(conn, 200, txid, NULL);
+	client_head(conn, &reply);
 }
 
 static void server_answer(struct sim_conn *conn)
@@ -217,6 +255,7 @@ static void server_answer(struct sim_conn *conn)
 	if (conn->state == CONN_SENT) {
 		source_acknowledge(&server->source, &conn->query);
 		check_acks(server);
+		role_acknowledged(server);
 	}
 	if (answer.verdict == SOURCE_FRAME) {
 		server_stream(conn);
@@ -226,6 +265,26 @@ static void server_answer(struct sim_conn *conn)
 		conn->state = CONN_PARKED;
 		server_later(conn, conn->deadline - sim->now, SIM_LOOK);
 	}
+}
+
+static void server_pages(struct sim_conn *conn)
+{
+	struct sim *sim = sim_world;
+	struct sim_node *server = &sim->nodes[conn->server];
+	struct sim_reply reply;
+	struct bts_error error;
+	enum bts_err err = pages_stream_open(server->pins, conn->asked, sim->now, &conn->pages, &error);
+
+	if (err) {
+		server_no_frame(conn, err == BTS_NOT_FOUND || err == BTS_DIVERGED ? 409 : 503, 0,
+			err == BTS_DIVERGED ? "wrong-database" : "gone");
+		return;
+	}
+	conn->state = CONN_STREAM;
+	conn->progress = sim->now;
+	server_reply(conn, &reply, 200, pages_stream_position(conn->pages)->txid);
+	server_later(conn, server_latency(conn), SIM_PIECE);
+	client_head(conn, &reply);
 }
 
 static void server_arrive(struct sim_conn *conn)
@@ -244,7 +303,9 @@ static void server_arrive(struct sim_conn *conn)
 	}
 	conn->server_life = server->life;
 	conn->deadline = sim->now + conn->query.wait_ms;
-	if (!server_stale(conn))
+	if (conn->asked)
+		server_pages(conn);
+	else if (!server_stale(conn))
 		server_answer(conn);
 }
 
@@ -295,7 +356,8 @@ static void server_keep(struct sim_conn *conn, const uint8_t *bytes, size_t got)
 	record->size += got;
 }
 
-static size_t server_read(struct sim_conn *conn, uint8_t *bytes)
+/* false: it was broken off at the source. */
+static bool server_read(struct sim_conn *conn, uint8_t *bytes, size_t *size)
 {
 	struct sim *sim = sim_world;
 	size_t cap = 1 + rng_below(&sim->rng, SERVER_PIECE), got = 0;
@@ -305,10 +367,19 @@ static size_t server_read(struct sim_conn *conn, uint8_t *bytes)
 		got = conn->size - conn->at < cap ? conn->size - conn->at : cap;
 		memcpy(bytes, conn->bytes + conn->at, got);
 		conn->at += got;
-	} else if (source_stream_read(conn->stream, bytes, cap, &got, &error)) {
-		sim_fail(sim, "n%u cannot go on with a frame: %s", conn->server, error.text);
+	} else if (conn->pages) {
+		pages_stream_read(conn->pages, bytes, cap, &got);
+	} else {
+		if (sim_chance(sim, 60)) /* it costs the source too much */
+			source_stream_break(conn->stream);
+		if (source_stream_read(conn->stream, bytes, cap, &got, &error)) {
+			if (error.code != BTS_EXPIRED)
+				sim_fail(sim, "n%u cannot go on with a frame: %s", conn->server, error.text);
+			return false;
+		}
 	}
-	return got;
+	*size = got;
+	return true;
 }
 
 static void server_piece(struct sim_conn *conn)
@@ -318,7 +389,7 @@ static void server_piece(struct sim_conn *conn)
 	unsigned at = server_index(conn), number = conn->number;
 	size_t got;
 
-	if (!client_waits_for(conn) || (!conn->stream && !conn->bytes))
+	if (!client_waits_for(conn) || (!conn->stream && !conn->pages && !conn->bytes))
 		return;
 	if (!server_reachable(conn)) {
 		if (sim->now - conn->progress < (TRANSPORT_IDLE_S + 1) * 1000)
@@ -328,7 +399,10 @@ static void server_piece(struct sim_conn *conn)
 		return;
 	}
 	conn->progress = sim->now;
-	got = server_read(conn, bytes);
+	if (!server_read(conn, bytes, &got)) {
+		client_broken(conn, "reset");
+		return;
+	}
 	server_keep(conn, bytes, got);
 	if (!server_damage(conn, bytes, &got)) {
 		if (rng_one_in(&sim->rng, 2))
@@ -387,6 +461,8 @@ static void server_end(struct sim_conn *conn, uint64_t after)
 {
 	source_stream_close(conn->stream);
 	conn->stream = NULL;
+	pages_stream_close(conn->pages);
+	conn->pages = NULL;
 	if (!client_waits_for(conn)) {
 		server_free(conn);
 		return;

@@ -35,9 +35,11 @@ static void cluster_print(const struct sim *t)
 {
 	printf("%" PRIu64 " commits, %" PRIu64 " frames applied, %" PRIu64 " crashes (%" PRIu64
 	       " of power), %" PRIu64 " failed requests, %" PRIu64 " forged, %" PRIu64 " stale and %" PRIu64
-	       " damaged replies, %" PRIu64 " states compared, %" PRIu64 " long reads\n",
+	       " damaged replies, %" PRIu64 " states compared, %" PRIu64 " long reads, %" PRIu64
+	       " promotions, %" PRIu64 " rewinds, %" PRIu64 " begun anew, %" PRIu64
+	       " states acknowledged by enough\n",
 		t->commits, t->frames, t->crashes, t->power_losses, t->refused, t->forged, t->stale,
-		t->damaged, t->checks, t->reads);
+		t->damaged, t->checks, t->reads, t->promotions, t->grafts, t->wiped, t->safe_states);
 }
 
 static void cluster_add(struct sim *to, const struct sim *t)
@@ -52,6 +54,10 @@ static void cluster_add(struct sim *to, const struct sim *t)
 	to->damaged += t->damaged;
 	to->checks += t->checks;
 	to->reads += t->reads;
+	to->promotions += t->promotions;
+	to->grafts += t->grafts;
+	to->wiped += t->wiped;
+	to->safe_states += t->safe_states;
 }
 
 static void worker_run(struct cluster *cluster, unsigned worker, unsigned workers, uint64_t from, uint64_t to)

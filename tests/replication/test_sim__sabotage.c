@@ -27,7 +27,6 @@ static const struct {
 	unsigned rule;
 } rules[] = {
 	{"no rule dropped", FAULT_NONE},
-	{"I6 what the cache says is durable", FAULT_I6_NO_REWRITE},
 	{"R1 bytes not held against pointers", FAULT_R1_NO_SUMS},
 	{"R1 pages that no root reaches", FAULT_R1_NO_CLOSURE},
 	{"R1 slot before its pages", FAULT_R1_NO_FLUSH},

@@ -6,6 +6,7 @@
 #define BTREE_STORE_SHIP_H
 
 #include "../btree_store.h"
+#include <stdbool.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -88,6 +89,7 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_walk_open_from(struct bts *db, const 
 BTS_EXPORT const struct bts_position *bts_walk_position(const struct bts_walk *walk); /* borrowed until closed */
 BTS_EXPORT struct bts_slice bts_walk_record(const struct bts_walk *walk); /* the commit record, encoded; borrowed until closed */
 BTS_EXPORT uint32_t bts_walk_page_size(const struct bts_walk *walk);
+BTS_EXPORT void bts_walk_digest(const struct bts_walk *walk, uint8_t digest[16]); /* of its roots, as bts_role has it */
 /*
  * *bytes: count * page size bytes, in the map, borrowed until closed.  BTS_NOT_FOUND at the end.  BTS_BUSY, after
  * bts_walk_open_from only: some milliseconds were spent on finding what changed; call again.  BTS_INVALID: *partial was made up.
@@ -198,6 +200,32 @@ BTS_EXPORT uint32_t bts_pages_page_size(const struct bts_pages *pages);
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_pages_read(struct bts_pages *pages, const struct bts_page_id *id,
 	struct bts_slice *bytes, struct bts_error *error);
 BTS_EXPORT void bts_pages_close(struct bts_pages *pages); /* NULL is fine */
+
+/*
+ * Reads every live page of the newest durable root, pinned until closed (owned: bts_scrub_close), and verifies all of it
+ * against the pointers to it, whatever was verified before.  One thread at a time; at the pace the caller asks in.
+ */
+struct bts_scrub;
+struct bts_scrub_unit {
+	struct bts_page_id id;
+	bool damaged;
+	struct bts_error what; /* of a damaged one */
+};
+struct bts_scrub_stat {
+	uint64_t done, total;	   /* pages; total counts free ones too */
+	uint64_t damaged, repaired; /* units */
+	bool hidden;		   /* named snapshots could not be listed: what only they hold was not read */
+};
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_scrub_open(struct bts *db, struct bts_scrub **scrub, struct bts_error *error);
+/* The next unit; what is below a damaged one is passed over, unless it is repaired before the next call.  BTS_NOT_FOUND: the end. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_scrub_next(struct bts_scrub *scrub, struct bts_scrub_unit *unit, struct bts_error *error);
+/*
+ * The last unit was damaged: here are its bytes, from a peer (bts_pages_read there).  BTS_CORRUPT: they are not what the
+ * pointer names, nothing was written.  BTS_READ_ONLY: this handle does not write.  On success they are durable.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_scrub_repair(struct bts_scrub *scrub, struct bts_slice bytes, struct bts_error *error);
+BTS_EXPORT void bts_scrub_stat(const struct bts_scrub *scrub, struct bts_scrub_stat *stat);
+BTS_EXPORT void bts_scrub_close(struct bts_scrub *scrub); /* NULL is fine */
 
 /* Counts since open, for metrics and tests. */
 struct bts_apply_stat {

@@ -1,0 +1,283 @@
+"""Who is primary: handoff without loss, promotion after a death, fencing, two promotions at once."""
+import json
+import os
+import subprocess
+import threading
+import time
+import unittest
+
+import harness
+
+
+class Node:
+    """btsd on a file, and the replicator beside it."""
+
+    def __init__(self, test, name):
+        self.test, self.name = test, name
+        self.file = test.dir.file(name + ".bts")
+        self.d = self.r = None
+
+    def primary(self):
+        self.d = harness.Server([harness.binary("btsd"), "primary", "--data", self.file, "--listen", "127.0.0.1:0",
+                                 "--name", self.name], self.test.dir.file(self.name + ".log"))
+        return self
+
+    def follow(self, source, *args):
+        self.d = harness.Server([harness.binary("btsd"), "follower", "--data", self.file, "--listen", "127.0.0.1:0",
+                                 "--name", self.name, "--from", source] + list(args), self.test.dir.file(self.name + ".log"))
+        return self
+
+    def replicate(self):
+        harness.await_true(lambda: os.path.exists(self.file), what="the file of " + self.name)
+        self.r = harness.Server([harness.binary("bts-replicator"), "--data", self.file, "--listen", "127.0.0.1:0"],
+                                self.test.dir.file(self.name + "-r.log"))
+        return self
+
+    def kill(self):
+        for p in (self.d, self.r):
+            if p:
+                p.kill()
+
+    def stop(self):
+        for p in (self.d, self.r):
+            if p and p.alive():
+                p.stop()
+
+    @property
+    def url(self):
+        return self.d.url
+
+    def post(self, what, **params):
+        query = "&".join("%s=%s" % (k, harness.quote(str(v))) for k, v in params.items())
+        return self.d.request("POST", "/v1/admin/%s?%s" % (what, query))
+
+    def role(self):
+        return self.d.get("/v1/admin/promote").json()
+
+    def keys(self):
+        got, after = {}, ""
+        while True:
+            page = self.d.get("/v1/buckets/b/keys?values=true&limit=10000&after=" + harness.quote(after)).json()
+            got.update((i["key"], i["value"]) for i in page["items"])
+            if not page["next"]:
+                return got
+            after = page["next"]
+
+
+class Failover(unittest.TestCase):
+    def setUp(self):
+        self.dir = harness.Dir().__enter__()
+        self.addCleanup(self.dir.__exit__, None, None, None)
+        self.nodes = []
+
+    def node(self, name):
+        n = Node(self, name)
+        self.nodes.append(n)
+        self.addCleanup(n.stop)
+        return n
+
+    def pair(self, more=()):
+        a = self.node("a").primary()
+        a.d.request("PUT", "/v1/buckets/b")
+        a.d.put("b", "first", b"1")
+        a.replicate()
+        others = [self.node(name).follow(a.r.url) for name in ("b",) + tuple(more)]
+        for n in others:
+            harness.await_equal(a.d, n.d)
+            n.replicate()
+        return [a] + others
+
+    def bts(self, *args):
+        return subprocess.run([harness.binary("bts")] + list(args), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def writers(self, nodes, count=4):
+        """Threads that write to whichever node takes it; what was acknowledged."""
+        done, stop, acked = threading.Event(), [], {}
+
+        def write(t):
+            i = at = 0
+            while not done.is_set():
+                key = "w%d-%d" % (t, i)
+                try:
+                    reply = nodes[at].d.put("b", key, b"%d" % i)
+                except OSError:
+                    reply = None
+                if reply is not None and reply.status in (200, 201):
+                    acked[key] = str(i)
+                    i += 1
+                else:
+                    self.assertTrue(reply is None or reply.status in (503, 307), reply)
+                    at = (at + 1) % len(nodes)
+                    time.sleep(0.005)
+
+        threads = [threading.Thread(target=write, args=(t,)) for t in range(count)]
+        for t in threads:
+            t.start()
+        stop.append(lambda: (done.set(), [t.join() for t in threads]))
+        return acked, stop[0]
+
+    def handoff(self, old, new):
+        reply = old.post("demote")
+        self.assertEqual(reply.status, 200, reply)
+        last = reply.json()
+        self.assertEqual(last["role"], "fenced")
+        self.assertEqual(old.d.put("b", "late", b"x").code, "not-primary")
+        early = new.post("promote", expect=last["position"], digest="0" * 32)
+        self.assertEqual((early.status, early.code), (409, "unexpected-position"), early)
+        harness.await_true(lambda: new.role()["position"] == last["position"], what="the last commit to arrive")
+        reply = new.post("promote", expect=last["position"], digest=last["root_digest"])
+        self.assertEqual(reply.status, 200, reply)
+        self.assertEqual(reply.json()["role"], "primary")
+        self.assertEqual(reply.json()["epoch"], last["epoch"] + 1)
+        reply = old.post("follow", url=new.r.url, primary_url=new.url)
+        self.assertEqual(reply.status, 200, reply)
+
+    def test_handoff_under_load(self):
+        a, b = self.pair()
+        acked, stop = self.writers([a, b])
+        try:
+            for old, new in ((a, b), (b, a), (a, b)):
+                before = len(acked)
+                harness.await_true(lambda: len(acked) > before + 50, what="writes")
+                self.handoff(old, new)
+        finally:
+            stop()
+        harness.await_equal(a.d, b.d)
+        for n in (a, b):
+            got = n.keys()
+            lost = [k for k, v in acked.items() if got.get(k) != v]
+            self.assertEqual(lost, [])
+        self.assertEqual((a.d.status()["role"], b.d.status()["role"]), ("follower", "primary"))
+        self.assertEqual(a.d.put("b", "k", b"v").headers["Location"], b.url + "/v1/buckets/b/keys/k")
+        self.assertEqual(b.post("promote", force=1).code, "already-primary")
+        for n in (a, b):
+            n.stop()
+            self.assertEqual(self.bts("check", n.file).returncode, 0)
+
+    def test_promotion_after_death(self):
+        a, b, c = self.pair(["c"])
+        replicated = {}
+        acked, stop = self.writers([a])
+
+        def has_replicated():
+            # Read before the followers' marks: what is counted is older than they are.
+            now, status = dict(acked), a.d.status()
+            for n in status["followers"]:
+                txid = n["txid"]
+                for k, v in now.items():
+                    got = a.d.value("b", k)
+                    if int(got.headers["ETag"].strip('"')) <= txid:
+                        replicated[k] = v
+            return len(replicated) > 100
+
+        harness.await_true(has_replicated, what="replicated writes")
+        a.kill()
+        stop()
+        self.assertEqual(b.post("promote").status, 400)
+        few = b.post("promote", members="%s,http://127.0.0.1:1" % a.url, survive=1)
+        self.assertEqual((few.status, few.code), (409, "no-quorum"), few)
+        first = b.post("promote", members="%s,%s" % (a.url, c.url), survive=1)
+        winner, other = b, c
+        if first.status != 200:
+            self.assertEqual((first.status, first.code), (409, "ahead"), first)
+            self.assertIn(c.url, first.json()["detail"])
+            second = c.post("promote", members="%s,%s" % (a.url, b.url), survive=1)
+            self.assertEqual(second.status, 200, second)
+            winner, other = c, b
+        self.assertEqual(other.post("follow", url=winner.r.url).status, 200)
+        self.assertEqual(winner.d.put("b", "new", b"era").status, 201)
+        harness.await_equal(winner.d, other.d)
+        got = other.keys()
+        self.assertEqual([k for k, v in replicated.items() if got.get(k) != v], [])
+        # The old one is fenced as it stands, and follows where nothing of it is beyond the fork.
+        done = self.bts("demote", a.file, "--json")
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(json.loads(done.stdout)["role"], "fenced")
+        self.assertEqual(self.bts("put", a.file, "b", "k", "v").returncode, 1)
+        a.follow(winner.r.url, "--rejoin")
+        harness.await_equal(winner.d, a.d)
+        self.assertEqual(a.keys(), winner.keys())
+        segments = winner.r.get("/v1/replication/segments").json()
+        self.assertEqual(segments["position"], winner.role()["position"])
+        self.assertEqual(len([s for s in segments["segments"] if s["first"] and s["last"].startswith("1-")]), 1, segments)
+
+    def test_set_back(self):
+        """The primary's file gets its content of yesterday back, in place: who is ahead of it says so, and so does it."""
+        a, b = self.pair()
+        a.stop()
+        with open(a.file, "rb") as f:
+            old = f.read()
+        port = a.r.port
+        a.primary()
+        for i in range(20):
+            self.assertEqual(a.d.put("b", "k%d" % i, b"v").status, 201)
+        a.r = harness.Server([harness.binary("bts-replicator"), "--data", a.file, "--listen", "127.0.0.1:%d" % port],
+                             self.dir.file("again-r.log"))
+        harness.await_equal(a.d, b.d)
+        a.stop()
+        with open(a.file, "r+b") as f:
+            f.write(old)
+            f.truncate(len(old))
+        a.primary()
+        a.r = harness.Server([harness.binary("bts-replicator"), "--data", a.file, "--listen", "127.0.0.1:%d" % port],
+                             self.dir.file("last-r.log"))
+        harness.await_true(lambda: b.d.status()["state"] == "stopped", what="the follower to notice")
+        self.assertIn("ahead", b.d.status()["last_error"])
+        self.assertEqual(b.d.value("b", "k19").status, 200)
+        self.assertRegex(a.r.get("/metrics").body.decode(), r"(?m)^bts_replication_ahead_total [1-9]")
+
+    def test_fenced(self):
+        a, b = self.pair()
+        last = a.post("demote").json()
+        self.assertEqual(a.role()["role"], "fenced")
+        self.assertEqual(a.d.get("/readyz?role=primary").status, 503)
+        self.assertEqual(a.d.value("b", "first").body, b"1")
+        for reply in (a.d.put("b", "k", b"v"), a.d.request("DELETE", "/v1/buckets/b"),
+                      a.d.request("POST", "/v1/buckets/b/load", b'{"key":"k","value":"v"}\n')):
+            self.assertEqual((reply.status, reply.code), (503, "not-primary"), reply)
+        put = self.bts("put", a.file, "b", "k", "v")
+        self.assertEqual(put.returncode, 1)
+        self.assertIn(b"fenced", put.stderr)
+        self.assertEqual(a.post("demote").json()["position"], last["position"])
+        a.stop()
+        again = harness.Process(a.d.argv, self.dir.file("again.log"), ready=None)
+        self.assertEqual(again.child.wait(30), 1)
+        self.assertIn("fenced", again.log_text())
+        # Nobody else: it may be promoted again.
+        self.assertEqual(self.bts("promote", a.file).returncode, 0)
+        a.primary()
+        self.assertEqual(a.d.put("b", "k", b"v").status, 201)
+
+    def test_embedded_writer_is_fenced(self):
+        """A tool in another process demotes the file under a server that writes it."""
+        a = self.node("a").primary()
+        a.d.request("PUT", "/v1/buckets/b")
+        self.assertEqual(a.d.put("b", "k", b"1").status, 201)
+        self.assertEqual(self.bts("demote", a.file).returncode, 0)
+        self.assertEqual(a.d.put("b", "k", b"2").code, "not-primary")
+        self.assertEqual(a.d.status()["role"], "fenced")
+        self.assertEqual(a.post("promote", force=1).status, 200)
+        self.assertEqual(a.d.put("b", "k", b"3").status, 200)
+
+    def test_two_promotions(self):
+        a, b, c = self.pair(["c"])
+        a.kill()
+        for n in (b, c):
+            self.assertEqual(n.post("promote", force=1).status, 200)
+            n.d.put("b", "by-" + n.name, b"x")
+        one, other = b.role(), c.role()
+        self.assertEqual(one["epoch"], other["epoch"])
+        self.assertNotEqual(one["epoch_random"], other["epoch_random"])
+        # Neither promises to the other, nor is one promoted over the other, and frames do not mix.
+        both = b.d.request("POST", "/v1/replication/promise?epoch=%d-%s&database=%s" %
+                           (other["epoch"], other["epoch_random"], other["database_id"]))
+        self.assertEqual((both.status, both.code, both.headers["BTS-Promised"]), (409, "promised", str(one["epoch"])), both)
+        c.post("demote", upstream=b.r.url)
+        harness.await_true(lambda: c.d.status()["state"] == "stopped", what="the divergence to be noticed")
+        self.assertRegex(c.d.status()["last_error"], "history|diverged")
+        self.assertEqual(c.d.value("b", "by-b").status, 404)
+        self.assertEqual(c.d.value("b", "by-c").status, 200)
+
+
+if __name__ == "__main__":
+    harness.main()
