@@ -16,6 +16,7 @@
 #include "base/ensure.h"
 #include "base/fault.h"
 #include "error.h"
+#include "homes.h"
 #include "role.h"
 
 enum bts_err apply_grow(struct bts_apply *apply, void **array, size_t count, size_t *cap, size_t element)
@@ -42,13 +43,38 @@ enum bts_err apply_fault(struct bts_apply *apply, const char *point)
 	return os ? error_os(&apply->error, os, "failed on purpose at %s", point) : BTS_OK;
 }
 
+enum bts_err apply_map_log(struct bts_apply *apply)
+{
+	struct pending_log *log = &apply->db->log;
+	int os = apply->db->env->ops->file_map(log->file, log->size, &apply->log_map);
+
+	if (os) {
+		apply->log_map = NULL;
+		return error_os(&apply->error, os, "cannot map %s.pending", apply->db->path);
+	}
+	apply->log_bytes = log->size;
+	return BTS_OK;
+}
+
+void apply_unmap_log(struct bts_apply *apply)
+{
+	struct bts *db = apply->db;
+
+	if (apply->log_map)
+		db->env->ops->file_unmap(db->log.file, apply->log_map, apply->log_bytes);
+	apply->log_map = NULL;
+}
+
 static void apply_free(struct bts_apply *apply)
 {
 	struct bts *db = apply->db;
 	struct bts_env *env = db->env;
 
 	apply_fetch_free(apply);
-	pending_close(db, &apply->pending, !apply->committed);
+	apply_unmap_log(apply);
+	if (!apply->committed)
+		pending_forget(db);
+	redirect_drop(db, apply->redirect);
 	apply_first_fini(apply);
 	if (apply->space_there)
 		space_fini(&apply->space);
@@ -189,6 +215,12 @@ enum bts_err apply_start(struct bts *db, const struct bts_position *base, const 
 	else
 		meta_position(&db->slot.record, &apply->base);
 	apply->target = *target;
+	err = redirect_open(db, db->log.salt, db->log.kept_count, &apply->redirect, error);
+	if (err) {
+		apply_free(apply);
+		apply_leave(db);
+		return err == BTS_NOT_FOUND ? error_set(error, BTS_CORRUPT, 0, "%s.pending is gone", db->path) : err;
+	}
 	apply->first.on = base && base->txid == 0;
 	*out = apply;
 	return BTS_OK;
@@ -265,10 +297,10 @@ static enum bts_err apply_sink_put(
 
 static enum bts_err apply_log_put(struct bts_apply *apply, const void *data, size_t size)
 {
-	enum bts_err err = apply_sink_put(apply, &apply->log, data, size, apply->pending.size);
+	enum bts_err err = apply_sink_put(apply, &apply->log, data, size, apply->db->log.size);
 
-	apply->pending.crc = crc32c(apply->pending.crc, data, size);
-	apply->pending.size += size;
+	apply->log_crc = crc32c(apply->log_crc, data, size);
+	apply->db->log.size += size;
 	return err;
 }
 
@@ -298,8 +330,8 @@ static bool apply_goes_home(const struct bts_apply *apply, const struct bts_page
 {
 	const struct space *space = &apply->db->space;
 
-	for (bts_pgno p = id->pgno; p < id->pgno + id->count && p < space->high_water; p++)
-		if (!space_is_ready(space, p) && !SABOTAGE(FAULT_R2_HOME))
+	for (bts_pgno p = id->pgno; p < id->pgno + id->count && !SABOTAGE(FAULT_R2_HOME); p++)
+		if (homes_taken(apply->db, p) || (p < space->high_water && !space_is_ready(space, p)))
 			return false;
 	return true;
 }
@@ -307,27 +339,37 @@ static bool apply_goes_home(const struct bts_apply *apply, const struct bts_page
 /* The first redirected unit makes the file. */
 static enum bts_err apply_open_record(struct bts_apply *apply, const struct bts_page_id *id, uint64_t *where)
 {
-	uint8_t header[PENDING_HEADER], record[PENDING_RECORD];
-	struct pending_log *log = &apply->pending;
+	struct pending_entry entry = {
+		.pgno = id->pgno,
+		.birth = id->birth,
+		.txid = apply->target.txid,
+		.crc = id->crc,
+		.count = id->count,
+		.kind = id->kind,
+	};
+	struct pending_log *log = &apply->db->log;
+	uint8_t record[PENDING_RECORD];
 	enum bts_err err;
 
-	if (!log->file) {
-		err = pending_create(apply->db, log, &apply->base, &apply->target, header, &apply->error);
-		if (err)
-			return err;
-		apply->log.file = log->file;
-		err = apply_sink_put(apply, &apply->log, header, sizeof(header), 0);
+	if (!apply->redirected) {
+		err = apply_make_room(apply);
 		if (err)
 			return err;
 	}
+	if (!log->file) {
+		err = pending_create(apply->db, 0, log, &apply->error);
+		if (err)
+			return err;
+	}
+	apply->log.file = log->file;
 	if (log->count == UINT32_MAX)
 		return apply_refuse(apply, id, "too many units for path.pending");
-	pending_record_encode(log, id, apply->db->slot.record.page_size, record);
-	log->crc = 0;
+	pending_record_encode(log->salt, log->count, &entry, record);
+	apply->log_crc = 0;
 	err = apply_log_put(apply, record, sizeof(record));
 	*where = log->size;
 	log->count++;
-	log->pages += id->count;
+	apply->redirected += id->count;
 	return err;
 }
 
@@ -381,7 +423,7 @@ static enum bts_err apply_close_unit(struct bts_apply *apply)
 		return apply_first_unit_done(apply);
 	if (!apply_is_redirected(apply))
 		return BTS_OK;
-	bytes_put_u32(tail, apply->pending.crc);
+	bytes_put_u32(tail, apply->log_crc);
 	return apply_log_put(apply, tail, sizeof(tail));
 }
 
@@ -475,8 +517,6 @@ static void apply_undo(struct bts_apply *apply, enum bts_err why)
 	struct bts *db = apply->db;
 	struct bts_file_identity identity;
 
-	if (apply->gate_closed)
-		shared_gate_open(db->shared);
 	if (apply->first.on && (why == BTS_CORRUPT || why == BTS_DIVERGED || why == BTS_VERSION)) {
 		apply_first_forget(apply);
 	} else if (apply->first.on && why) {
@@ -497,7 +537,7 @@ static void apply_count(struct bts_apply *apply)
 		pages += apply->units[i].count;
 	atomic_fetch_add(&apply->db->apply_frames, 1);
 	atomic_fetch_add(&apply->db->apply_pages, pages);
-	atomic_fetch_add(&apply->db->apply_redirected, apply->pending.pages);
+	atomic_fetch_add(&apply->db->apply_redirected, apply->redirected);
 }
 
 enum bts_err bts_apply_finish(struct bts_apply *apply, struct bts_slice record, struct bts_error *error)

@@ -8,6 +8,7 @@
 #include "db.h"
 #include "pending.h"
 #include "recover.h"
+#include "redirect.h"
 #include "snapshot.h"
 #include "traverse.h"
 
@@ -64,8 +65,10 @@ struct apply_sum {
 
 struct apply_fetch; /* apply_fetch.c */
 
-/* Snapshots s with birth <= s < freed read a page that has to be overwritten. */
+/* Snapshots s with birth <= s < freed read what stands at these homes. */
 struct apply_need {
+	bts_pgno pgno;
+	uint64_t count;
 	bts_txid birth, freed;
 };
 
@@ -99,7 +102,12 @@ struct bts_apply {
 	uint32_t taken;		    /* pages of it; 0: none in progress */
 	uint64_t file_bytes;	    /* at begin */
 	struct apply_sink home, log;
-	struct pending_log pending;
+	struct redirect *redirect; /* pages of the base that are not home */
+	uint64_t redirected;	   /* pages of the frame in path.pending */
+	uint32_t log_crc;	   /* of the record in progress */
+	const uint8_t *log_map;	   /* path.pending, for the proof */
+	uint64_t log_bytes;
+	_Atomic bool unverified; /* never true for long: a page of the frame is verified at every touch */
 	struct apply_first first;
 
 	/* Proof. */
@@ -121,9 +129,7 @@ struct bts_apply {
 	size_t need_count, need_cap;
 
 	/* Install. */
-	bool gate_closed;
 	bool committed; /* the slot was touched: failures from here on poison */
-	struct recover_state state; /* room for what comes after it: nothing may fail there for memory */
 	struct meta_slot slot;
 };
 
@@ -138,6 +144,16 @@ enum bts_err apply_report(const struct bts_apply *, enum bts_err, struct bts_err
 enum bts_err apply_grow(struct bts_apply *, void **array, size_t count, size_t *cap, size_t element);
 /* Reclaim; behind a mark that fell readers may have needed pages (space_reach): what has become ready there is forgotten. */
 void apply_trim(struct bts *);
+/* See all that was appended to path.pending. */
+enum bts_err apply_map_log(struct bts_apply *);
+void apply_unmap_log(struct bts_apply *);
+/* Before the first record of a frame: when path.pending is too long, wait until readers have ended. */
+enum bts_err apply_make_room(struct bts_apply *);
+static inline _Atomic bool *apply_unverified(struct bts_apply *apply)
+{
+	atomic_store_explicit(&apply->unverified, false, memory_order_relaxed);
+	return &apply->unverified;
+}
 /* Fails where the environment says so (env.h, fault). */
 enum bts_err apply_fault(struct bts_apply *, const char *point);
 

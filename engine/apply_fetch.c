@@ -100,11 +100,13 @@ const struct bts_position *apply_fetch_fork(const struct bts_apply *apply, bts_t
 static struct tree_ctx fetch_local_ctx(struct bts_apply *apply)
 {
 	const struct commit_record *old = &apply->db->slot.record;
-
-	return (struct tree_ctx){.pager = &apply->db->pager,
+	struct tree_ctx ctx = {.pager = &apply->db->pager,
 		.limit = old->high_water,
 		.newest = old->txid,
 		.error = &apply->error};
+
+	redirect_use(&ctx, apply->redirect);
+	return ctx;
 }
 
 /* ---- the local state ---- */
@@ -468,7 +470,7 @@ static enum bts_err fetch_read(struct bts_apply *apply, const struct apply_unit 
 {
 	struct bts *db = apply->db;
 	uint32_t page_size = db->slot.record.page_size;
-	struct bts_file *file = unit->where ? apply->pending.file : db->file;
+	struct bts_file *file = unit->where ? db->log.file : db->file;
 	size_t got = 0;
 	int os = db->env->ops->file_pread(file, page, page_size, unit->where ? unit->where : unit->pgno * page_size, &got);
 

@@ -332,11 +332,13 @@ static enum bts_err graft_meet_all(
 static struct tree_ctx graft_old_ctx(struct bts_apply *apply)
 {
 	const struct commit_record *old = &apply->db->slot.record;
-
-	return (struct tree_ctx){.pager = &apply->db->pager,
+	struct tree_ctx ctx = {.pager = &apply->db->pager,
 		.limit = old->high_water,
 		.newest = old->txid,
 		.error = &apply->error};
+
+	redirect_use(&ctx, apply->redirect);
+	return ctx;
 }
 
 enum bts_err apply_graft_aside(struct bts_apply *apply)

@@ -19,6 +19,7 @@
 #include "base/ensure.h"
 #include "base/fault.h"
 #include "error.h"
+#include "homes.h"
 
 enum bts_err apply_refuse_page(struct bts_apply *apply, bts_pgno pgno, const char *what)
 {
@@ -59,19 +60,21 @@ struct apply_unit *apply_unit_find(const struct bts_apply *apply, bts_pgno pgno)
 const uint8_t *apply_unit_image(const struct bts_apply *apply, const struct apply_unit *unit)
 {
 	if (unit->where)
-		return apply->pending.map + unit->where;
+		return apply->log_map + unit->where;
 	return pager_raw(&apply->db->pager, unit->pgno, unit->count);
 }
 
 /* The pager's view of the new state before it is home. */
-static const uint8_t *proof_redirect(void *arg, const struct page_ptr *ptr, uint64_t count)
+static const uint8_t *proof_redirect(void *arg, const struct page_ptr *ptr, uint64_t count, _Atomic bool **verified)
 {
 	struct bts_apply *apply = arg;
 	const struct apply_unit *unit = apply_unit_find(apply, ptr->pgno);
 
-	if (unit && unit->where && count <= unit->count)
+	if (unit && unit->where && count <= unit->count) {
+		*verified = apply_unverified(apply);
 		return apply_unit_image(apply, unit);
-	return pager_raw(&apply->db->pager, ptr->pgno, count);
+	}
+	return apply->redirect ? redirect_find(apply->redirect, ptr, count, verified) : NULL;
 }
 
 struct tree_ctx apply_new_ctx(struct bts_apply *apply)
@@ -206,38 +209,60 @@ static enum bts_err proof_free_set(struct bts_apply *apply)
 	return err;
 }
 
-/* Does a redirected unit lie on any of these pages? */
-static bool proof_redirected(const struct bts_apply *apply, bts_pgno pgno, uint64_t pages)
+/* Of a redirected unit's pages in [from, end) those whose homes are not taken yet: what stands there is needed in an interval. */
+static enum bts_err proof_needs(struct bts_apply *apply, bts_pgno from, bts_pgno end, const struct space_pending *entry)
+{
+	while (from < end) {
+		bts_pgno to = from;
+		enum bts_err err;
+
+		while (to < end && !homes_taken(apply->db, to))
+			to++;
+		if (to == from) {
+			from++;
+			continue;
+		}
+		err = apply_grow(apply, (void **)&apply->needs, apply->need_count, &apply->need_cap, sizeof(*apply->needs));
+		if (err)
+			return err;
+		apply->needs[apply->need_count++] = (struct apply_need){from, to - from, entry->birth, entry->freed};
+		from = to;
+	}
+	return BTS_OK;
+}
+
+/* The redirected units that lie on an entry's pages. */
+static enum bts_err proof_redirected(struct bts_apply *apply, const struct space_pending *entry)
 {
 	size_t low = 0, high = apply->unit_count;
+	bts_pgno end = entry->pgno + entry->count;
+	enum bts_err err = BTS_OK;
 
-	while (low < high) { /* the first unit that ends behind pgno */
+	while (low < high) { /* the first unit that ends behind its first page */
 		size_t middle = (low + high) / 2;
 
-		if (apply->units[middle].pgno + apply->units[middle].count > pgno)
+		if (apply->units[middle].pgno + apply->units[middle].count > entry->pgno)
 			high = middle;
 		else
 			low = middle + 1;
 	}
-	for (; low < apply->unit_count && apply->units[low].pgno < pgno + pages; low++)
-		if (apply->units[low].where)
-			return true;
-	return false;
+	for (; !err && low < apply->unit_count && apply->units[low].pgno < end; low++) {
+		const struct apply_unit *unit = &apply->units[low];
+
+		if (unit->where)
+			err = proof_needs(apply, unit->pgno > entry->pgno ? unit->pgno : entry->pgno,
+				unit->pgno + unit->count < end ? unit->pgno + unit->count : end, entry);
+	}
+	return err;
 }
 
-/* Pages that were needed in [birth, freed): those the frame takes make a need, the others wait for their
- * readers. */
+/* Pages that were needed in [birth, freed): homes of what the frame takes (homes.h), the others wait for their readers. */
 static enum bts_err proof_hold(struct bts_apply *apply, const struct space_pending *entry)
 {
-	enum bts_err err;
+	enum bts_err err = proof_redirected(apply, entry);
 
-	if (proof_redirected(apply, entry->pgno, entry->count)) {
-		err = apply_grow(apply, (void **)&apply->needs, apply->need_count, &apply->need_cap,
-			sizeof(*apply->needs));
-		if (err)
-			return err;
-		apply->needs[apply->need_count++] = (struct apply_need){entry->birth, entry->freed};
-	}
+	if (err)
+		return err;
 	err = space_reach(&apply->space, entry->pgno + entry->count);
 	if (!err)
 		err = space_hold(
@@ -307,8 +332,8 @@ enum bts_err apply_prove(struct bts_apply *apply, struct bts_slice record)
 {
 	enum bts_err err = proof_record(apply, record);
 
-	if (!err && apply->pending.file)
-		err = pending_map(apply->db, &apply->pending, &apply->error);
+	if (!err && apply->redirected)
+		err = apply_map_log(apply);
 	if (!err)
 		err = apply->first.on ? apply_first_prove(apply) : proof_sort(apply);
 	if (!err && apply->fetch)

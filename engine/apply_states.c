@@ -116,8 +116,10 @@ enum bts_err apply_states(struct bts_apply *apply)
 		.error = &apply->error};
 	struct snapshot_orphans orphans = {
 		old, &old->catalog, &apply->named_before, &apply->named_kept, states_release, apply};
-	enum bts_err err = states_load(apply, &ctx);
+	enum bts_err err;
 
+	redirect_use(&ctx, apply->redirect);
+	err = states_load(apply, &ctx);
 	if (!err)
 		err = states_chain(apply);
 	if (!err)

@@ -90,7 +90,7 @@ static enum bts_err whole_kept_extent(struct whole *w, const struct traverse_edg
 {
 	uint32_t page_size = w->apply->record.page_size;
 	uint64_t headers = layout_extent_header_pages(edge->size, page_size) * page_size;
-	const uint8_t *image = pager_raw(w->ctx.pager, edge->ptr.pgno, edge->pages);
+	const uint8_t *image = pager_image(&w->ctx, &edge->ptr, edge->pages);
 
 	if (!image || !live_same(image, &edge->ptr) ||
 		live_extent_size(image, edge->pages, page_size) != edge->size || pager_crc(image, headers) != edge->ptr.crc)

@@ -13,6 +13,7 @@
 #include "base/crc32c.h"
 #include "error.h"
 #include "node.h"
+#include "redirect.h"
 #include "snapshot.h"
 #include "traverse.h"
 
@@ -27,6 +28,7 @@ struct backup {
 	const struct bts_backup_options *options;
 	int fd;
 	struct shared_reader reader;
+	struct redirect *redirect;
 	struct commit_record record;
 	struct tree_ctx ctx;
 	struct bts_error why;
@@ -95,7 +97,7 @@ static enum bts_err backup_damaged(struct backup *backup, bts_pgno pgno)
 
 /* The payload chunk by chunk, the sums from the verified header; then the zeros behind it. */
 static enum bts_err backup_payload(
-	struct backup *backup, bts_pgno pgno, const uint8_t *header, uint64_t headers)
+	struct backup *backup, bts_pgno pgno, const uint8_t *header, uint64_t headers, bool redirected)
 {
 	uint64_t size = bytes_get_u64(header + LAYOUT_EXTENT_SIZE_AT), left = size % backup->page_size;
 	bts_pgno payload = pgno + headers;
@@ -104,7 +106,10 @@ static enum bts_err backup_payload(
 	for (uint64_t i = 0, at = 0; at < size && err == BTS_OK; i++, at += LAYOUT_CHUNK) {
 		uint64_t part = size - at < LAYOUT_CHUNK ? size - at : LAYOUT_CHUNK;
 
-		err = backup_read(backup, payload, at, part);
+		if (redirected)
+			memcpy(backup->buffer, header + headers * backup->page_size + at, (size_t)part);
+		else
+			err = backup_read(backup, payload, at, part);
 		if (err == BTS_OK && crc32c(0, backup->buffer, (size_t)part) !=
 					     bytes_get_u32(header + LAYOUT_EXTENT_TABLE_AT + 4 * i))
 			return backup_damaged(backup, payload + at / backup->page_size);
@@ -117,10 +122,19 @@ static enum bts_err backup_payload(
 	return backup_write(backup, backup->buffer, backup->page_size - left);
 }
 
+/* A unit that is not home; NULL: it is. */
+static const struct pending_entry *backup_redirected(const struct backup *backup, bts_pgno pgno)
+{
+	if (backup->redirect == NULL)
+		return NULL;
+	return redirect_newest(backup->redirect, pgno, backup->reader.pending_count);
+}
+
 /* *pages: of the extent, at most `most`. */
 static enum bts_err backup_extent(struct backup *backup, bts_pgno pgno, uint64_t most, uint64_t *pages)
 {
-	const uint8_t *header = pager_raw(&backup->db->pager, pgno, 1);
+	const struct pending_entry *record = backup_redirected(backup, pgno);
+	const uint8_t *header = record ? redirect_bytes(backup->redirect, record) : pager_raw(&backup->db->pager, pgno, 1);
 	uint64_t size, headers;
 	enum bts_err err;
 
@@ -132,19 +146,22 @@ static enum bts_err backup_extent(struct backup *backup, bts_pgno pgno, uint64_t
 	headers = layout_extent_header_pages(size, backup->page_size);
 	*pages = layout_extent_pages(size, backup->page_size);
 	if (*pages > most || layout_pages(header) != *pages || layout_pgno(header) != pgno ||
-		pager_raw(&backup->db->pager, pgno, *pages) == NULL ||
+		(record ? *pages != record->count : pager_raw(&backup->db->pager, pgno, *pages) == NULL) ||
 		pager_crc(header, (size_t)(headers * backup->page_size)) != layout_crc(header))
 		return backup_damaged(backup, pgno);
 	err = backup_write(backup, header, headers * backup->page_size);
-	return err ? err : backup_payload(backup, pgno, header, headers);
+	return err ? err : backup_payload(backup, pgno, header, headers, record != NULL);
 }
 
 /* Single pages [0, count) of the buffer are what they say; *count falls to where a large value begins. */
 static enum bts_err backup_singles(struct backup *backup, bts_pgno pgno, uint64_t *count)
 {
 	for (uint64_t i = 0; i < *count; i++) {
-		const uint8_t *image = backup->buffer + i * backup->page_size;
+		const struct pending_entry *record = backup_redirected(backup, pgno + i);
+		uint8_t *image = backup->buffer + i * backup->page_size;
 
+		if (record != NULL)
+			memcpy(image, redirect_bytes(backup->redirect, record), backup->page_size);
 		if (layout_type(image) == LAYOUT_EXTENT) {
 			*count = i;
 			return BTS_OK;
@@ -235,7 +252,7 @@ static enum bts_err backup_header(struct backup *backup)
 /* An extent is the one that is meant; its bytes are summed when they are copied. */
 static enum bts_err backup_same(struct backup *backup, const struct traverse_edge *edge)
 {
-	const uint8_t *image = pager_raw(&backup->db->pager, edge->ptr.pgno, 1);
+	const uint8_t *image = pager_image(&backup->ctx, &edge->ptr, 1);
 
 	if (image != NULL && layout_type(image) == LAYOUT_EXTENT && layout_pgno(image) == edge->ptr.pgno &&
 		layout_birth(image) == edge->ptr.birth && layout_crc(image) == edge->ptr.crc &&
@@ -304,10 +321,11 @@ static enum bts_err backup_all(struct backup *backup)
 		.limit = backup->record.high_water,
 		.newest = backup->record.txid,
 		.error = &backup->why};
+	redirect_use(&backup->ctx, backup->redirect);
 	backup->buffer = db->env->ops->memory(db->env, NULL, BACKUP_BUFFER);
 	if (backup->buffer == NULL)
 		return error_set(&backup->why, BTS_MEMORY, 0, "no memory for a backup");
-	err = db_load_space(db, &backup->record, &backup->space, &backup->why);
+	err = db_load_space(db, backup->redirect, &backup->record, &backup->space, &backup->why);
 	if (err)
 		return err;
 	err = backup_walk_all(backup);
@@ -334,9 +352,11 @@ enum bts_err bts_backup(
 	backup->db = db;
 	backup->fd = fd;
 	backup->options = options != NULL ? options : &plain;
-	err = shared_reader_enter_durable(db->shared, &backup->reader, &backup->record, &backup->why);
+	err = redirect_enter(
+		db, REDIRECT_DURABLE, &backup->reader, &backup->record, &backup->redirect, &backup->why);
 	if (err == BTS_OK) {
 		err = backup_all(backup);
+		redirect_drop(db, backup->redirect);
 		shared_reader_leave(db->shared, &backup->reader);
 	}
 	if (err)

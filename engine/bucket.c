@@ -9,6 +9,7 @@
 
 #include "base/ensure.h"
 #include "error.h"
+#include "redirect.h"
 
 #include <string.h>
 
@@ -93,6 +94,13 @@ enum bts_err state_init(struct state *state, struct bts *db, const struct commit
 	return BTS_OK;
 }
 
+void state_redirect(struct state *state, struct redirect *table)
+{
+	redirect_drop(state->db, state->redirect);
+	state->redirect = table;
+	redirect_use(&state->ctx, table);
+}
+
 void state_again(struct state *state)
 {
 	const struct commit_record *record = &state->record;
@@ -119,6 +127,8 @@ void state_fini(struct state *state)
 	bucket_memory(state, state->marks, 0);
 	bucket_memory(state, state->undo, 0);
 	dirty_free(state->dirty);
+	if (state->redirect != NULL)
+		state_redirect(state, NULL);
 	state->buckets = NULL;
 	state->index = NULL;
 	state->marks = NULL;

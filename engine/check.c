@@ -13,6 +13,7 @@
 
 #include "base/ensure.h"
 #include "error.h"
+#include "redirect.h"
 #include "snapshot.h"
 #include "traverse.h"
 #include "txn.h"
@@ -115,7 +116,7 @@ static bool check_zero(const uint8_t *bytes, uint64_t from, uint64_t end)
 /* The checksums of an extent end with its value; the rest of its last page is zero, and that of their table. */
 static void check_padding(struct check *check, const struct page_ptr *ptr, uint64_t pages)
 {
-	const uint8_t *image = pager_raw(&check->pager, ptr->pgno, pages);
+	const uint8_t *image = pager_image(&check->ctx, ptr, pages);
 	uint32_t page_size = check->record.page_size;
 	uint64_t size, headers;
 
@@ -560,16 +561,19 @@ enum bts_err bts_check(struct bts *db, const struct bts_check_options *options, 
 	static const struct bts_check_options silent;
 	struct check check = {.db = db, .options = options != NULL ? options : &silent, .where = ""};
 	struct shared_reader reader;
+	struct redirect_afresh afresh = {.table = NULL};
 	enum bts_err err;
 
-	err = shared_reader_enter(db->shared, &reader, &check.record, error);
+	err = redirect_enter(db, REDIRECT_HEAD, &reader, &check.record, &afresh.table, error);
 	if (err)
 		return err;
 	check.ctx = (struct tree_ctx){.pager = &check.pager,
 		.limit = check.record.high_water,
 		.newest = check.record.txid,
 		.error = &check.why};
+	redirect_use_afresh(&check.ctx, &afresh);
 	err = check_run(&check);
+	redirect_drop(db, afresh.table);
 	shared_reader_leave(db->shared, &reader);
 	if (err)
 		return error_set(error, err, check.why.os, "check: %s", check.why.text);

@@ -13,6 +13,7 @@
 #include "compact.h"
 #include "error.h"
 #include "flush.h"
+#include "homes.h"
 #include "lease.h"
 #include "park.h"
 #include "pending.h"
@@ -25,6 +26,7 @@
 #include <string.h>
 
 #define DB_MAP_BYTES (UINT64_C(4) << 40)
+#define DB_PENDING_LIMIT (UINT64_C(1) << 30)
 #define DB_TXN_MEMORY (UINT64_C(64) << 20)
 #define DB_CLOSE_COMPACT (UINT64_C(64) << 20)
 #define DB_ROLE_TRIES 16 /* readings of a slot */
@@ -58,6 +60,8 @@ static enum bts_err db_check_options(const struct bts_options *given, struct bts
 			BTS_PAGE_SIZE_MIN, BTS_PAGE_SIZE_MAX);
 	if (options->map_bytes == 0)
 		options->map_bytes = DB_MAP_BYTES;
+	if (options->pending_limit == 0)
+		options->pending_limit = DB_PENDING_LIMIT;
 	if (options->txn_memory == 0)
 		options->txn_memory = DB_TXN_MEMORY;
 	if (options->env == NULL)
@@ -82,6 +86,7 @@ static struct bts *db_new(const struct bts_options *options, const char *path)
 	pthread_mutex_init(&db->build, NULL);
 	pthread_mutex_init(&db->flush, NULL);
 	pthread_mutex_init(&db->publish, NULL);
+	pthread_mutex_init(&db->redirect_lock, NULL);
 	db->envelope = env->ops->memory(env, NULL, sizeof(*db->envelope));
 	db->path = env->ops->memory(env, NULL, size);
 	db->snapshots = env->ops->memory(env, NULL, SHARED_READERS_MAX * sizeof(*db->snapshots));
@@ -103,6 +108,10 @@ void db_free(struct bts *db)
 	queue_free(db);
 	park_free(db);
 	compact_forget(db);
+	homes_fini(db);
+	redirect_fini(db);
+	if (db->log.file != NULL)
+		env->ops->file_close(db->log.file);
 	space_fini(&db->space);
 	pager_fini(&db->pager);
 	shared_close(db->shared);
@@ -111,6 +120,7 @@ void db_free(struct bts *db)
 	pthread_mutex_destroy(&db->build);
 	pthread_mutex_destroy(&db->flush);
 	pthread_mutex_destroy(&db->publish);
+	pthread_mutex_destroy(&db->redirect_lock);
 	env->ops->memory(env, db->envelope, 0);
 	env->ops->memory(env, db->snapshots, 0);
 	env->ops->memory(env, db->path, 0);
@@ -203,6 +213,7 @@ static void db_stand_on(struct bts *db, const struct recover_state *state)
 static void db_publish(struct bts *db)
 {
 	shared_set_slot(db->shared, db->slot_index, db->slot.sequence);
+	shared_set_pending(db->shared, db->slot.pending_salt, db->slot.pending_count);
 	shared_publish(db->shared, &db->slot.record);
 }
 
@@ -242,11 +253,11 @@ static enum bts_err db_recover(struct bts *db, struct bts_error *error)
 	if (err)
 		goto done;
 	db_stand_on(db, state);
-	if (db->slot.pending_count != 0 && db->unwritable)
+	if (db->slot.pending_count != 0 && !db->slot.pending_log && db->unwritable)
 		err = error_set(error, BTS_NEEDS_RECOVERY, 0, "%s has pages in %s.pending that are not home yet", db->path,
 			db->path);
 	else if (!db->unwritable && db->slot.role == META_FOLLOWER)
-		err = pending_recover(db, error);
+		err = pending_recover(db, true, error);
 	if (err)
 		goto done;
 	shared_set_unclean(db->shared, !state->clean, state->fell_back, state->highest);
@@ -277,7 +288,7 @@ enum bts_err db_inherit(struct bts *db, struct bts_error *error)
 	if (err == BTS_OK) {
 		db_stand_on(db, state);
 		if (db->slot.role == META_FOLLOWER)
-			err = pending_recover(db, error);
+			err = pending_recover(db, false, error);
 	}
 	if (err == BTS_OK) {
 		shared_set_promised(db->shared, db->slot.promised, db->slot.promised_random);
@@ -459,6 +470,8 @@ void bts_close(struct bts *db)
 		err = flush_settle(db, NULL);
 	if (err == BTS_OK && db_may_compact(db)) /* otherwise the exit is not clean */
 		compact_close(db);
+	if (db->writer && db->follower && !shared_foreign(db->shared) && !shared_poisoned(db->shared))
+		(void)!homes_merge(db, true, NULL); /* else the next opener does it */
 	db_seal(db);
 	db_free(db);
 }

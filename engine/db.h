@@ -13,9 +13,22 @@
 struct commit_queue; /* queue.c */
 struct compact_memo;
 struct async;
+struct homes;
+struct redirect;
 struct bts_txn;
 
 #define DB_PARKED_MAX 64u
+
+/* A follower's, of the handle that applies: path.pending (pending.h). */
+struct pending_log {
+	struct bts_file *file; /* NULL: there is none */
+	unsigned name;	       /* which of two */
+	uint64_t salt;
+	uint64_t size;	/* with what a frame in progress appended */
+	uint32_t count; /* records, likewise */
+	uint64_t kept_size;
+	uint32_t kept_count; /* what the slot needs */
+};
 
 struct bts {
 	struct bts_env *env;
@@ -50,6 +63,10 @@ struct bts {
 	struct meta_slot *envelope; /* with the flush lock held: the slot being written */
 	struct async *async;      /* async.c */
 	bool applying;            /* follower: between bts_apply_begin and its end */
+	struct pending_log log;   /* of the handle that applies, with build held or applying set */
+	struct homes *homes;      /* likewise: homes.h; NULL: none is needed */
+	pthread_mutex_t redirect_lock;
+	struct redirect *redirect; /* the table of the newest log that was read here, for the next reader (redirect.h) */
 	struct bts_partial first; /* follower without a commit: what there is of a first transfer */
 	struct commit_queue *queue;
 	struct compact_memo *compact; /* compact.h */
@@ -59,6 +76,7 @@ struct bts {
 	/* counters, atomics */
 	_Atomic uint64_t commits, flushes, pages_written, conflicts;
 	_Atomic uint64_t apply_frames, apply_pages, apply_redirected;
+	_Atomic uint64_t pending_pages, pending_bytes, pending_expired; /* in the log now; readers told to end for it */
 	_Atomic uint32_t transactions; /* open in this handle, but for those of parked; for ENSURE at close */
 	_Atomic(struct bts_txn *) parked[DB_PARKED_MAX]; /* read transactions, open or kept for the next one (park.h) */
 	struct bts_options limits;	  /* as given: those on readers (readers.c) */
@@ -81,8 +99,8 @@ enum bts_err db_build_lock(struct bts *, struct bts_error *);
 enum bts_err db_build_enter(struct bts *, struct bts_error *);
 enum bts_err db_build_enter_within(struct bts *, unsigned timeout_ms, struct bts_error *); /* 0: for ever; else BTS_BUSY */
 void db_build_leave(struct bts *);
-/* The free set that a record describes, loaded into *space (owned: space_fini). */
-enum bts_err db_load_space(struct bts *, const struct commit_record *, struct space *space, struct bts_error *);
+/* The free set that a record describes, loaded into *space (owned: space_fini).  table: of the snapshot (redirect.h), or NULL. */
+enum bts_err db_load_space(struct bts *, struct redirect *table, const struct commit_record *, struct space *space, struct bts_error *);
 void db_free(struct bts *); /* close without a seal */
 /* Poison every process on the file (I7) and say so in error. */
 enum bts_err db_poison(struct bts *, struct bts_error *, int os, const char *what);
@@ -100,7 +118,8 @@ size_t db_snapshots(struct bts *);
 /* Reclaim against the live readers of all processes (G1).  build held. */
 void db_reclaim(struct bts *);
 /* G5: what then reaches and the newest commit (freed by `freed` at the latest) does not is held back in space. */
-enum bts_err db_hold_snapshot(struct bts *, const struct commit_record *then, bts_txid freed, struct bts_error *);
+enum bts_err db_hold_snapshot(struct bts *, struct redirect *table, const struct commit_record *then, bts_txid freed,
+	struct bts_error *);
 /* The allocator from record and what living readers need of it. */
 enum bts_err db_load_allocator(struct bts *, const struct commit_record *record, struct bts_error *);
 

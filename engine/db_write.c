@@ -5,6 +5,7 @@
 #include "error.h"
 #include "flush.h"
 #include "recover.h"
+#include "redirect.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -76,7 +77,8 @@ static enum bts_err db_opening(struct bts *db, struct bts_error *error)
 }
 
 /* The free set that a record describes, as a space of its own. */
-enum bts_err db_load_space(struct bts *db, const struct commit_record *record, struct space *space, struct bts_error *error)
+enum bts_err db_load_space(struct bts *db, struct redirect *table, const struct commit_record *record, struct space *space,
+	struct bts_error *error)
 {
 	struct bts_error why = { 0 };
 	struct tree_ctx ctx = { .pager = &db->pager, .limit = record->high_water, .newest = record->txid, .error = &why };
@@ -84,6 +86,7 @@ enum bts_err db_load_space(struct bts *db, const struct commit_record *record, s
 
 	if (err)
 		return error_set(error, err, 0, "no memory for the free map");
+	redirect_use(&ctx, table);
 	err = freelog_load(&ctx, &record->free, space);
 	if (err) {
 		space_fini(space);
@@ -92,13 +95,18 @@ enum bts_err db_load_space(struct bts *db, const struct commit_record *record, s
 	return BTS_OK;
 }
 
-enum bts_err db_hold_snapshot(struct bts *db, const struct commit_record *then, bts_txid freed, struct bts_error *error)
+enum bts_err db_hold_snapshot(struct bts *db, struct redirect *table, const struct commit_record *then, bts_txid freed,
+	struct bts_error *error)
 {
 	struct space free_then;
 	struct space_run run;
 	bts_pgno at = 0, from = then->first, mark = db->space.high_water;
-	enum bts_err err = db_load_space(db, then, &free_then, error);
+	enum bts_err err = db_load_space(db, table, then, &free_then, error);
 	bool more = true;
+
+	/* A follower's reader may have its free set in a log that only it can read still: it reaches everything then. */
+	if (err == BTS_CORRUPT && db->follower)
+		err = space_init(&free_then, db->env, then->first, then->high_water);
 
 	if (err == BTS_OK && db->follower) {
 		err = space_reach(&db->space, then->high_water);
@@ -130,24 +138,34 @@ enum bts_err db_hold_snapshot(struct bts *db, const struct commit_record *then, 
  */
 enum bts_err db_load_allocator(struct bts *db, const struct commit_record *record, struct bts_error *error)
 {
+	struct redirect *table = NULL;
 	struct commit_record *then;
 	size_t count;
-	enum bts_err err = db_load_space(db, record, &db->space, error);
+	enum bts_err err = BTS_OK;
 
-	if (err)
+	if (db->follower && db->slot.pending_count)
+		err = redirect_open(db, db->slot.pending_salt, db->slot.pending_count, &table, error);
+	if (err == BTS_OK)
+		err = db_load_space(db, table, record, &db->space, error);
+	if (err) {
+		redirect_drop(db, table);
 		return err;
+	}
 	then = db->env->ops->memory(db->env, NULL, sizeof(*then));
-	if (then == NULL)
+	if (then == NULL) {
+		redirect_drop(db, table);
 		return error_set(error, BTS_MEMORY, 0, "no memory to open %s", db->path);
+	}
 	count = SABOTAGE(FAULT_G5_NO_READERS) ? 0 : db_snapshots(db);
 	for (size_t i = 0; i < count && err == BTS_OK; i++) {
 		if (db->snapshots[i] >= record->txid ||
 			shared_reader_record(db->shared, db->snapshots[i], then) != BTS_OK)
 			continue;
-		err = db_hold_snapshot(db, then, record->txid, error);
+		err = db_hold_snapshot(db, table, then, record->txid, error);
 		if (err == BTS_CORRUPT && !shared_reader_settled(db->shared, db->snapshots[i]))
 			err = BTS_OK;
 	}
+	redirect_drop(db, table);
 	db->env->ops->memory(db->env, then, 0);
 	return err;
 }

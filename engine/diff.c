@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "redirect.h"
 
 /* The catalog of the next snapshot, or what is left of the head. */
 static void diff_begin_state(struct bts_walk *walk)
@@ -71,6 +72,7 @@ static enum bts_err diff_open(struct bts_walk *walk)
 		.newest = walk->record.txid,
 		.error = &walk->error,
 	};
+	redirect_use(&walk->ctx, walk->redirect);
 	err = snapshot_list_load(&walk->ctx, &walk->record, &walk->record.snapshots, &walk->snapshots);
 	if (err)
 		return err;
@@ -93,7 +95,7 @@ static enum bts_err diff_new(struct bts *db, bts_txid base, const struct bts_par
 	walk->base = base;
 	if (partial)
 		walk->partial = *partial;
-	err = shared_reader_enter_durable(db->shared, &walk->reader, &walk->record, error);
+	err = redirect_enter(db, REDIRECT_DURABLE, &walk->reader, &walk->record, &walk->redirect, error);
 	if (err) {
 		db->env->ops->memory(db->env, walk, 0);
 		return err;
@@ -155,7 +157,7 @@ enum bts_err diff_verify(struct bts_walk *walk, const struct traverse_edge *edge
 	}
 	err = pager_extent(&walk->ctx, &edge->ptr, edge->size, &value);
 	if (!err)
-		*image = pager_raw(walk->ctx.pager, edge->ptr.pgno, edge->pages);
+		*image = pager_image(&walk->ctx, &edge->ptr, edge->pages);
 	return err;
 }
 
@@ -209,6 +211,7 @@ void bts_walk_close(struct bts_walk *walk)
 	env = walk->db->env;
 	diff_order_fini(walk);
 	snapshot_list_fini(&walk->snapshots);
+	redirect_drop(walk->db, walk->redirect);
 	shared_reader_leave(walk->db->shared, &walk->reader);
 	env->ops->memory(env, walk, 0);
 }

@@ -13,6 +13,7 @@ struct bts_walk {
 	struct bts *db;
 	bts_txid base;
 	struct shared_reader reader;
+	struct redirect *redirect; /* of the snapshot */
 	struct commit_record record;
 	struct bts_position position;
 	struct bts_error error;

@@ -19,6 +19,7 @@
 
 #include "error.h"
 #include "history.h"
+#include "redirect.h"
 
 #define ORDER_STEP 1024u /* edges looked at in one call */
 
@@ -81,7 +82,7 @@ enum bts_err diff_order_begin(struct bts_walk *walk)
 			walk->known = record->high_water;
 	}
 	if (!err)
-		err = db_load_space(walk->db, record, &walk->free, &walk->error);
+		err = db_load_space(walk->db, walk->redirect, record, &walk->free, &walk->error);
 	if (err)
 		return err;
 	words = (walk->known - record->first + 63) / 64 + 1;
@@ -121,7 +122,9 @@ static enum bts_err order_mark(struct bts_walk *walk)
 /* The unit that begins there, as its own header has it. */
 static enum bts_err order_edge(struct bts_walk *walk, bts_pgno pgno, struct traverse_edge *edge)
 {
-	const uint8_t *image = pager_raw(walk->ctx.pager, pgno, 1);
+	const struct pending_entry *record =
+		walk->redirect ? redirect_newest(walk->redirect, pgno, walk->reader.pending_count) : NULL;
+	const uint8_t *image = record ? redirect_bytes(walk->redirect, record) : pager_raw(walk->ctx.pager, pgno, 1);
 	const char *wrong = order_begins(walk, pgno, image);
 
 	if (wrong)

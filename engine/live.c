@@ -13,10 +13,12 @@
 #include "base/crc32c.h"
 #include "error.h"
 #include "node.h"
+#include "redirect.h"
 
 struct bts_pages {
 	struct bts *db;
 	struct shared_reader reader;
+	struct redirect *redirect;
 	struct commit_record record;
 	struct bts_position position;
 	struct space space; /* of the commit: what is free in it */
@@ -99,11 +101,12 @@ enum bts_err bts_pages_open(struct bts *db, struct bts_pages **out, struct bts_e
 		return error_set(error, BTS_MEMORY, 0, "no memory to give out pages");
 	memset(pages, 0, sizeof(*pages));
 	pages->db = db;
-	err = shared_reader_enter_durable(db->shared, &pages->reader, &pages->record, error);
+	err = redirect_enter(db, REDIRECT_DURABLE, &pages->reader, &pages->record, &pages->redirect, error);
 	if (err)
 		goto fail;
-	err = db_load_space(db, &pages->record, &pages->space, error);
+	err = db_load_space(db, pages->redirect, &pages->record, &pages->space, error);
 	if (err) {
+		redirect_drop(db, pages->redirect);
 		shared_reader_leave(db->shared, &pages->reader);
 		goto fail;
 	}
@@ -124,6 +127,7 @@ void bts_pages_close(struct bts_pages *pages)
 		return;
 	db = pages->db;
 	space_fini(&pages->space);
+	redirect_drop(db, pages->redirect);
 	shared_reader_leave(db->shared, &pages->reader);
 	db->env->ops->memory(db->env, pages, 0);
 }
@@ -154,6 +158,7 @@ enum bts_err bts_pages_read(
 {
 	const struct commit_record *record = &pages->record;
 	const struct page_ptr ptr = {id->pgno, id->birth, id->crc};
+	struct tree_ctx ctx = {.pager = &pages->db->pager};
 	const uint8_t *image;
 	const char *wrong;
 
@@ -163,7 +168,8 @@ enum bts_err bts_pages_read(
 	if (id->pgno < record->first || id->pgno >= record->high_water || id->count > record->high_water - id->pgno ||
 		!space_is_live(&pages->space, (struct space_run){id->pgno, id->count}))
 		return live_absent(id, error);
-	image = pager_raw(&pages->db->pager, id->pgno, id->count);
+	redirect_use(&ctx, pages->redirect);
+	image = pager_image(&ctx, &ptr, id->count);
 	if (!image)
 		return error_set(error, BTS_CORRUPT, 0, "page %" PRIu64 ": beyond the end of the file", id->pgno);
 	if (!live_same(image, &ptr) || layout_pages(image) != id->count)

@@ -463,6 +463,8 @@ static const char *meta_check_slot(const struct meta_slot *slot)
 		return "it names a newer slot as the one before";
 	if (slot->role != META_FOLLOWER && (!record->txid || slot->pending_count))
 		return "a primary without a commit or with pending pages";
+	if (slot->pending_log && !slot->pending_count)
+		return "a log of pending pages that holds none";
 	for (uint32_t i = 0; i < slot->manifest_count; i++) {
 		const struct meta_run *run = &slot->manifest[i];
 
@@ -495,6 +497,7 @@ enum bts_err meta_slot_decode(
 	slot.role = (enum meta_role)bytes[41];
 	runs = bytes_get_u16(bytes + 42);
 	slot.pending_count = bytes_get_u32(bytes + 44);
+	slot.pending_log = (bytes_get_u64(bytes + 24) & META_BIT_LOG) != 0;
 	slot.durable = bytes_get_u48(bytes + 48);
 	options = bytes_get_u16(bytes + 54);
 	slot.durable_sequence = bytes_get_u64(bytes + 56);

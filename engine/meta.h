@@ -26,7 +26,8 @@ enum meta_role { META_PRIMARY = 1, META_FOLLOWER = 2, META_FENCED = 3 };
 /* Bits of the envelope that must be understood (FORMAT.md). */
 #define META_BIT_FENCED UINT64_C(1)  /* role 3 */
 #define META_BIT_PROMISE UINT64_C(2) /* option 0x8001 */
-#define META_BITS_KNOWN (META_BIT_FENCED | META_BIT_PROMISE)
+#define META_BIT_LOG (UINT64_C(1) << 2) /* the pending records are a log */
+#define META_BITS_KNOWN (META_BIT_FENCED | META_BIT_PROMISE | META_BIT_LOG)
 #define META_PROMISE_BYTES 16u /* of the option of a promise, which any slot may have */
 
 struct history_entry { /* one published txid and its chain */
@@ -90,6 +91,7 @@ struct meta_slot {
 	uint64_t inode, birth_ns; /* identity of the file written, for noticing copies (R3) */
 	uint64_t pending_salt;   /* follower: .pending records that belong to this commit (R5) */
 	uint32_t pending_count;  /* 0: none needed */
+	bool pending_log;        /* they are of several frames (version 2 of path.pending) */
 	uint32_t promised;       /* R8: the epoch that was promised; written down while it is above the record's */
 	uint64_t promised_random;
 	uint32_t manifest_count;

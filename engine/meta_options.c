@@ -65,7 +65,8 @@ static bool meta_promises(const struct meta_slot *slot)
 
 uint64_t meta_slot_bits(const struct meta_slot *slot)
 {
-	return (slot->role == META_FENCED ? META_BIT_FENCED : 0) | (meta_promises(slot) ? META_BIT_PROMISE : 0);
+	return (slot->role == META_FENCED ? META_BIT_FENCED : 0) | (meta_promises(slot) ? META_BIT_PROMISE : 0) |
+	       (slot->pending_log ? META_BIT_LOG : 0);
 }
 
 static size_t meta_put_first(const struct meta_slot *slot, uint8_t *at)

@@ -33,14 +33,16 @@ struct orphan {
 	struct bucket_state mine, other; /* large: off the stack */
 };
 
-static const uint8_t *orphan_redirect(void *arg, const struct page_ptr *ptr, uint64_t count)
+static const uint8_t *orphan_redirect(void *arg, const struct page_ptr *ptr, uint64_t count, _Atomic bool **verified)
 {
 	struct orphan *o = arg;
 	const struct apply_unit *unit = apply_fetch_unit(o->apply, ptr->pgno);
 
-	if (unit && unit->where && count <= unit->count)
+	if (unit && unit->where && count <= unit->count) {
+		*verified = apply_unverified(o->apply);
 		return o->map + unit->where;
-	return pager_raw(&o->apply->db->pager, ptr->pgno, count);
+	}
+	return o->apply->redirect ? redirect_find(o->apply->redirect, ptr, count, verified) : NULL;
 }
 
 static enum bts_err orphan_tell(struct orphan *o, const struct bts_orphan *orphan)
@@ -308,11 +310,12 @@ static enum bts_err orphan_run(struct orphan *o)
 		.error = &apply->error,
 		.redirect = orphan_redirect,
 		.redirect_arg = o};
+	redirect_use(&o->ours, apply->redirect);
 	o->our_catalog = ours->catalog;
 	o->their_catalog = theirs->catalog;
-	if (apply->pending.file) {
-		o->map_bytes = apply->pending.size;
-		os = apply->db->env->ops->file_map(apply->pending.file, o->map_bytes, &o->map);
+	if (apply->redirected) {
+		o->map_bytes = apply->db->log.size;
+		os = apply->db->env->ops->file_map(apply->db->log.file, o->map_bytes, &o->map);
 		if (os)
 			return error_os(&apply->error, os, "cannot map what was received");
 	}
@@ -322,8 +325,8 @@ static enum bts_err orphan_run(struct orphan *o)
 		err = orphan_drops(o);
 	if (!err)
 		err = orphan_snapshots(o);
-	if (apply->pending.file)
-		apply->db->env->ops->file_unmap(apply->pending.file, o->map, o->map_bytes);
+	if (apply->redirected)
+		apply->db->env->ops->file_unmap(apply->db->log.file, o->map, o->map_bytes);
 	return err;
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/crc32c.h"
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "dirty.h"
 #include "error.h"
 #include "node.h"
@@ -124,15 +125,30 @@ const uint8_t *pager_raw(struct pager *pager, bts_pgno pgno, uint64_t count)
 	return pager_reach(pager, pgno, count, &image) == 0 ? image : NULL;
 }
 
+const uint8_t *pager_image(const struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t count)
+{
+	_Atomic bool *verified;
+	const uint8_t *image = ctx->redirect ? ctx->redirect(ctx->redirect_arg, ptr, count, &verified) : NULL;
+
+	return image ? image : pager_raw(ctx->pager, ptr->pgno, count);
+}
+
 uint32_t pager_crc(const uint8_t *image, size_t size)
 {
 	return crc32c(0, image + 4, size - 4);
 }
 
-static enum bts_err pager_bounds(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t count, const uint8_t **image)
+/* Bytes that a pointer leads to.  verified: of a page that is not home, its own flag; NULL: the tags know. */
+struct pager_place {
+	const uint8_t *image;
+	_Atomic bool *verified;
+};
+
+static enum bts_err pager_bounds(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t count, struct pager_place *place)
 {
 	int os = 0;
 
+	*place = (struct pager_place){ NULL, NULL };
 	if (ptr->pgno == 0 || ptr->pgno >= ctx->limit || count > ctx->limit - ptr->pgno)
 		return error_set(ctx->error, BTS_CORRUPT, 0,
 			"page %" PRIu64 ": pointer outside the file's %" PRIu64 " pages", ptr->pgno, ctx->limit);
@@ -140,17 +156,17 @@ static enum bts_err pager_bounds(struct tree_ctx *ctx, const struct page_ptr *pt
 		return error_set(ctx->error, BTS_CORRUPT, 0,
 			"page %" PRIu64 ": birth %" PRIu64 " is beyond its snapshot %" PRIu64, ptr->pgno, ptr->birth,
 			ctx->newest);
-	if (ctx->redirect)
-		*image = ctx->redirect(ctx->redirect_arg, ptr, count);
-	else
-		os = pager_reach(ctx->pager, ptr->pgno, count, image);
+	if (ctx->redirect && !SABOTAGE(FAULT_R6_HOME_FIRST))
+		place->image = ctx->redirect(ctx->redirect_arg, ptr, count, &place->verified);
+	if (place->image == NULL)
+		os = pager_reach(ctx->pager, ptr->pgno, count, &place->image);
 	if (os)
 		return error_os(ctx->error, os, "page %" PRIu64 ": cannot tell the size of the file", ptr->pgno);
-	if (*image == NULL && (ptr->pgno + count) << ctx->pager->page_shift > ctx->pager->map_bytes)
+	if (place->image == NULL && (ptr->pgno + count) << ctx->pager->page_shift > ctx->pager->map_bytes)
 		return error_set(ctx->error, BTS_LIMIT, 0,
 			"page %" PRIu64 ": beyond the %" PRIu64 " bytes of address range reserved for the file", ptr->pgno,
 			ctx->pager->map_bytes);
-	if (*image == NULL)
+	if (place->image == NULL)
 		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": beyond the end of the file",
 			ptr->pgno);
 	return BTS_OK;
@@ -172,8 +188,9 @@ static bool pager_same(const struct page_ptr *ptr, const uint8_t *image)
  * First touch of an incarnation: the crc over bytes.  A mismatch is read once more through the file, which turns a
  * device error that the map cannot report into BTS_IO.
  */
-static enum bts_err pager_verify(struct tree_ctx *ctx, const struct page_ptr *ptr, const uint8_t *image, size_t size)
+static enum bts_err pager_verify(struct tree_ctx *ctx, const struct page_ptr *ptr, const struct pager_place *place, size_t size)
 {
+	const uint8_t *image = place->image;
 	struct pager *pager = ctx->pager;
 	uint8_t *again;
 	size_t got = 0;
@@ -181,6 +198,10 @@ static enum bts_err pager_verify(struct tree_ctx *ctx, const struct page_ptr *pt
 
 	if (pager_crc(image, size) == ptr->crc)
 		return BTS_OK;
+	if (place->verified != NULL)
+		return error_set(ctx->error, BTS_CORRUPT, 0,
+			"page %" PRIu64 ": checksum mismatch (birth %" PRIu64 ") in the log of pages that are not home (path.pending)",
+			ptr->pgno, ptr->birth);
 	again = pager->env->ops->memory(pager->env, NULL, size);
 	if (again == NULL)
 		return error_set(ctx->error, BTS_MEMORY, 0, "no memory to verify page %" PRIu64, ptr->pgno);
@@ -194,17 +215,32 @@ static enum bts_err pager_verify(struct tree_ctx *ctx, const struct page_ptr *pt
 		ptr->birth);
 }
 
-static enum bts_err pager_first_touch(struct tree_ctx *ctx, const struct page_ptr *ptr, const uint8_t *image)
+static bool pager_verified(const struct tree_ctx *ctx, const struct page_ptr *ptr, const struct pager_place *place)
 {
-	enum bts_err err = pager_verify(ctx, ptr, image, ctx->pager->page_size);
+	if (place->verified != NULL)
+		return atomic_load_explicit(place->verified, memory_order_relaxed);
+	return pager_tagged(ctx->pager, ptr->pgno, ptr->crc);
+}
+
+static void pager_remember(struct tree_ctx *ctx, const struct page_ptr *ptr, const struct pager_place *place)
+{
+	if (place->verified != NULL)
+		atomic_store_explicit(place->verified, true, memory_order_relaxed);
+	else
+		pager_tag(ctx->pager, ptr->pgno, ptr->crc);
+}
+
+static enum bts_err pager_first_touch(struct tree_ctx *ctx, const struct page_ptr *ptr, const struct pager_place *place)
+{
+	enum bts_err err = pager_verify(ctx, ptr, place, ctx->pager->page_size);
 	const char *wrong;
 
 	if (err)
 		return err;
-	wrong = node_check(image, ctx->pager->page_size, ctx->limit, ptr->birth);
+	wrong = node_check(place->image, ctx->pager->page_size, ctx->limit, ptr->birth);
 	if (wrong != NULL)
 		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": %s", ptr->pgno, wrong);
-	pager_tag(ctx->pager, ptr->pgno, ptr->crc);
+	pager_remember(ctx, ptr, place);
 	return BTS_OK;
 }
 
@@ -219,6 +255,7 @@ static enum bts_err pager_misplaced(struct tree_ctx *ctx, const struct page_ptr 
 enum bts_err pager_node_slow(struct tree_ctx *ctx, const struct page_ptr *ptr, uint32_t tree, int level,
 	const uint8_t **page)
 {
+	struct pager_place place;
 	const uint8_t *image;
 	enum bts_err err;
 
@@ -227,13 +264,14 @@ enum bts_err pager_node_slow(struct tree_ctx *ctx, const struct page_ptr *ptr, u
 		if (image == NULL)
 			return error_set(ctx->error, BTS_CORRUPT, 0, "pointer to a private page that does not exist");
 	} else {
-		err = pager_bounds(ctx, ptr, 1, &image);
+		err = pager_bounds(ctx, ptr, 1, &place);
 		if (err)
 			return err;
+		image = place.image;
 		if (!pager_same(ptr, image))
 			return pager_stranger(ctx, ptr, image);
-		if (!pager_tagged(ctx->pager, ptr->pgno, ptr->crc)) {
-			err = pager_first_touch(ctx, ptr, image);
+		if (!pager_verified(ctx, ptr, &place)) {
+			err = pager_first_touch(ctx, ptr, &place);
 			if (err)
 				return err;
 		}
@@ -246,14 +284,15 @@ enum bts_err pager_node_slow(struct tree_ctx *ctx, const struct page_ptr *ptr, u
 
 enum bts_err pager_free_log(struct tree_ctx *ctx, const struct page_ptr *ptr, const uint8_t **page)
 {
-	const uint8_t *image;
-	enum bts_err err = pager_bounds(ctx, ptr, 1, &image);
+	struct pager_place place;
+	enum bts_err err = pager_bounds(ctx, ptr, 1, &place);
+	const uint8_t *image = place.image;
 
 	if (err)
 		return err;
 	if (!pager_same(ptr, image))
 		return pager_stranger(ctx, ptr, image);
-	err = pager_verify(ctx, ptr, image, ctx->pager->page_size);
+	err = pager_verify(ctx, ptr, &place, ctx->pager->page_size);
 	if (err)
 		return err;
 	if (layout_type(image) != LAYOUT_FREE_LOG || layout_tree(image) != LAYOUT_TREE_FREE_LOG)
@@ -282,6 +321,7 @@ static enum bts_err pager_chunks(struct tree_ctx *ctx, const struct page_ptr *pt
 enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t size, struct bts_slice *value)
 {
 	struct pager *pager = ctx->pager;
+	struct pager_place place;
 	const uint8_t *image;
 	uint64_t headers, pages;
 	enum bts_err err;
@@ -296,14 +336,15 @@ enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint
 		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": value of %" PRIu64 " bytes", ptr->pgno, size);
 	headers = layout_extent_header_pages(size, pager->page_size);
 	pages = layout_extent_pages(size, pager->page_size);
-	err = pager_bounds(ctx, ptr, pages, &image);
+	err = pager_bounds(ctx, ptr, pages, &place);
 	if (err)
 		return err;
+	image = place.image;
 	if (!pager_same(ptr, image))
 		return pager_stranger(ctx, ptr, image);
-	tagged = pager_tagged(pager, ptr->pgno, ptr->crc);
+	tagged = pager_verified(ctx, ptr, &place);
 	if (!tagged)
-		err = pager_verify(ctx, ptr, image, headers << pager->page_shift);
+		err = pager_verify(ctx, ptr, &place, headers << pager->page_shift);
 	if (err)
 		return err;
 	if (layout_type(image) != LAYOUT_EXTENT || layout_pages(image) != pages ||
@@ -315,7 +356,7 @@ enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint
 		err = pager_chunks(ctx, ptr, size, image, headers << pager->page_shift);
 	if (err)
 		return err;
-	pager_tag(pager, ptr->pgno, ptr->crc);
+	pager_remember(ctx, ptr, &place);
 	value->data = image + (headers << pager->page_shift);
 	value->size = size;
 	return BTS_OK;

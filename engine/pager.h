@@ -49,8 +49,11 @@ struct tree_ctx {
 	uint64_t changes;        /* +1 at every change, for cursors to notice */
 	struct tree_run run;     /* a hint of tree_put's */
 	bool aside;              /* what is released now is of a tree that named snapshots do not reach (snapshot.h) */
-	/* NULL, or where the bytes of a page are that is not home yet (apply.c); NULL from it: nowhere */
-	const uint8_t *(*redirect)(void *arg, const struct page_ptr *ptr, uint64_t count);
+	/*
+	 * NULL, or asked before the home of a page (redirect.h, apply_proof.c): where its bytes are, and the flag that says
+	 * whether they were verified; NULL from it: at home.
+	 */
+	const uint8_t *(*redirect)(void *arg, const struct page_ptr *ptr, uint64_t count, _Atomic bool **verified);
 	void *redirect_arg;
 };
 
@@ -133,6 +136,9 @@ enum bts_err pager_free_log(struct tree_ctx *, const struct page_ptr *ptr, const
 
 /* Reads and verifies without tags, from the map: used by check, walk and apply.  count pages from ptr->pgno. */
 const uint8_t *pager_raw(struct pager *, bts_pgno pgno, uint64_t count); /* NULL when beyond the file */
+
+/* The same of what the context shows there: asks for redirected pages first. */
+const uint8_t *pager_image(const struct tree_ctx *, const struct page_ptr *ptr, uint64_t count);
 
 /* This incarnation needs no verification: it was verified, or this process has made it and written it from memory. */
 void pager_tag(struct pager *, bts_pgno pgno, uint32_t crc);

@@ -9,6 +9,7 @@
 #include "park.h"
 
 #include "base/ensure.h"
+#include "redirect.h"
 
 #define PARK_TRIES 8u	 /* places looked at, then the transaction is an ordinary one */
 #define PARK_BUCKETS 64u /* who has opened more does not keep their memory */
@@ -46,11 +47,13 @@ struct bts_txn *park_claim(struct bts *db, unsigned *place)
 
 enum bts_err park_again(struct bts_txn *txn)
 {
-	enum bts_err err = shared_reader_again(txn->db->shared, &txn->reader, &txn->own.record, &txn->error);
+	struct redirect *table;
+	enum bts_err err = redirect_again(txn->db, &txn->reader, &txn->own.record, &table, &txn->error);
 
 	if (err)
 		return err;
 	state_again(&txn->own);
+	state_redirect(&txn->own, table);
 	txn->registered = true;
 	return BTS_OK;
 }
@@ -74,6 +77,10 @@ void park_put(struct bts_txn *txn)
 	park_home = txn->kept - 1;
 	if (txn->own.bucket_made > PARK_BUCKETS) {
 		state_fini(&txn->own);
+		shared_reader_spoil(&txn->reader);
+	}
+	if (txn->own.redirect != NULL) { /* a log that was replaced is not to be kept for who may never come */
+		state_redirect(&txn->own, NULL);
 		shared_reader_spoil(&txn->reader);
 	}
 	txn->registered = false;

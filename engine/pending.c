@@ -9,125 +9,228 @@
 #include "base/crc32c.h"
 #include "base/ensure.h"
 #include "error.h"
+#include "homes.h"
 #include "recover.h"
+#include "redirect.h"
 
 #define PENDING_MAGIC "BTSPEND\n"
-#define PENDING_VERSION 1u
+#define PENDING_FRAME 1u /* versions: one frame; a log */
+#define PENDING_LOG 2u
+#define PENDING_HEADER_FRAME 96u
+#define PENDING_RECORD_FRAME 48u
 
-static enum bts_err pending_path(struct bts *db, char **out, struct bts_error *error)
+enum bts_err pending_path(struct bts *db, unsigned name, char **out, struct bts_error *error)
 {
-	size_t size = strlen(db->path) + sizeof(".pending");
+	size_t size = strlen(db->path) + sizeof(".pending2");
 	char *path = db->env->ops->memory(db->env, NULL, size);
 
 	if (!path)
 		return error_set(error, BTS_MEMORY, 0, "no memory for a path");
-	snprintf(path, size, "%s.pending", db->path);
+	snprintf(path, size, "%s.pending%s", db->path, name ? "2" : "");
 	*out = path;
 	return BTS_OK;
 }
 
-static void pending_header_encode(const struct bts *db, uint64_t salt, const struct bts_position *base,
-	const struct bts_position *target, uint8_t bytes[PENDING_HEADER])
+static void pending_header_encode(const struct bts *db, uint64_t salt, uint8_t bytes[PENDING_HEADER])
 {
 	memset(bytes, 0, PENDING_HEADER);
 	memcpy(bytes, PENDING_MAGIC, 8);
-	bytes_put_u32(bytes + 8, PENDING_VERSION);
+	bytes_put_u32(bytes + 8, PENDING_LOG);
 	bytes_put_u32(bytes + 12, db->slot.record.page_size);
-	memcpy(bytes + 16, target->database, 16);
+	memcpy(bytes + 16, db->slot.record.database, 16);
 	bytes_put_u64(bytes + 32, salt);
-	bytes_put_u64(bytes + 40, base->txid);
-	bytes_put_u32(bytes + 48, target->epoch);
-	bytes_put_u64(bytes + 56, target->epoch_random);
-	bytes_put_u64(bytes + 64, target->txid);
-	memcpy(bytes + 72, target->chain, 16);
 	bytes_put_u32(bytes + 92, crc32c(0, bytes, 92));
 }
 
-static bool pending_is_foreign(const uint8_t *bytes)
+static bool pending_header_intact(const uint8_t *bytes)
 {
-	return !memcmp(bytes, PENDING_MAGIC, 8) && bytes_get_u32(bytes + 8) != PENDING_VERSION &&
-	       bytes_get_u32(bytes + 92) == crc32c(0, bytes, 92);
+	return !memcmp(bytes, PENDING_MAGIC, 8) && bytes_get_u32(bytes + 92) == crc32c(0, bytes, 92);
+}
+
+static bool pending_zero(const uint8_t *bytes, size_t from, size_t end)
+{
+	while (from < end && !bytes[from])
+		from++;
+	return from == end;
 }
 
 static const char *pending_header_check(const uint8_t *bytes, const struct meta_slot *slot)
 {
-	if (memcmp(bytes, PENDING_MAGIC, 8) || bytes_get_u32(bytes + 92) != crc32c(0, bytes, 92))
+	if (!pending_header_intact(bytes))
 		return "its header is not what was written";
-	if (bytes_get_u32(bytes + 52) != 0 || bytes_get_u32(bytes + 88) != 0)
+	if (slot->pending_log ? !pending_zero(bytes, 40, 92) || !pending_zero(bytes, 96, PENDING_HEADER)
+			      : bytes_get_u32(bytes + 52) != 0 || bytes_get_u32(bytes + 88) != 0)
 		return "reserved bytes are not zero";
 	if (bytes_get_u64(bytes + 32) != slot->pending_salt)
 		return "its salt is not the one the newest meta names";
-	if (bytes_get_u32(bytes + 12) != slot->record.page_size ||
-		memcmp(bytes + 16, slot->record.database, 16) ||
-		bytes_get_u32(bytes + 48) != slot->record.epoch ||
+	if (bytes_get_u32(bytes + 12) != slot->record.page_size || memcmp(bytes + 16, slot->record.database, 16))
+		return "it belongs to another database";
+	if (!slot->pending_log && (bytes_get_u32(bytes + 48) != slot->record.epoch ||
 		bytes_get_u64(bytes + 56) != slot->record.epoch_random ||
-		bytes_get_u64(bytes + 64) != slot->record.txid || memcmp(bytes + 72, slot->record.chain, 16))
+		bytes_get_u64(bytes + 64) != slot->record.txid || memcmp(bytes + 72, slot->record.chain, 16)))
 		return "it belongs to another commit";
 	return NULL;
 }
 
-enum bts_err pending_create(struct bts *db, struct pending_log *log, const struct bts_position *base,
-	const struct bts_position *target, uint8_t header[PENDING_HEADER], struct bts_error *error)
+/* BTS_NOT_FOUND: this name does not lead to the log with the salt. */
+static enum bts_err pending_open_name(struct bts *db, uint64_t salt, unsigned name, unsigned flags, struct bts_file **file,
+	struct bts_error *error)
+{
+	const struct bts_env_ops *ops = db->env->ops;
+	uint8_t header[PENDING_HEADER];
+	size_t got = 0;
+	enum bts_err err;
+	char *path = NULL;
+	int os;
+
+	err = pending_path(db, name, &path, error);
+	if (err)
+		return err;
+	os = ops->file_open(db->env, path, flags, file);
+	if (!os)
+		os = ops->file_pread(*file, header, sizeof(header), 0, &got);
+	else
+		*file = NULL;
+	if (os && os != ENOENT)
+		err = error_os(error, os, "cannot open %s", path);
+	else if (os || got < sizeof(header) || !pending_header_intact(header) || bytes_get_u64(header + 32) != salt)
+		err = BTS_NOT_FOUND;
+	else if (bytes_get_u32(header + 8) != PENDING_LOG)
+		err = error_set(error, BTS_VERSION, 0,
+			"%s, which the newest meta needs: format version %" PRIu32 ", this release reads %u: open it with the "
+			"release that wrote it",
+			path, bytes_get_u32(header + 8), PENDING_LOG);
+	else if (bytes_get_u32(header + 12) != db->slot.record.page_size || memcmp(header + 16, db->slot.record.database, 16) ||
+		 !pending_zero(header, 40, 92) || !pending_zero(header, 96, sizeof(header)))
+		err = error_set(error, BTS_CORRUPT, 0, "%s: its header is not of this database", path);
+	if (err && *file) {
+		ops->file_close(*file);
+		*file = NULL;
+	}
+	ops->memory(db->env, path, 0);
+	return err;
+}
+
+enum bts_err pending_open(
+	struct bts *db, uint64_t salt, unsigned flags, struct bts_file **file, unsigned *name, struct bts_error *error)
+{
+	enum bts_err err = BTS_NOT_FOUND;
+
+	for (*name = 0; *name < 2; ++*name) {
+		err = pending_open_name(db, salt, *name, flags, file, error);
+		if (err != BTS_NOT_FOUND)
+			break;
+	}
+	return err;
+}
+
+/* Nothing needs what has this name. */
+static void pending_unlink(struct bts *db, unsigned name)
+{
+	char *path = NULL;
+
+	if (pending_path(db, name, &path, NULL))
+		return;
+	/* A file that stays does no harm: no slot names its salt. */
+	db->env->ops->path_unlink(db->env, path);
+	db->env->ops->memory(db->env, path, 0);
+}
+
+enum bts_err pending_create(struct bts *db, unsigned name, struct pending_log *log, struct bts_error *error)
 {
 	struct bts_env *env = db->env;
+	uint8_t header[PENDING_HEADER];
+	struct iovec iov = {header, sizeof(header)};
+	char *path = NULL;
 	enum bts_err err;
 	int os;
 
-	ENSURE(!log->file && db->slot.pending_count == 0);
-	err = pending_path(db, &log->path, error);
+	*log = (struct pending_log){.name = name, .size = PENDING_HEADER, .kept_size = PENDING_HEADER};
+	err = pending_path(db, name, &path, error);
 	if (err)
 		return err;
+	pending_unlink(db, name);
 	os = env->ops->random(env, &log->salt, sizeof(log->salt));
 	if (!os)
-		os = env->ops->file_open(
-			env, log->path, BTS_FILE_WRITE | BTS_FILE_CREATE | BTS_FILE_TRUNCATE, &log->file);
-	if (os) {
+		os = env->ops->file_open(env, path, BTS_FILE_WRITE | BTS_FILE_CREATE | BTS_FILE_EXCL, &log->file);
+	if (os)
 		log->file = NULL;
-		return error_os(error, os, "cannot create %s", log->path);
+	log->salt += !log->salt; /* 0 is for none */
+	pending_header_encode(db, log->salt, header);
+	if (!os)
+		os = env->ops->file_pwritev(log->file, &iov, 1, 0);
+	if (os) {
+		err = error_os(error, os, "cannot create %s", path);
+		pending_remove(db, log);
 	}
-	pending_header_encode(db, log->salt, base, target, header);
-	log->size = PENDING_HEADER;
-	return BTS_OK;
+	env->ops->memory(env, path, 0);
+	return err;
 }
 
-void pending_record_encode(const struct pending_log *log, const struct bts_page_id *id, uint32_t page_size,
-	uint8_t bytes[PENDING_RECORD])
+void pending_record_encode(
+	uint64_t salt, uint32_t ordinal, const struct pending_entry *record, uint8_t bytes[PENDING_RECORD])
 {
 	memset(bytes, 0, PENDING_RECORD);
-	bytes_put_u64(bytes, log->salt);
-	bytes_put_u32(bytes + 8, log->count);
-	bytes_put_u32(bytes + 12, id->count);
-	bytes_put_u64(bytes + 16, id->pgno);
-	bytes_put_u64(bytes + 24, id->birth);
-	bytes_put_u32(bytes + 32, id->crc);
-	bytes_put_u32(bytes + 36, id->kind);
-	bytes_put_u64(bytes + 40, (uint64_t)id->count * page_size);
+	bytes_put_u64(bytes, salt);
+	bytes_put_u32(bytes + 8, ordinal);
+	bytes_put_u32(bytes + 12, record->count);
+	bytes_put_u64(bytes + 16, record->pgno);
+	bytes_put_u64(bytes + 24, record->birth);
+	bytes_put_u32(bytes + 32, record->crc);
+	bytes_put_u32(bytes + 36, record->kind);
+	bytes_put_u64(bytes + 40, record->txid);
+	bytes_put_u32(bytes + 52, crc32c(0, bytes, 52));
 }
 
-enum bts_err pending_map(struct bts *db, struct pending_log *log, struct bts_error *error)
+const char *pending_record_decode(
+	const uint8_t bytes[PENDING_RECORD], uint64_t salt, uint32_t ordinal, struct pending_entry *record)
 {
-	int os = db->env->ops->file_map(log->file, log->size, &log->map);
+	if (bytes_get_u64(bytes) != salt || bytes_get_u32(bytes + 8) != ordinal)
+		return "it belongs to another log";
+	if (bytes_get_u32(bytes + 52) != crc32c(0, bytes, 52))
+		return "checksum mismatch of its head";
+	*record = (struct pending_entry){
+		.pgno = bytes_get_u64(bytes + 16),
+		.birth = bytes_get_u64(bytes + 24),
+		.txid = bytes_get_u64(bytes + 40),
+		.crc = bytes_get_u32(bytes + 32),
+		.count = bytes_get_u32(bytes + 12),
+		.kind = bytes_get_u32(bytes + 36),
+	};
+	if (record->pgno == 0 || record->pgno >= LAYOUT_PGNO_LIMIT || record->count < 1 || record->kind < BTS_KIND_NODE ||
+		record->kind > BTS_KIND_FREE_LOG || bytes_get_u32(bytes + 48) != 0)
+		return "it makes no sense";
+	return NULL;
+}
 
-	if (os) {
-		log->map = NULL;
-		return error_os(error, os, "cannot map %s", log->path);
+void pending_keep(struct bts *db)
+{
+	db->log.kept_size = db->log.size;
+	db->log.kept_count = db->log.count;
+}
+
+void pending_forget(struct bts *db)
+{
+	struct pending_log *log = &db->log;
+
+	if (!log->file)
+		return;
+	if (!log->kept_count) {
+		pending_remove(db, log);
+		return;
 	}
-	log->map_bytes = log->size;
-	return BTS_OK;
+	if (log->size > log->kept_size)
+		db->env->ops->file_truncate(log->file, log->kept_size);
+	log->size = log->kept_size;
+	log->count = log->kept_count;
 }
 
-void pending_close(struct bts *db, struct pending_log *log, bool cut)
+void pending_remove(struct bts *db, struct pending_log *log)
 {
-	struct bts_env *env = db->env;
-
-	if (log->map)
-		env->ops->file_unmap(log->file, log->map, log->map_bytes);
-	/* A file that could not be cut does no harm: no slot names its salt. */
-	if (log->file && cut)
-		env->ops->file_truncate(log->file, 0);
-	if (log->file)
-		env->ops->file_close(log->file);
-	env->ops->memory(env, log->path, 0);
+	if (log->file) {
+		db->env->ops->file_close(log->file);
+		pending_unlink(db, log->name);
+	}
 	memset(log, 0, sizeof(*log));
 }
 
@@ -164,6 +267,7 @@ static enum bts_err pending_read(struct pending_pass *pass, uint32_t ordinal, vo
 	return BTS_OK;
 }
 
+/* home: where the pages belong; UINT64_MAX: nowhere, by now. */
 static enum bts_err pending_payload(
 	struct pending_pass *pass, uint32_t ordinal, uint64_t home, uint64_t left, uint32_t *crc)
 {
@@ -178,33 +282,58 @@ static enum bts_err pending_payload(
 		if (err)
 			return err;
 		*crc = crc32c(*crc, pass->chunk, part);
-		os = pass->copy ? env->ops->file_pwritev(pass->db->file, &iov, 1, home) : 0;
+		left -= part;
+		if (!pass->copy || home == UINT64_MAX)
+			continue;
+		os = env->ops->file_pwritev(pass->db->file, &iov, 1, home);
 		if (os)
 			return error_os(pass->error, os, "cannot write pages of %s home", pass->db->path);
 		home += part;
-		left -= part;
 	}
 	return BTS_OK;
+}
+
+/* The head of a record of either version. */
+static const char *pending_head(const struct meta_slot *slot, const uint8_t *head, uint32_t ordinal, struct pending_entry *record)
+{
+	const struct commit_record *commit = &slot->record;
+	const char *wrong;
+
+	if (slot->pending_log) {
+		wrong = pending_record_decode(head, slot->pending_salt, ordinal, record);
+		return wrong || record->txid <= commit->txid ? wrong : "it belongs to a later frame";
+	}
+	if (bytes_get_u64(head) != slot->pending_salt || bytes_get_u32(head + 8) != ordinal)
+		return "it belongs to another frame";
+	*record = (struct pending_entry){.pgno = bytes_get_u64(head + 16), .count = bytes_get_u32(head + 12)};
+	if (record->pgno < commit->first || record->pgno >= commit->high_water || record->count < 1 ||
+		record->count > commit->high_water - record->pgno ||
+		bytes_get_u64(head + 40) != (uint64_t)record->count * commit->page_size)
+		return "pages outside the file";
+	return NULL;
 }
 
 static enum bts_err pending_record(struct pending_pass *pass, uint32_t ordinal)
 {
 	const struct commit_record *commit = &pass->slot->record;
+	size_t size = pass->slot->pending_log ? PENDING_RECORD : PENDING_RECORD_FRAME;
 	uint8_t head[PENDING_RECORD], tail[PENDING_TRAILER];
-	uint64_t pgno, count;
-	enum bts_err err = pending_read(pass, ordinal, head, sizeof(head));
-	uint32_t crc = crc32c(0, head, sizeof(head));
+	struct pending_entry record;
+	enum bts_err err = pending_read(pass, ordinal, head, size);
+	uint32_t crc = crc32c(0, head, size);
+	uint64_t home = UINT64_MAX;
+	const char *wrong;
 
 	if (err)
 		return err;
-	count = bytes_get_u32(head + 12);
-	pgno = bytes_get_u64(head + 16);
-	if (bytes_get_u64(head) != pass->slot->pending_salt || bytes_get_u32(head + 8) != ordinal)
-		return pending_bad(pass, ordinal, "it belongs to another frame");
-	if (pgno < commit->first || pgno >= commit->high_water || count < 1 ||
-		count > commit->high_water - pgno || bytes_get_u64(head + 40) != count * commit->page_size)
-		return pending_bad(pass, ordinal, "pages outside the file");
-	err = pending_payload(pass, ordinal, pgno * commit->page_size, count * commit->page_size, &crc);
+	wrong = pending_head(pass->slot, head, ordinal, &record);
+	if (wrong)
+		return pending_bad(pass, ordinal, wrong);
+	/* Behind a mark that fell since nothing lives. */
+	if (record.pgno >= commit->first && record.pgno < commit->high_water &&
+		record.count <= commit->high_water - record.pgno)
+		home = record.pgno * commit->page_size;
+	err = pending_payload(pass, ordinal, home, (uint64_t)record.count * commit->page_size, &crc);
 	if (!err)
 		err = pending_read(pass, ordinal, tail, sizeof(tail));
 	if (!err && (bytes_get_u32(tail) != crc || bytes_get_u32(tail + 4) != 0))
@@ -214,17 +343,19 @@ static enum bts_err pending_record(struct pending_pass *pass, uint32_t ordinal)
 
 static enum bts_err pending_run(struct pending_pass *pass)
 {
-	uint8_t header[PENDING_HEADER];
+	size_t size = pass->slot->pending_log ? PENDING_HEADER : PENDING_HEADER_FRAME;
+	uint32_t version = pass->slot->pending_log ? PENDING_LOG : PENDING_FRAME;
+	uint8_t header[PENDING_HEADER] = {0};
 	const char *wrong;
 	enum bts_err err;
 
 	pass->offset = 0;
-	err = pending_read(pass, 0, header, sizeof(header));
-	if (!err && pending_is_foreign(header))
+	err = pending_read(pass, 0, header, size);
+	if (!err && pending_header_intact(header) && bytes_get_u32(header + 8) != version)
 		return error_set(pass->error, BTS_VERSION, 0,
 			"%s.pending, which the newest meta needs: format version %" PRIu32
 			", this release reads %u: open it with the release that wrote it",
-			pass->db->path, bytes_get_u32(header + 8), PENDING_VERSION);
+			pass->db->path, bytes_get_u32(header + 8), version);
 	wrong = err ? NULL : pending_header_check(header, pass->slot);
 	if (wrong)
 		err = error_set(pass->error, BTS_CORRUPT, 0, "%s.pending, which the newest meta needs: %s",
@@ -232,15 +363,6 @@ static enum bts_err pending_run(struct pending_pass *pass)
 	for (uint32_t i = 0; !err && i < pass->slot->pending_count; i++)
 		err = pending_record(pass, i);
 	return err;
-}
-
-enum bts_err pending_copy_home(struct bts *db, struct bts_file *pending, const struct meta_slot *slot, uint8_t *chunk,
-	struct bts_error *error)
-{
-	struct pending_pass pass = {
-		.db = db, .file = pending, .slot = slot, .error = error, .copy = true, .chunk = chunk};
-
-	return pending_run(&pass);
 }
 
 static enum bts_err pending_fault(struct bts *db, const char *point, struct bts_error *error)
@@ -262,8 +384,10 @@ static enum bts_err pending_replay(struct bts *db, struct bts_file *file, struct
 	err = pending_run(&pass);
 	if (!err)
 		err = pending_fault(db, "pending.copy", error);
-	if (!err)
-		err = pending_copy_home(db, file, &db->slot, pass.chunk, error);
+	if (!err) {
+		pass.copy = true;
+		err = pending_run(&pass);
+	}
 	db->env->ops->memory(db->env, pass.chunk, 0);
 	return err;
 }
@@ -285,6 +409,7 @@ static enum bts_err pending_redo(struct bts *db, struct bts_file *file, struct b
 	state->slot = db->slot;
 	state->slot.pending_count = 0;
 	state->slot.pending_salt = 0;
+	state->slot.pending_log = false;
 	state->index = db->slot_index;
 	err = recover_envelope(db->env, db->file, state, META_TWO_FLUSH, error);
 	if (!err) {
@@ -296,43 +421,80 @@ static enum bts_err pending_redo(struct bts *db, struct bts_file *file, struct b
 	return err;
 }
 
-enum bts_err pending_recover(struct bts *db, struct bts_error *error)
+/* The file that the slot needs. */
+static enum bts_err pending_find(struct bts *db, struct bts_file **file, unsigned *name, struct bts_error *error)
 {
-	struct bts_env *env = db->env;
-	struct bts_file_identity identity;
-	struct bts_file *file = NULL;
-	enum bts_err err;
 	char *path = NULL;
+	enum bts_err err;
 	int os;
 
-	err = pending_path(db, &path, error);
-	if (err)
-		return err;
-	os = env->ops->file_open(env, path, BTS_FILE_WRITE, &file);
-	if (os)
-		file = NULL;
-	if (os == ENOENT && db->slot.pending_count)
-		err = error_set(error, BTS_CORRUPT, 0, "%s, which the newest meta needs, is absent", path);
-	else if (os && os != ENOENT)
-		err = error_os(error, os, "cannot open %s", path);
-	if (!err && db->slot.pending_count)
-		err = pending_redo(db, file, error);
-	if (!err && file) {
-		os = env->ops->file_identity(file, &identity);
-		if (!os && identity.size)
-			os = env->ops->file_truncate(file, 0);
-		if (!os && identity.size)
-			os = env->ops->file_sync(file);
-		if (os)
-			err = error_os(error, os, "cannot cut %s", path);
+	*name = 0;
+	if (db->slot.pending_log) {
+		err = pending_open(db, db->slot.pending_salt, BTS_FILE_WRITE, file, name, error);
+		if (err != BTS_NOT_FOUND)
+			return err;
+		*name = 0; /* to say what is wrong with it */
 	}
-	if (file)
-		env->ops->file_close(file);
-	env->ops->memory(env, path, 0);
+	err = pending_path(db, 0, &path, error);
 	if (err)
 		return err;
-	shared_set_slot(db->shared, db->slot_index, db->slot.sequence);
-	shared_publish(db->shared, &db->slot.record);
-	shared_gate_open(db->shared);
+	os = db->env->ops->file_open(db->env, path, BTS_FILE_WRITE, file);
+	if (os)
+		*file = NULL;
+	if (os == ENOENT)
+		err = error_set(error, BTS_CORRUPT, 0, "%s, which the newest meta needs, is absent", path);
+	else if (os)
+		err = error_os(error, os, "cannot open %s", path);
+	db->env->ops->memory(db->env, path, 0);
+	return err;
+}
+
+/* Other processes may read what stands at home: the log goes on. */
+static enum bts_err pending_inherit(struct bts *db, struct bts_file *file, unsigned name, struct bts_error *error)
+{
+	struct redirect *table;
+	enum bts_err err;
+
+	err = redirect_open(db, db->slot.pending_salt, db->slot.pending_count, &table, error);
+	if (err == BTS_NOT_FOUND)
+		err = error_set(error, BTS_CORRUPT, 0, "%s.pending, which the newest meta needs, is absent", db->path);
+	if (err)
+		return err;
+	db->log = (struct pending_log){.file = file,
+		.name = name,
+		.salt = db->slot.pending_salt,
+		.size = redirect_end(table, db->slot.pending_count),
+		.count = db->slot.pending_count};
+	pending_keep(db);
+	err = homes_inherit(db, table, error);
+	redirect_drop(db, table);
+	if (err)
+		db->log.file = NULL;
+	return err;
+}
+
+enum bts_err pending_recover(struct bts *db, bool alone, struct bts_error *error)
+{
+	struct bts_file *file = NULL;
+	enum bts_err err = BTS_OK;
+	unsigned name = 0;
+	bool kept = false;
+
+	if (db->slot.pending_count)
+		err = pending_find(db, &file, &name, error);
+	if (!err && file && !alone && db->slot.pending_log) {
+		err = pending_inherit(db, file, name, error);
+		kept = !err;
+	} else if (!err && file) {
+		err = pending_redo(db, file, error);
+	}
+	if (file && !kept)
+		db->env->ops->file_close(file);
+	if (err)
+		return err;
+	for (unsigned i = 0; i < 2; i++)
+		if (!kept || i != name)
+			pending_unlink(db, i);
+	shared_set_pending(db->shared, db->slot.pending_salt, db->slot.pending_count);
 	return BTS_OK;
 }

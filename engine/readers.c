@@ -11,6 +11,7 @@
 #include "db.h"
 
 #include "error.h"
+#include "redirect.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -97,7 +98,7 @@ static uint64_t readers_compare_sets(const struct space *newest, const struct sp
 }
 
 /* What one snapshot holds; 0 when its last reader has left. */
-static enum bts_err readers_measure_one(struct bts *db, const struct space *newest, bts_txid snapshot,
+static enum bts_err readers_measure_one(struct bts *db, struct redirect *table, const struct space *newest, bts_txid snapshot,
 	uint64_t *needed, uint64_t *held, struct bts_error *error)
 {
 	struct commit_record *record = db->env->ops->memory(db->env, NULL, sizeof(*record));
@@ -109,11 +110,14 @@ static enum bts_err readers_measure_one(struct bts *db, const struct space *newe
 		return error_set(error, BTS_MEMORY, 0, "no memory for a list of readers");
 	err = shared_reader_record(db->shared, snapshot, record);
 	if (err == BTS_OK) {
-		err = db_load_space(db, record, &then, error);
+		err = db_load_space(db, table, record, &then, error);
 		if (err == BTS_OK) {
 			*held = readers_compare_sets(newest, &then, needed);
 			space_fini(&then);
 		}
+		/* A follower's snapshot may have its free set in a log that is gone for all others: unknown. */
+		if (err == BTS_CORRUPT && db->follower)
+			err = BTS_OK;
 		/* Without its readers its pages are anybody's, and no damage. */
 		if (!shared_reader_settled(db->shared, snapshot)) {
 			*held = 0;
@@ -127,7 +131,7 @@ static enum bts_err readers_measure_one(struct bts *db, const struct space *newe
 }
 
 static enum bts_err readers_measure_all(
-	struct readers *readers, const struct space *newest, bts_txid head, struct bts_error *error)
+	struct readers *readers, struct redirect *table, const struct space *newest, bts_txid head, struct bts_error *error)
 {
 	struct bts *db = readers->db;
 	uint64_t words = (newest->high_water - newest->first + 63) / 64;
@@ -142,7 +146,7 @@ static enum bts_err readers_measure_all(
 			readers->held[i] = readers->held[i - 1];
 		else
 			err = readers_measure_one(
-				db, newest, readers->seen[i].txid, needed, &readers->held[i], error);
+				db, table, newest, readers->seen[i].txid, needed, &readers->held[i], error);
 	}
 	for (uint64_t word = 0; word < words; word++)
 		readers->pinned += readers_bits(needed[word]);
@@ -154,6 +158,7 @@ static enum bts_err readers_measure(struct readers *readers, struct bts_error *e
 {
 	struct bts *db = readers->db;
 	struct shared_reader reader;
+	struct redirect *table;
 	struct commit_record *record;
 	struct space newest;
 	enum bts_err err;
@@ -163,13 +168,14 @@ static enum bts_err readers_measure(struct readers *readers, struct bts_error *e
 	record = db->env->ops->memory(db->env, NULL, sizeof(*record));
 	if (record == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory for a list of readers");
-	err = shared_reader_enter_light(db->shared, &reader, record, error);
+	err = redirect_enter(db, REDIRECT_LIGHT, &reader, record, &table, error);
 	if (err == BTS_OK) {
-		err = db_load_space(db, record, &newest, error);
+		err = db_load_space(db, table, record, &newest, error);
 		if (err == BTS_OK) {
-			err = readers_measure_all(readers, &newest, record->txid, error);
+			err = readers_measure_all(readers, table, &newest, record->txid, error);
 			space_fini(&newest);
 		}
+		redirect_drop(db, table);
 		shared_reader_leave(db->shared, &reader);
 	}
 	db->env->ops->memory(db->env, record, 0);

@@ -15,10 +15,13 @@
 
 #include "error.h"
 #include "flush.h"
+#include "homes.h"
 #include "recover.h"
 
 #include <inttypes.h>
 #include <string.h>
+
+#include "base/fault.h"
 
 enum bts_err role_check(struct bts *db, unsigned flags, bool alone, struct bts_error *error)
 {
@@ -116,6 +119,7 @@ static enum bts_err role_state(struct bts *db, struct recover_state **out, struc
 		state->index = durable.index;
 		state->slot.pending_count = 0;
 		state->slot.pending_salt = 0;
+		state->slot.pending_log = false;
 		state->slot.promised = shared_promised(db->shared, &state->slot.promised_random);
 	}
 	*out = state;
@@ -328,7 +332,7 @@ enum bts_err role_admits(struct bts *db, const struct bts_position *target, stru
 {
 	const struct meta_slot *slot = &db->slot;
 
-	if (slot->promised <= slot->record.epoch || target->epoch > slot->promised ||
+	if (slot->promised <= slot->record.epoch || target->epoch > slot->promised || SABOTAGE(FAULT_R8_FORGET) ||
 		(target->epoch == slot->promised && target->epoch_random == slot->promised_random))
 		return BTS_OK;
 	return error_set(error, BTS_FENCED, 0,
@@ -420,7 +424,10 @@ static enum bts_err role_promote_locked(struct bts *db, const struct bts_promoti
 	struct recover_epoch epoch;
 	struct bts_error why = { 0 };
 	bool unclean, fell_back;
-	enum bts_err err = role_may_promote(db, promotion, error);
+	enum bts_err err = db->follower && !db->applying ? homes_merge(db, true, error) : BTS_OK;
+
+	if (err == BTS_OK)
+		err = role_may_promote(db, promotion, error);
 
 	if (err == BTS_OK)
 		err = role_epoch(db, promotion, &epoch, error);

@@ -16,12 +16,14 @@
 
 #include "error.h"
 #include "live.h"
+#include "redirect.h"
 #include "snapshot.h"
 #include "traverse.h"
 
 struct bts_scrub {
 	struct bts *db;
 	struct shared_reader reader;
+	struct redirect_afresh redirect; /* pages that are not home */
 	struct commit_record record;
 	struct pager pager;
 	bool pager_there;
@@ -77,6 +79,7 @@ static enum bts_err scrub_start(struct bts_scrub *scrub)
 	scrub->pager_there = true;
 	scrub->ctx = (struct tree_ctx){
 		.pager = &scrub->pager, .limit = record->high_water, .newest = record->txid, .error = &scrub->why};
+	redirect_use_afresh(&scrub->ctx, &scrub->redirect);
 	scrub->stat.total = record->high_water - record->first;
 	traverse_init(&scrub->traverse, record, TRAVERSE_ASIDE, &scrub->why);
 	return BTS_OK;
@@ -91,7 +94,7 @@ enum bts_err bts_scrub_open(struct bts *db, struct bts_scrub **out, struct bts_e
 		return error_set(error, BTS_MEMORY, 0, "no memory to scrub");
 	memset(scrub, 0, sizeof(*scrub));
 	scrub->db = db;
-	err = shared_reader_enter_durable(db->shared, &scrub->reader, &scrub->record, error);
+	err = redirect_enter(db, REDIRECT_DURABLE, &scrub->reader, &scrub->record, &scrub->redirect.table, error);
 	if (err) {
 		db->env->ops->memory(db->env, scrub, 0);
 		return err;
@@ -116,6 +119,7 @@ void bts_scrub_close(struct bts_scrub *scrub)
 	snapshot_list_fini(&scrub->snapshots);
 	if (scrub->pager_there)
 		pager_fini(&scrub->pager);
+	redirect_drop(db, scrub->redirect.table);
 	shared_reader_leave(db->shared, &scrub->reader);
 	db->env->ops->memory(db->env, scrub, 0);
 }
@@ -167,7 +171,7 @@ static enum bts_err scrub_verify(struct bts_scrub *scrub, const struct traverse_
 	err = pager_extent(&scrub->ctx, &edge->ptr, edge->size, &value);
 	if (err)
 		return err;
-	*image = pager_raw(&scrub->pager, edge->ptr.pgno, edge->pages);
+	*image = pager_image(&scrub->ctx, &edge->ptr, edge->pages);
 	if (*image)
 		wrong = live_check(*image, &id, scrub->record.page_size, scrub->record.high_water);
 	return wrong ? error_set(&scrub->why, BTS_CORRUPT, 0, "page %" PRIu64 ": %s", edge->ptr.pgno, wrong) : BTS_OK;
@@ -213,7 +217,12 @@ static enum bts_err scrub_write(struct bts_scrub *scrub, struct bts_slice bytes,
 {
 	struct bts *db = scrub->db;
 	struct iovec iov = {(void *)(uintptr_t)bytes.data, bytes.size};
-	int os = db->env->ops->file_pwritev(db->file, &iov, 1, scrub->damaged.ptr.pgno * scrub->record.page_size);
+	enum bts_err err = redirect_repair(db, scrub->redirect.table, &scrub->damaged.ptr, bytes, error);
+	int os;
+
+	if (err != BTS_NOT_FOUND) /* it is not home */
+		return err;
+	os = db->env->ops->file_pwritev(db->file, &iov, 1, scrub->damaged.ptr.pgno * scrub->record.page_size);
 
 	if (os)
 		return error_os(error, os, "page %" PRIu64 " cannot be written", scrub->damaged.ptr.pgno);

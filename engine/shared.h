@@ -26,6 +26,10 @@ struct shared_reader {
 	_Atomic uint64_t parked;   /* what the slot says while it is parked; 0: it is not */
 	_Atomic uint64_t sequence; /* of the publication that the snapshot was taken from; 0: it does not count any more */
 	_Atomic uint64_t snapshot; /* txid + 1 */
+	/* A follower's: the pages that are not home (redirect.h), of the same publication. */
+	const _Atomic uint64_t *published; /* whose sequence it was taken from */
+	uint64_t pending_salt;
+	uint32_t pending_count; /* 0: all pages are home */
 };
 
 /*
@@ -160,6 +164,10 @@ bts_txid shared_head_txid(const struct shared *);
 /* The slot that holds D: index 0 or 1 and its sequence.  Takes effect with the next shared_publish, at once. */
 void shared_set_slot(struct shared *, unsigned index, uint64_t sequence);
 void shared_slot(const struct shared *, unsigned *index, uint64_t *sequence);
+/* A follower's: records of path.pending that go with what this handle publishes, from the next time on. */
+void shared_set_pending(struct shared *, uint64_t salt, uint32_t count);
+/* The salt that goes with the head; 0: all pages are home. */
+uint64_t shared_pending_salt(const struct shared *);
 /* The last assigned txid: stored before that txid's first page write (M2). */
 void shared_assign(struct shared *, bts_txid);
 bts_txid shared_assigned(const struct shared *);
@@ -215,6 +223,11 @@ enum bts_err shared_reader_again(struct shared *, struct shared_reader *, struct
 static inline void shared_reader_spoil(struct shared_reader *reader)
 {
 	atomic_store_explicit(&reader->sequence, 0, memory_order_relaxed);
+}
+/* Something was published since the snapshot was taken. */
+static inline bool shared_reader_late(const struct shared_reader *reader)
+{
+	return atomic_load(reader->published) != atomic_load_explicit(&reader->sequence, memory_order_relaxed);
 }
 static inline bool shared_reader_parked(const struct shared_reader *reader)
 {

@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 
 #define SHARED_MAGIC UINT64_C(0x6b636f6c2d737462) /* "bts-lock" */
-#define SHARED_LAYOUT 4u
+#define SHARED_LAYOUT 5u
 #define SHARED_PROCESSES_MAX 1024u /* handles that have the file open at a time */
 #define SHARED_ACKS_MAX 64u
 
@@ -47,6 +47,7 @@ struct shared_cell {
 	_Atomic uint64_t txid[2];
 	_Atomic uint64_t slot[2]; /* of D: the meta slot that holds it, sequence << 1 | index */
 	_Atomic uint64_t ring[2]; /* of D and the tip: how far the ring goes */
+	_Atomic uint64_t pending_salt[2], pending_count[2]; /* records of path.pending that it needs */
 	struct shared_record records[2];
 };
 
@@ -158,6 +159,7 @@ struct shared {
 	uint64_t owner; /* our word in reader slots and gate; 0: not joined */
 	bool writer;
 	uint64_t slot;	       /* for the next publication; 0: as it is */
+	uint64_t pending_salt, pending_count; /* for the publications of this handle */
 	bool exclusive;	       /* on the data file */
 	bool alone;            /* map is this handle's memory, shared with nobody (shared_open_private) */
 	bool foreign;	       /* inherited through fork: the parent's, to be let alone (M4) */

@@ -363,6 +363,8 @@ enum bts_err shared_register(struct shared *s, struct shared_reader *reader, con
 			shared_record_load_reader(cell->records[sequence & 1].words, record);
 		else
 			shared_record_load(&cell->records[sequence & 1], record);
+		reader->pending_salt = atomic_load(&cell->pending_salt[sequence & 1]);
+		reader->pending_count = (uint32_t)atomic_load(&cell->pending_count[sequence & 1]);
 		if (atomic_load(&cell->sequence) != sequence)
 			continue;
 		shared_record_store_reader(shared_slot_record(s, reader->slot), record);
@@ -373,6 +375,7 @@ enum bts_err shared_register(struct shared *s, struct shared_reader *reader, con
 	}
 	reader->txid = record->txid;
 	reader->expired = &slot->expired;
+	reader->published = &cell->sequence;
 	atomic_store_explicit(&reader->sequence, sequence, memory_order_relaxed);
 	atomic_store_explicit(&reader->snapshot, record->txid + 1, memory_order_relaxed);
 	atomic_store_explicit(&slot->settled, reader->use, memory_order_release);

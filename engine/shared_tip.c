@@ -81,7 +81,8 @@ void shared_wake_acks(struct shared *s)
 	shared_wake_word(s, &s->map->ack_word, &s->map->ack_waiters);
 }
 
-static void shared_cell_store(struct shared_cell *cell, const struct commit_record *record, uint64_t slot, uint64_t ring)
+static void shared_cell_store(const struct shared *s, struct shared_cell *cell, const struct commit_record *record, uint64_t slot,
+	uint64_t ring)
 {
 	uint64_t sequence = atomic_load(&cell->sequence);
 	unsigned next = !(sequence & 1);
@@ -90,6 +91,8 @@ static void shared_cell_store(struct shared_cell *cell, const struct commit_reco
 	atomic_store(&cell->txid[next], record->txid);
 	atomic_store(&cell->slot[next], slot);
 	atomic_store(&cell->ring[next], ring);
+	atomic_store(&cell->pending_salt[next], s->pending_salt);
+	atomic_store(&cell->pending_count[next], s->pending_count);
 	atomic_store(&cell->sequence, sequence + 1);
 }
 
@@ -122,24 +125,24 @@ static bts_txid shared_cell_txid(const struct shared_cell *cell)
 
 void shared_publish_head(struct shared *s, const struct commit_record *record)
 {
-	shared_cell_store(&s->map->head, record, 0, 0);
+	shared_cell_store(s, &s->map->head, record, 0, 0);
 	shared_wake_head(s);
 }
 
 void shared_publish_durable(struct shared *s, const struct commit_record *record, const struct shared_durable *durable)
 {
 	if (SABOTAGE(FAULT_I8_D_BEFORE_HEAD))
-		shared_cell_store(
+		shared_cell_store(s,
 			&s->map->durable, record, durable->sequence << 1 | (durable->index & 1), durable->ring);
 	if (shared_head_txid(s) < record->txid)
-		shared_cell_store(&s->map->head, record, 0, 0);
-	shared_cell_store(&s->map->durable, record, durable->sequence << 1 | (durable->index & 1), durable->ring);
+		shared_cell_store(s, &s->map->head, record, 0, 0);
+	shared_cell_store(s, &s->map->durable, record, durable->sequence << 1 | (durable->index & 1), durable->ring);
 	shared_wake_head(s);
 }
 
 void shared_publish_tip(struct shared *s, const struct commit_record *record, uint64_t ring)
 {
-	shared_cell_store(&s->map->tip, record, 0, ring);
+	shared_cell_store(s, &s->map->tip, record, 0, ring);
 }
 
 void shared_publish(struct shared *s, const struct commit_record *record)
@@ -148,11 +151,24 @@ void shared_publish(struct shared *s, const struct commit_record *record)
 
 	shared_cell_load(&s->map->durable, NULL, &slot, NULL);
 	shared_cell_load(&s->map->tip, NULL, NULL, &ring);
-	shared_cell_store(&s->map->head, record, 0, 0);
-	shared_cell_store(&s->map->durable, record, s->slot ? s->slot : slot, ring);
-	shared_cell_store(&s->map->tip, record, 0, ring);
+	shared_cell_store(s, &s->map->head, record, 0, 0);
+	shared_cell_store(s, &s->map->durable, record, s->slot ? s->slot : slot, ring);
+	shared_cell_store(s, &s->map->tip, record, 0, ring);
 	s->slot = 0;
 	shared_wake_head(s);
+}
+
+void shared_set_pending(struct shared *s, uint64_t salt, uint32_t count)
+{
+	s->pending_salt = count ? salt : 0;
+	s->pending_count = count;
+}
+
+uint64_t shared_pending_salt(const struct shared *s)
+{
+	const struct shared_cell *cell = &s->map->head;
+
+	return atomic_load(&cell->pending_salt[atomic_load(&cell->sequence) & 1]);
 }
 
 void shared_head(struct shared *s, struct commit_record *record)

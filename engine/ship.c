@@ -1,6 +1,7 @@
 /* Positions, waiting, acknowledgements: the small calls of ship.h. */
 #include "db.h"
 #include "error.h"
+#include "redirect.h"
 #include "recover.h"
 
 #include <string.h>
@@ -19,6 +20,7 @@ enum bts_err bts_ship_position(struct bts *db, struct bts_position *position, st
 /* A pinned look at the newest history. */
 struct ship_look {
 	struct shared_reader reader;
+	struct redirect *redirect;
 	struct commit_record record;
 	struct tree_ctx ctx;
 	struct bts_error why;
@@ -26,7 +28,7 @@ struct ship_look {
 
 static enum bts_err ship_look_begin(struct bts *db, struct ship_look *look, struct bts_error *error)
 {
-	enum bts_err err = shared_reader_enter_durable(db->shared, &look->reader, &look->record, error);
+	enum bts_err err = redirect_enter(db, REDIRECT_DURABLE, &look->reader, &look->record, &look->redirect, error);
 
 	if (err)
 		return err;
@@ -35,11 +37,13 @@ static enum bts_err ship_look_begin(struct bts *db, struct ship_look *look, stru
 		.limit = look->record.high_water,
 		.newest = look->record.txid,
 		.error = &look->why};
+	redirect_use(&look->ctx, look->redirect);
 	return BTS_OK;
 }
 
 static enum bts_err ship_look_end(struct bts *db, struct ship_look *look, enum bts_err err, struct bts_error *error)
 {
+	redirect_drop(db, look->redirect);
 	shared_reader_leave(db->shared, &look->reader);
 	return err ? error_set(error, err, look->why.os, "%s", look->why.text) : BTS_OK;
 }
@@ -122,6 +126,9 @@ void bts_apply_stat(struct bts *db, struct bts_apply_stat *stat)
 	stat->frames = atomic_load(&db->apply_frames);
 	stat->pages = atomic_load(&db->apply_pages);
 	stat->redirected_pages = atomic_load(&db->apply_redirected);
+	stat->pending_pages = atomic_load(&db->pending_pages);
+	stat->pending_bytes = atomic_load(&db->pending_bytes);
+	stat->expired_readers = atomic_load(&db->pending_expired);
 }
 
 enum bts_err bts_ack_record(struct bts *db, const struct bts_ack *ack, struct bts_error *error)

@@ -48,6 +48,7 @@ static uint64_t spill_round(uint64_t size)
 void spill_init(struct spill *spill, struct bts_env *env, uint32_t slot)
 {
 	*spill = (struct spill){.env = env, .limit = UINT64_MAX, .slot = slot};
+	slots_init(&spill->slots, env, slot);
 }
 
 void spill_near(struct spill *spill, const char *path, uint64_t limit)
@@ -71,6 +72,7 @@ void spill_fini(struct spill *spill)
 {
 	if (spill->file != NULL)
 		spill_file_free(spill->env, spill->file);
+	slots_fini(&spill->slots);
 	spill->file = NULL;
 	spill->ending = false;
 }
@@ -225,7 +227,10 @@ enum bts_err spill_take(struct spill *spill, uint64_t size, uint8_t **data, stru
 
 	if (size > spill->limit - spill->held && spill->near != NULL)
 		return spill_take_file(spill, size, data, error);
-	memory = env->ops->memory(env, NULL, size == 0 ? 1 : (size_t)size);
+	if (size == spill->slot)
+		memory = slots_take(&spill->slots);
+	else
+		memory = env->ops->memory(env, NULL, size == 0 ? 1 : (size_t)size);
 	if (memory == NULL)
 		return BTS_MEMORY;
 	spill->held += size;
@@ -273,7 +278,10 @@ void spill_give(struct spill *spill, uint8_t *data, uint64_t size)
 	}
 	ENSURE(spill->held >= size);
 	spill->held -= size;
-	spill->env->ops->memory(spill->env, data, 0);
+	if (size != spill->slot)
+		spill->env->ops->memory(spill->env, data, 0);
+	else if (!spill->ending) /* else all of them go at once */
+		slots_give(&spill->slots, data);
 }
 
 /* true: done where it is. */
@@ -288,6 +296,8 @@ static bool spill_resize_here(struct spill *spill, uint8_t **data, uint64_t from
 	if (!spill_in_file(spill, *data)) {
 		if (to > spill->limit - spill->held + from && spill->near != NULL)
 			return false;
+		if (from == spill->slot || to == spill->slot)
+			return from == to;
 		memory = spill->env->ops->memory(spill->env, *data, to == 0 ? 1 : (size_t)to);
 		if (memory == NULL) {
 			*err = BTS_MEMORY;

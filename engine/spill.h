@@ -9,6 +9,8 @@
 #ifndef SPILL_H
 #define SPILL_H
 
+#include "slots.h"
+
 #include <btree_store.h>
 #include <btree_store/env.h>
 #include <stdbool.h>
@@ -21,6 +23,7 @@ struct spill {
 	uint64_t limit;	  /* bytes of ordinary memory */
 	uint64_t held;	  /* of these, in use */
 	uint32_t slot;	  /* bytes of the most frequent piece */
+	struct slots slots; /* pieces of that size in ordinary memory */
 	bool ending;
 	struct spill_file *file; /* NULL until it is needed */
 };

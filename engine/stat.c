@@ -2,6 +2,7 @@
 #include "txn.h"
 
 #include "error.h"
+#include "redirect.h"
 
 #include <string.h>
 
@@ -9,10 +10,10 @@
 
 /* The free set of the published record, counted: by its log, so that a process that only reads can tell too. */
 static enum bts_err stat_free_pages(
-	struct bts *db, const struct commit_record *record, uint64_t *pages, struct bts_error *error)
+	struct bts *db, struct redirect *table, const struct commit_record *record, uint64_t *pages, struct bts_error *error)
 {
 	struct space space;
-	enum bts_err err = db_load_space(db, record, &space, error);
+	enum bts_err err = db_load_space(db, table, record, &space, error);
 
 	if (err)
 		return err;
@@ -40,6 +41,7 @@ static void stat_stuck(struct bts *db, struct bts_stat *stat)
 static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_error *error)
 {
 	struct shared_reader reader;
+	struct redirect *table;
 	struct commit_record record;
 	struct bts_file_identity id;
 	bool unclean, fell_back;
@@ -53,10 +55,11 @@ static enum bts_err stat_fill(struct bts *db, struct bts_stat *stat, struct bts_
 	if (err)
 		return err;
 	/* Registered, so that the log pages read below stay what they are. */
-	err = shared_reader_enter(db->shared, &reader, &record, error);
+	err = redirect_enter(db, REDIRECT_HEAD, &reader, &record, &table, error);
 	if (err)
 		return err;
-	err = stat_free_pages(db, &record, &stat->free_pages, error);
+	err = stat_free_pages(db, table, &record, &stat->free_pages, error);
+	redirect_drop(db, table);
 	shared_reader_leave(db->shared, &reader);
 	if (err)
 		return err;

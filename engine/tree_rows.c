@@ -65,7 +65,12 @@ static struct bts_slice tree_rows_key(const struct tree_rows *rows, unsigned row
 
 static uint32_t tree_part_need(const struct tree_part *part, unsigned at)
 {
-	return part->page ? node_need(part->page, at) : part->rows[at].need;
+	const uint8_t *page = part->page;
+
+	if (page == NULL)
+		return part->rows[at].need;
+	return NODE_SLOT_SIZE +
+	       node_cell_size(page + node_slot_offset(page, at), node_is_leaf(page), node_slot_length(page, at));
 }
 
 struct bts_slice tree_rows_separator(const struct tree_rows *rows, unsigned point)

@@ -8,6 +8,7 @@
 #include "flush.h"
 #include "lease.h"
 #include "park.h"
+#include "redirect.h"
 
 #include <string.h>
 
@@ -18,21 +19,23 @@ static enum bts_err txn_snapshot(struct bts_txn *txn)
 {
 	struct bts *db = txn->db;
 	struct commit_record record;
+	struct redirect *table;
 	enum bts_err err;
 
 	if (txn->kept != 0)
 		return park_again(txn);
 	txn->state = &txn->own;
 	txn->fences = shared_fences(db->shared);
-	err = txn->writing ? shared_reader_enter(db->shared, &txn->reader, &record, &txn->error) :
-			     shared_reader_enter_light(db->shared, &txn->reader, &record, &txn->error);
+	err = redirect_enter(db, txn->writing ? REDIRECT_HEAD : REDIRECT_LIGHT, &txn->reader, &record, &table, &txn->error);
 	if (err)
 		return err;
 	err = state_init(&txn->own, db, &record, txn->writing, &txn->error);
 	if (err) {
+		redirect_drop(db, table);
 		shared_reader_leave(db->shared, &txn->reader);
 		return err;
 	}
+	state_redirect(&txn->own, table);
 	txn->own.ctx.stamp = shared_assigned(db->shared) + 1;
 	txn->registered = true;
 	return BTS_OK;

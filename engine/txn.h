@@ -57,6 +57,7 @@ struct state {
 	struct tree base_catalog;    /* the snapshot's */
 	struct tree base_snapshots;  /* likewise */
 	struct tree_ctx ctx;
+	struct redirect *redirect;   /* of a follower's snapshot: pages that are not home (redirect.h); or NULL */
 	struct dirty *dirty;         /* NULL: read only */
 	bool changed;
 	struct bucket_state **buckets;
@@ -81,6 +82,8 @@ struct state {
 /* record copied; error is where failing calls explain themselves and must live as long as the state. */
 enum bts_err state_init(struct state *, struct bts *, const struct commit_record *, bool writing, struct bts_error *error);
 void state_fini(struct state *);
+/* Pages are looked for in table first (owned), or nowhere but at home. */
+void state_redirect(struct state *, struct redirect *table);
 /* One that reads, in use before: as anew, on the record that has been put into it.  Keeps its memory. */
 void state_again(struct state *);
 /* Find or open a bucket; BTS_NOT_FOUND. */

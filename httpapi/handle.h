@@ -14,6 +14,8 @@ void handle_status(struct request *);
 void handle_metrics(struct request *);
 
 void handle_role(struct request *);
+void handle_scrub_get(struct request *);
+void handle_scrub_post(struct request *);
 void handle_promote(struct request *);
 void handle_demote(struct request *);
 void handle_follow(struct request *);

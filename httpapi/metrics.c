@@ -8,6 +8,7 @@
 #include "durable.h"
 #include "role.h"
 #include "route.h"
+#include "serve.h"
 #include "server.h"
 #include "status.h"
 #include "writer.h"
@@ -188,6 +189,66 @@ static void metrics_followers(struct buf *b, const struct status *status)
 	for (i = 0; i < status->ack_count; i++)
 		buf_printf(b, "bts_follower_lag_seconds{follower=\"%s\"} %.3f\n", status->acks[i].node,
 			(double)role_commit_age_ms(status->role, status->acks[i].txid) / 1e3);
+	metrics_head(b, "bts_follower_lag_bytes", "gauge", "Pages a follower lacks, estimated from the rate of writing.");
+	for (i = 0; i < status->ack_count; i++)
+		if (status_lag_bytes(status, &status->acks[i]) >= 0)
+			buf_printf(b, "bts_follower_lag_bytes{follower=\"%s\"} %" PRId64 "\n", status->acks[i].node,
+				status_lag_bytes(status, &status->acks[i]));
+	metrics_head(b, "bts_follower_alarms_total", "counter", "Acknowledgements that went backwards.");
+	for (i = 0; i < status->ack_count; i++)
+		buf_printf(b, "bts_follower_alarms_total{follower=\"%s\"} %" PRIu32 "\n", status->acks[i].node,
+			status->acks[i].alarms);
+}
+
+/* What this node gives to those who follow it; 0 while nobody ever has. */
+static void metrics_frames(struct buf *b, struct server *s)
+{
+	struct serve *frames = atomic_load(&s->frames);
+	struct serve_counts c = {0};
+
+	if (frames)
+		serve_counts(frames, &c);
+	metrics_one(b, "bts_replication_sent_frames_total", "counter", "Frames sent whole.", c.frames);
+	metrics_one(b, "bts_replication_sent_broken_total", "counter", "Frames broken off.", c.broken);
+	metrics_one(b, "bts_replication_sent_pages_total", "counter", "Pages put into frames.", c.pages);
+	metrics_one(b, "bts_replication_sent_bytes_total", "counter", "Bytes of frames sent.", c.bytes);
+	metrics_one(b, "bts_replication_refused_total", "counter", "Followers refused (409).", c.refused);
+	metrics_one(b, "bts_replication_loops_total", "counter",
+		"Of them, because commits come here through them.", c.loops);
+	metrics_one(
+		b, "bts_replication_alarms_total", "counter", "Acknowledgements that went backwards.", c.alarms);
+	metrics_one(b, "bts_replication_twins_total", "counter",
+		"Sessions that came back under a name taken by another.", c.twins);
+	metrics_one(b, "bts_replication_waiting", "gauge", "Long polls that wait for commits.", c.waiting);
+}
+
+static void metrics_upstream(struct buf *b, const struct status *status)
+{
+	static const char *const modes[] = {"streaming", "first-sync", "graft"};
+	const struct role_upstream *up = &status->upstream;
+	size_t i;
+
+	metrics_one(b, "bts_replication_lag_milliseconds", "gauge", "How old what is served may be.", up->lag_ms);
+	metrics_one(b, "bts_replication_lag_transactions", "gauge", "Commits of the source that are missing.",
+		up->head > up->txid ? up->head - up->txid : 0);
+	metrics_one(b, "bts_replication_contact_milliseconds", "gauge", "Since the source last said where it stands.",
+		up->contact_ms);
+	metrics_head(b, "bts_replication_mode", "gauge", "How it catches up.");
+	for (i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
+		buf_printf(b, "bts_replication_mode{mode=\"%s\"} %d\n", modes[i], !strcmp(modes[i], up->mode));
+	metrics_one(b, "bts_replication_stopped", "gauge", "1 when every source refuses this file.",
+		(uint64_t)up->stopped);
+	metrics_one(b, "bts_replication_frames_total", "counter", "Frames applied.", up->frames);
+	metrics_one(b, "bts_replication_bytes_total", "counter", "Bytes of frames received.", up->bytes);
+	metrics_one(b, "bts_replication_pages_total", "counter", "Pages of frames applied.", up->pages);
+	metrics_one(b, "bts_replication_redirected_pages_total", "counter",
+		"Pages that waited beside the file, as their place was in use.", status->apply.redirected_pages);
+	metrics_one(b, "bts_replication_retries_total", "counter", "Attempts after a failure.", up->retries);
+	metrics_one(b, "bts_replication_source_switches_total", "counter", "Changes of the source.", up->switches);
+	metrics_one(b, "bts_replication_grafts_total", "counter",
+		"Commits installed page by page where no frame could be made.", up->grafts);
+	metrics_one(b, "bts_replication_digest_mismatches_total", "counter",
+		"Contacts at which the source had another root digest for the same commit.", up->digest_mismatches);
 }
 
 static void metrics_durable(struct buf *b, struct durable *durable)
@@ -223,17 +284,9 @@ void metrics_write(struct buf *b, struct server *s)
 		return;
 	metrics_file(b, &status.stat);
 	metrics_followers(b, &status);
-	if (role_follows(s->role)) {
-		metrics_one(b, "bts_replication_lag_milliseconds", "gauge", "How old what is served may be.",
-			status.upstream.lag_ms);
-		metrics_one(b, "bts_replication_frames_total", "counter", "Frames applied.",
-			status.upstream.frames);
-		metrics_one(b, "bts_replication_retries_total", "counter", "Attempts after a failure.",
-			status.upstream.retries);
-		metrics_one(b, "bts_replication_grafts_total", "counter", "Commits installed page by page where no frame could be made.",
-			status.upstream.grafts);
-		metrics_one(b, "bts_replication_digest_mismatches_total", "counter",
-			"Contacts at which the source had another root digest for the same commit.",
-			status.upstream.digest_mismatches);
-	}
+	metrics_frames(b, s);
+	metrics_one(b, "bts_expired_snapshots_total", "counter", "Requests that met a snapshot which had been ended.",
+		role_expired(s->role));
+	if (role_follows(s->role))
+		metrics_upstream(b, &status);
 }

@@ -133,6 +133,7 @@ int role_open(const struct config *config, const char *own_url, struct role **ou
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_mutex_init(&r->changing, NULL);
 	pthread_rwlock_init(&r->switching, NULL);
+	pthread_mutex_init(&r->scrubbing, NULL);
 	snprintf(r->url, sizeof(r->url), "%s", own_url);
 	atomic_init(&r->source, config->from ? config->from : "");
 	atomic_init(&r->primary_url, config->primary_url ? config->primary_url : "");
@@ -159,6 +160,7 @@ void role_close(struct role *r)
 {
 	if (!r)
 		return;
+	repair_stop(r->repair);
 	follow_stop(r->follow);
 	if (r->applier != atomic_load(&r->db))
 		bts_close(r->applier);
@@ -172,6 +174,7 @@ void role_close(struct role *r)
 	pthread_mutex_destroy(&r->lock);
 	pthread_mutex_destroy(&r->changing);
 	pthread_rwlock_destroy(&r->switching);
+	pthread_mutex_destroy(&r->scrubbing);
 	free(r);
 }
 
@@ -337,11 +340,47 @@ uint64_t role_commit_age_ms(struct role *r, bts_txid txid)
 	return now - since;
 }
 
+enum bts_err role_scrub(struct role *r, const char *peers, uint64_t rate, struct bts_error *error)
+{
+	struct repair_options options = {.db = role_db(r), .peers = peers, .rate = rate, .events = {role_event, r}};
+	struct repair_status *last = calloc(1, sizeof(*last));
+	enum bts_err err = BTS_OK;
+
+	pthread_mutex_lock(&r->scrubbing);
+	if (r->repair && last)
+		repair_status(r->repair, last);
+	if (!last || !options.db)
+		err = fail_set(error, BTS_NOT_FOUND, "there is nothing to scrub yet");
+	else if (last->running)
+		err = fail_set(error, BTS_BUSY, "a scrub is running");
+	if (!err) {
+		repair_stop(r->repair);
+		r->repair = NULL;
+		err = repair_start(&options, &r->repair, error);
+	}
+	pthread_mutex_unlock(&r->scrubbing);
+	free(last);
+	return err;
+}
+
+int role_scrub_status(struct role *r, struct repair_status *status)
+{
+	int there;
+
+	pthread_mutex_lock(&r->scrubbing);
+	there = r->repair != NULL;
+	if (there)
+		repair_status(r->repair, status);
+	pthread_mutex_unlock(&r->scrubbing);
+	return there;
+}
+
 void role_upstream(struct role *r, struct role_upstream *up)
 {
 	struct follow_status status;
 
 	memset(up, 0, sizeof(*up));
+	up->mode = "streaming";
 	if (!role_follow_status(r, &status, NULL)) {
 		if (!role_follows(r))
 			return;
@@ -353,6 +392,7 @@ void role_upstream(struct role *r, struct role_upstream *up)
 	snprintf(up->state, sizeof(up->state), "%s", status.state);
 	snprintf(up->error, sizeof(up->error), "%s", status.error);
 	up->txid = status.txid;
+	up->mode = !strcmp(status.state, "grafting") ? "graft" : status.txid ? "streaming" : "first-sync";
 	up->head = status.upstream_txid;
 	up->heard = status.heard;
 	up->stopped = !strcmp(status.state, "stopped");
@@ -383,8 +423,15 @@ uint64_t role_lag_ms(struct role *r)
 	return up.lag_ms;
 }
 
+uint64_t role_expired(const struct role *r)
+{
+	return atomic_load(&r->expired);
+}
+
 void role_note(struct role *r, enum bts_err err)
 {
+	if (err == BTS_EXPIRED)
+		atomic_fetch_add(&r->expired, 1);
 	if (err == BTS_FENCED) /* by another process, perhaps */
 		role_look(r);
 	if (err == BTS_POISONED && !atomic_exchange(&r->poisoned, 1))

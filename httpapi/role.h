@@ -18,6 +18,7 @@ struct role;
 /* A follower's contact with its source. */
 struct role_upstream {
 	char state[32]; /* a word */
+	const char *mode; /* how it catches up: "streaming", "first-sync", "graft" */
 	char error[256];
 	bts_txid txid, head; /* own, and the newest known of the source; 0 = none yet */
 	int heard;	     /* the source has ever answered */
@@ -78,12 +79,18 @@ void role_look(struct role *); /* another process may have changed it */
 struct repl_events;
 struct repl_events role_events(struct role *);
 
+struct repair_status;
+/* Begin a scrub in the background (repair.h).  peers: addresses with commas between; rate 0: the default.  BTS_BUSY: one runs. */
+enum bts_err role_scrub(struct role *, const char *peers, uint64_t rate, struct bts_error *error);
+int role_scrub_status(struct role *, struct repair_status *); /* 0: there was none */
+
 void role_upstream(struct role *, struct role_upstream *);
 uint64_t role_lag_ms(struct role *);
 
 /* An error that only reopening cures was met; from then on the node is not ready. */
 void role_note(struct role *, enum bts_err err);
 int role_poisoned(const struct role *);
+uint64_t role_expired(const struct role *); /* requests that met a snapshot which had been ended (BTS_EXPIRED) */
 void role_drain(struct role *); /* stopping: not ready any more */
 int role_draining(const struct role *);
 

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "follow.h"
+#include "repair.h"
 #include "role.h"
 
 /* When commits were made, for the age of what a follower lacks: at most one entry in ROLE_AGE_STEP_MS. */
@@ -42,6 +43,7 @@ struct role {
 	uint64_t changed_ms;
 	atomic_uint_least64_t txid;
 	atomic_int poisoned, draining, synced;
+	atomic_uint_least64_t expired;
 	pthread_mutex_t lock;	      /* what follows */
 	struct bts_position position; /* epoch_txid's */
 	bts_txid position_txid;
@@ -50,6 +52,8 @@ struct role {
 	struct role_age ages[ROLE_AGES];
 	size_t age_first, age_count;
 	struct role_text *texts;
+	pthread_mutex_t scrubbing; /* of repair */
+	struct repair *repair;
 };
 
 /* Kept until role_close; "" without memory. */

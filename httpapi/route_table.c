@@ -19,6 +19,8 @@ const struct route route_table[] = {
 	{ROUTE_POST, "/v1/admin/demote", ROUTE_ADMIN, {"upstream", "primary_url"}, handle_demote, NULL},
 	{ROUTE_GET, "/v1/admin/follow", ROUTE_ADMIN, {NULL}, handle_role, NULL},
 	{ROUTE_POST, "/v1/admin/follow", ROUTE_ADMIN, {"url", "primary_url"}, handle_follow, NULL},
+	{ROUTE_GET, "/v1/admin/scrub", ROUTE_ADMIN, {NULL}, handle_scrub_get, NULL},
+	{ROUTE_POST, "/v1/admin/scrub", ROUTE_ADMIN, {"from", "rate"}, handle_scrub_post, NULL},
 	{ROUTE_POST, "/v1/replication/promise", ROUTE_ADMIN, {"epoch", "database"}, handle_promise, NULL},
 
 	{ROUTE_GET, "/v1/buckets", ROUTE_READS, {"limit", "after", "wait"}, handle_buckets_get, NULL},

@@ -28,7 +28,22 @@ enum bts_err status_gather(const struct server *server, struct status *s, struct
 	s->ack_count = bts_ack_list(db, s->acks, STATUS_FOLLOWERS_MAX);
 	if (s->ack_count > STATUS_FOLLOWERS_MAX)
 		s->ack_count = STATUS_FOLLOWERS_MAX;
+	bts_apply_stat(db, &s->apply);
 	return bts_stat(db, &s->stat, error);
+}
+
+int64_t status_lag_bytes(const struct status *s, const struct bts_ack *ack)
+{
+	const struct bts_stat *st = &s->stat;
+	double live = (double)(st->pages - st->free_pages), pages;
+
+	if (ack->txid >= st->durable_txid)
+		return 0;
+	if (!st->commits)
+		return -1;
+	/* The numbers skipped at a new epoch are no commits, but the live pages are the most there can be. */
+	pages = (double)st->pages_written / (double)st->commits * (double)(st->durable_txid - ack->txid);
+	return (int64_t)((pages < live ? pages : live) * st->page_size);
 }
 
 static void status_text(struct buf *b, const char *name, const char *text)
@@ -63,6 +78,7 @@ static void status_time(uint64_t ms, char text[40])
 
 static void status_followers(struct buf *b, const struct status *s)
 {
+	int64_t bytes;
 	char seen[40];
 	size_t i;
 
@@ -77,8 +93,11 @@ static void status_followers(struct buf *b, const struct status *s)
 		status_u64(b, "lag_txids",
 			s->stat.durable_txid > ack->txid ? s->stat.durable_txid - ack->txid : 0);
 		status_u64(b, "lag_ms", role_commit_age_ms(s->role, ack->txid));
-		/* Only a walk over the difference could tell; nobody pays for that here. */
-		buf_str(b, ack->txid >= s->stat.durable_txid ? ",\"lag_bytes\":0" : ",\"lag_bytes\":null");
+		bytes = status_lag_bytes(s, ack);
+		if (bytes < 0)
+			buf_str(b, ",\"lag_bytes\":null");
+		else
+			status_u64(b, "lag_bytes", (uint64_t)bytes);
 		status_time(ack->seen_ms, seen);
 		status_text(b, "last_seen", seen);
 		status_u64(b, "alarms", ack->alarms);
@@ -88,8 +107,10 @@ static void status_followers(struct buf *b, const struct status *s)
 	buf_str(b, "]");
 }
 
-static void status_file(struct buf *b, const struct bts_stat *st)
+static void status_file(struct buf *b, const struct status *s)
 {
+	const struct bts_stat *st = &s->stat;
+
 	status_hex(b, "database_id", st->database);
 	status_u64(b, "epoch", st->epoch);
 	status_u64(b, "txid", st->txid);
@@ -109,6 +130,8 @@ static void status_file(struct buf *b, const struct bts_stat *st)
 	status_u64(b, "commits", st->commits);
 	status_u64(b, "flushes", st->flushes);
 	status_u64(b, "conflicts", st->conflicts);
+	status_u64(b, "redirected_pages", s->apply.redirected_pages);
+	status_u64(b, "expired_snapshots", role_expired(s->role));
 }
 
 static void status_durability(struct buf *b, const struct status *s)
@@ -134,6 +157,7 @@ static void status_upstream(struct buf *b, const struct status *s)
 	status_text(b, "via", up->via);
 	status_text(b, "primary_url", role_primary_url(s->role));
 	status_text(b, "state", up->state);
+	status_text(b, "mode", up->mode);
 	status_u64(b, "upstream_txid", up->head);
 	status_u64(b, "contact_ms", up->contact_ms);
 	status_u64(b, "lag_ms", up->lag_ms);
@@ -159,7 +183,7 @@ void status_json(struct buf *b, const struct status *s)
 	buf_printf(b, ",\"poisoned\":%s,\"draining\":%s", role_poisoned(s->role) ? "true" : "false",
 		role_draining(s->role) ? "true" : "false");
 	if (s->have)
-		status_file(b, &s->stat);
+		status_file(b, s);
 	else
 		buf_str(b, ",\"database_id\":null,\"epoch\":null,\"txid\":0,\"durable_txid\":0,\"root_"
 			   "digest\":null");

@@ -15,6 +15,7 @@ struct status {
 	const struct server *server;
 	int have; /* the file is there: stat and acks hold */
 	struct bts_stat stat;
+	struct bts_apply_stat apply;
 	struct role_upstream upstream;
 	struct bts_ack acks[STATUS_FOLLOWERS_MAX];
 	size_t ack_count;
@@ -22,6 +23,9 @@ struct status {
 
 /* BTS_OK also when a follower has no file yet. */
 enum bts_err status_gather(const struct server *, struct status *, struct bts_error *);
+
+/* The pages that a follower lacks at this node's usual rate of writing, in bytes: at most the live ones; -1: not known. */
+int64_t status_lag_bytes(const struct status *, const struct bts_ack *);
 
 struct buf;
 void status_json(struct buf *, const struct status *);

@@ -15,6 +15,7 @@
 #include "fail.h"
 #include "position.h"
 #include "query.h"
+#include "repair.h"
 #include "serve.h"
 
 /* Well above what a follower takes for an answer that does not wait: SESSION_EARLY_MS. */
@@ -31,6 +32,7 @@ struct main_settings {
 	unsigned wait_max_ms;
 	uint64_t pin_limit;
 	bool json;
+	const char *scrub; /* peers to repair from, "": none; NULL: serve */
 };
 
 static const char main_help[] =
@@ -42,6 +44,8 @@ static const char main_help[] =
 	"  --data FILE          the database; opened for reading only\n"
 	"  --listen HOST:PORT   a loopback address to serve on; port 0 takes a free one\n"
 	"  --name NODE          name of this node where the program that writes FILE tells none; followers see it\n"
+	"  --scrub URL[,URL]    instead of serving: read every page of FILE, repair damaged ones from these nodes\n"
+	"                       (\"\": only read), and exit: 1 when some are left\n"
 	"  --wait-max DURATION  longest long poll granted, as 30s or 500ms (200ms to 60s, default 60s)\n"
 	"  --pin-limit BYTES    a frame whose snapshot keeps more than that from being reused is broken off (1M to 1024G; K, M, G\n"
 	"                       are multiples of 1024; default a quarter of the file, at least 256M)\n"
@@ -134,6 +138,7 @@ static int main_parse(int argc, char **argv, struct main_settings *settings)
 		{"listen", required_argument, NULL, 'l'},
 		{"name", required_argument, NULL, 'n'},
 		{"wait-max", required_argument, NULL, 'w'},
+		{"scrub", required_argument, NULL, 's'},
 		{"pin-limit", required_argument, NULL, 'p'},
 		{"log-format", required_argument, NULL, 'f'},
 		{"help", no_argument, NULL, 'h'},
@@ -154,6 +159,9 @@ static int main_parse(int argc, char **argv, struct main_settings *settings)
 			settings->name = optarg;
 			if (!query_node_valid(optarg))
 				return main_usage("--name '%s': letters, digits, '.', '_', '-', at most 63", optarg);
+			break;
+		case 's':
+			settings->scrub = optarg;
 			break;
 		case 'w':
 			if (!query_duration_parse(optarg, &settings->wait_max_ms) ||
@@ -184,6 +192,8 @@ static int main_parse(int argc, char **argv, struct main_settings *settings)
 	}
 	if (optind < argc)
 		return main_usage("unexpected argument '%s'", argv[optind]);
+	if (settings->data && settings->scrub)
+		return -1;
 	if (!settings->data || !settings->listen)
 		return main_usage("%s is missing", settings->data ? "--listen HOST:PORT" : "--data FILE");
 	return -1;
@@ -240,6 +250,38 @@ fail:
 	return err;
 }
 
+/* Of a primary's file beside whoever writes it; of a follower's with nobody at it. */
+static enum bts_err main_scrub(struct main_settings *settings, struct bts_error *error)
+{
+	struct repair_options repair = {.peers = settings->scrub, .rate = UINT64_MAX, .events = {main_log, settings}};
+	struct repair_status status = {0};
+	struct bts_options options;
+	struct repair *running;
+	enum bts_err err;
+
+	bts_options_init(&options);
+	options.flags = BTS_OPEN_EXISTING;
+	err = bts_open(settings->data, &options, &repair.db, error);
+	if (err == BTS_READ_ONLY) {
+		options.flags |= BTS_OPEN_FOLLOWER;
+		err = bts_open(settings->data, &options, &repair.db, error);
+	}
+	if (err)
+		return err;
+	err = repair_start(&repair, &running, error);
+	if (!err) {
+		repair_wait(running);
+		repair_status(running, &status);
+		repair_stop(running);
+		if (status.error.code)
+			err = fail_set(error, status.error.code, "%s", status.error.text);
+		else if (status.lost || status.scrub.hidden)
+			err = fail_set(error, BTS_CORRUPT, "%zu damaged units are left in %s", status.lost, settings->data);
+	}
+	bts_close(repair.db);
+	return err;
+}
+
 int main(int argc, char **argv)
 {
 	struct main_settings settings = {0};
@@ -258,7 +300,7 @@ int main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	main_raise_descriptors();
-	if (main_run(&settings, &signals, &error)) {
+	if (settings.scrub ? main_scrub(&settings, &error) : main_run(&settings, &signals, &error)) {
 		repl_emit(&events, REPL_ERROR, "failed", "%s: %s", bts_err_name(error.code), error.text);
 		return error.code == BTS_INVALID ? MAIN_USAGE : MAIN_FAILURE;
 	}

@@ -8,6 +8,7 @@
 #define SERVE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <btree_store/ship.h>
 
@@ -43,6 +44,11 @@ void serve_stop(struct serve *);
 void serve_adopt(struct serve *, int fd);
 /* Is that how a request for one of its own routes under /v1/replication/ begins? */
 bool serve_claims(const char *bytes, size_t size);
+/* Counts since the start.  Any thread. */
+struct serve_counts {
+	uint64_t frames, broken, pages, bytes, refused, alarms, loops, twins, waiting;
+};
+void serve_counts(const struct serve *, struct serve_counts *counts);
 unsigned serve_port(const struct serve *); /* the one listened on */
 
 /*

@@ -43,6 +43,26 @@ static void serve_metrics_followers(FILE *out, struct serve *serve, const struct
 			acks[i].alarms);
 }
 
+static uint64_t serve_count(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+void serve_counts(const struct serve *serve, struct serve_counts *counts)
+{
+	const struct source *source = &serve->source;
+
+	counts->frames = serve_count(&source->frames);
+	counts->broken = serve_count(&source->broken);
+	counts->pages = serve_count(&source->pages);
+	counts->bytes = serve_count(&source->bytes);
+	counts->refused = serve_count(&source->refused);
+	counts->alarms = serve_count(&source->alarms);
+	counts->loops = serve_count(&source->loops);
+	counts->twins = serve_count(&source->twins);
+	counts->waiting = serve_count(&serve->suspended_count);
+}
+
 char *serve_metrics(struct serve *serve, const struct bts_position *head)
 {
 	const struct source *source = &serve->source;

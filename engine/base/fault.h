@@ -51,7 +51,10 @@ enum fault_rule {
 	FAULT_R4_NO_GRAFT, /* graft: as that, and what a frame says is kept is believed to be here */
 	FAULT_R5_NO_FLUSH, /* install: the slot names a path.pending that is not durable */
 	FAULT_R7_NO_FLUSH, /* install: a frame is said to be installed before its slot is durable */
-	FAULT_REPLICA_RULES
+	FAULT_R8_FORGET,   /* role: a promise is forgotten when a frame comes */
+	FAULT_REPLICA_RULES, /* and those of test_apply__redirect */
+	FAULT_R6_HOME_FIRST, /* pager: pages of the log are looked for at home */
+	FAULT_R6_MERGE_READ /* homes: pages are brought home without asking for readers */
 };
 
 #ifdef BTS_SABOTAGE

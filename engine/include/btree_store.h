@@ -149,6 +149,11 @@ struct bts_options {
 	 * as memory for its bookkeeping.
 	 */
 	uint64_t txn_memory;
+	/*
+	 * A follower's: bytes that path.pending may hold of pages that readers keep from their places; 0 = 1 GiB.  Beyond it the
+	 * oldest of these readers are told to end, as above, and the next frame that needs room there waits for them.
+	 */
+	uint64_t pending_limit;
 	/* A follower's first transfer notes in the file how far it has come after so many bytes, with two flushes; 0 = 256 MiB. */
 	uint64_t transfer_step;
 	/*

@@ -82,6 +82,8 @@ static const struct command commands[] = {
 	{"snapshot", bts_cmd_snapshot, "FILE [list|create NAME|delete NAME]", "states kept under a name", 0, 2, {0}},
 	{"stat", bts_cmd_stat, "FILE", "sizes, position, readers and buckets", 0, 0, {OPTION_BUCKETS}},
 	{"check", bts_cmd_check, "FILE", "verify every page; exit 1 when damaged", 0, 0, {0}},
+	{"scrub", bts_cmd_scrub, "FILE", "read every live page; with --from, repair damaged ones; exit 1 when some are left", 0,
+		0, {OPTION_FROM}},
 	{"dump", bts_cmd_dump, "FILE", "print everything as lines of JSON", 0, 0,
 		{OPTION_BUCKET, OPTION_SNAPSHOT}},
 	{"load", bts_cmd_load, "FILE [INPUT]", "store lines of JSON from INPUT or standard input", 0, 1,
@@ -109,6 +111,7 @@ static const char option_help[] =
 	"  --existing        put: refuse a key that is not there (exit 3)\n"
 	"  --prefix P        scan: only keys that begin with P\n"
 	"  --from K, --to K  scan: only keys from K on; only keys before K\n"
+	"  --from FILE       scrub: another file of the same database to take pages from (a node: bts-replicator --scrub)\n"
 	"  --reverse         scan: from the greatest key down\n"
 	"  --limit N         scan: at most N keys\n"
 	"  --buckets         stat: read every bucket's tree: how full its pages are, what is in large values\n"

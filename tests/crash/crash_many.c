@@ -325,7 +325,7 @@ static void run_compare(struct crash_run *run, struct bts *db)
 	struct space_run free_run;
 	struct space space;
 
-	if (db_load_space(db, &db->tip, &space, NULL)) {
+	if (db_load_space(db, NULL, &db->tip, &space, NULL)) {
 		crash_report(run->crash, "the free log cannot be read");
 		return;
 	}

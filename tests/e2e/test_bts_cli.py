@@ -270,7 +270,7 @@ class Files(Case):
             before = f.read()
         old = ["version 0", "reads 1", "dump it with `bts` of the release that wrote it"]
         for offset, change, says in [(12, b"\0\0", old), (12, b"\x09\0", ["version 9", "a newer release reads it"]),
-                                     (24, b"\x04", ["must-understand"])]:
+                                     (24, b"\x40", ["must-understand"])]:
             self.change_slots(offset, change)
             for words in (["get", self.file, "b", "k"], ["put", self.file, "b", "k", "v"], ["dump", self.file],
                           ["stat", self.file], ["check", self.file], ["compact", self.file]):

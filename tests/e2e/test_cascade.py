@@ -113,6 +113,12 @@ class Cascade(unittest.TestCase):
     def test_itself_is_a_loop(self):
         f1 = self.follow(self.p, "f1")
         self.same(f1)
+        # The source's half of it: its own name, and those that its commits come through.
+        harness.await_true(lambda: f1.status()["via"] == "p", what="the chain")
+        for node, name, want in ((f1, "f1", 409), (f1, "p", 409), (f1, "f2", 200), (self.p, "p", 409), (self.p, "pp", 200)):
+            reply = node.get("/v1/replication/frames?after=0&wait=0ms&follower=" + name)
+            self.assertEqual((reply.status, reply.headers["BTS-Error"]), (want, "loop" if want == 409 else None))
+        self.assertIn(b"bts_replication_loops_total 2", f1.get("/metrics").body)
         other = self.started(harness.Server([harness.binary("btsd"), "follower", "--data", self.dir.file("other.bts"), "--listen", "127.0.0.1:0", "--from", f1.url, "--name", "f1"],
                                             self.dir.file("other.log")))
         harness.await_true(lambda: "through this node" in other.status()["last_error"], what="the refusal")

@@ -226,13 +226,15 @@ class Slot:
         need(b.u16(12) == FORMAT, f'slot: version {b.u16(12)}')
         b.zero(14, 16, 'slot')
         b.zero(20, 24, 'slot')
-        need(b.u64(24) <= 3, 'slot: must-understand bits')
+        need(b.u64(24) <= 7, 'slot: must-understand bits')
+        self.log = bool(b.u64(24) & 4)
         self.sequence, self.mode, self.role = b.u64(32), b.u8(40), b.u8(41)
         need(1 <= self.mode <= 3 and 1 <= self.role <= 3, 'slot: mode or role')
         need((self.role == 3) == (b.u64(24) & 1), 'slot: role and bits')
         runs, self.pending, self.durable, size = b.u16(42), b.u32(44), b.u48(48), b.u16(54)
         self.durable_sequence, self.salt, record = b.u64(56), b.u64(96), b.u32(104)
         b.zero(108, 112, 'slot')
+        need(self.pending or not self.log, 'slot: a log without records')
         need(runs <= 128 and (runs == 0 or self.mode == 1), 'slot: manifest')
         at = 112
         self.manifest = [(b.u48(at + 12 * i), b.u16(at + 12 * i + 6), b.u32(at + 12 * i + 8)) for i in range(runs)]
@@ -326,7 +328,7 @@ class File:
         self.slot = newest
         need(newest.role == 2 or newest.pending == 0, 'a primary with pending pages')
         if newest.pending:
-            self.redo(pending)
+            (self.redo_log if newest.log else self.redo)(pending)
 
     def redo(self, data):
         b, slot, record = Bytes(data), self.slot, self.slot.record
@@ -346,6 +348,27 @@ class File:
             b.zero(at + 52 + size, at + 56 + size, 'pending')
             self.data[page * record.page_size:(page + pages) * record.page_size] = b.take(at + 48, size)
             at += 56 + size
+
+    def redo_log(self, data):
+        b, slot, record = Bytes(data), self.slot, self.slot.record
+        need(b.take(0, 8) == b'BTSPEND\n' and b.u32(8) == 2, 'log: magic or version')
+        need(b.u32(92) == crc32c(data[:92]), 'log: header checksum')
+        need(b.u32(12) == record.page_size and b.take(16, 16) == record.database and b.u64(32) == slot.salt, 'log: another')
+        b.zero(40, 92, 'log')
+        b.zero(96, 136, 'log')
+        at = 136
+        for ordinal in range(slot.pending):
+            pages, page, kind = b.u32(at + 12), b.u64(at + 16), b.u32(at + 36)
+            size = pages * record.page_size
+            need(b.u64(at) == slot.salt and b.u32(at + 8) == ordinal, 'log: record')
+            need(b.u32(at + 52) == crc32c(b.take(at, 52)), 'log: checksum of a head')
+            need(pages >= 1 and 1 <= kind <= 3 and b.u64(at + 24) <= b.u64(at + 40) <= record.txid, 'log: head')
+            b.zero(at + 48, at + 52, 'log')
+            need(b.u32(at + 56 + size) == crc32c(b.take(at, 56 + size)), 'log: checksum')
+            b.zero(at + 60 + size, at + 64 + size, 'log')
+            if record.first <= page and page + pages <= record.high:
+                self.data[page * record.page_size:(page + pages) * record.page_size] = b.take(at + 56, size)
+            at += 64 + size
 
     # Pages.
 

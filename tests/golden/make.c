@@ -543,7 +543,7 @@ static void make_follower(struct make *m, bool killed)
 		make_take_crashed(m);
 	else
 		make_close(m);
-	make_end(m, killed ? "pending.bts" : "follower.bts");
+	make_end(m, killed ? "pending2.bts" : "follower.bts");
 }
 
 int main(int argc, char **argv)

@@ -22,6 +22,7 @@
 
 #include "env_mem.h"
 #include "follow.h"
+#include "history.h"
 #include "pages_source.h"
 #include "rng.h"
 #include "sim_model.h"
@@ -161,9 +162,10 @@ struct sim {
 	unsigned record_next;
 
 	struct sim_states states;
-	unsigned legitimate; /* the node that is primary by the last promotion */
-	bool failovers;	     /* this seed has them */
-	uint32_t epoch;	     /* the newest that was asked for */
+	struct history history; /* while there is one: without resets and failovers */
+	unsigned legitimate;	/* the node that is primary by the last promotion */
+	bool failovers;		/* this seed has them */
+	uint32_t epoch;		/* the newest that was asked for */
 	unsigned safe_copies;
 	struct sim_state *safe; /* newest state that so many followers have acknowledged */
 	bool resets;		/* the primary's file is put back to an older copy once */
@@ -224,6 +226,8 @@ void check_opened(struct sim_node *);
 void check_clean(struct sim_node *);
 void check_reader(struct sim_node *, struct sim_reader *);
 void check_acks(struct sim_node *);
+/* The lists as a client reads them here; last: nothing comes after it. */
+void check_lists(struct sim_node *, bool last);
 void check_pages_known(struct sim_node *);
 
 /* sim_client.c */

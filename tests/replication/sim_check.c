@@ -189,3 +189,27 @@ void check_acks(struct sim_node *node)
 					acks[i].txid);
 	}
 }
+
+void check_lists(struct sim_node *node, bool last)
+{
+	struct sim *sim = node->sim;
+	uint32_t items[MODEL_LIST_MAX], count;
+	struct bts_error error;
+	struct bts_txn *txn;
+
+	if (sim->resets || sim->failovers)
+		return;
+	if (bts_begin(host_db(node), BTS_READ, &txn, &error))
+		sim_fail(sim, "%s: cannot read: %s", node->name, error.text);
+	for (unsigned l = 0; l < MODEL_LISTS; l++) {
+		const char *wrong;
+
+		if (model_read_list(txn, l, items, &count, &error))
+			sim_fail(sim, "%s: list %u: %s", node->name, l, error.text);
+		wrong = last ? history_last(&sim->history, node->index, l, items, count)
+			     : history_read(&sim->history, node->index, l, items, count);
+		if (wrong)
+			sim_fail(sim, "%s: list %u: %s", node->name, l, wrong);
+	}
+	bts_abort(txn);
+}

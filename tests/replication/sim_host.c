@@ -302,9 +302,9 @@ void host_start(struct sim_node *node)
 	node->orphan = false;
 	if (node->index && sim->was_reset)
 		node->upstream = 0;
-	else if (sim->promotions)
+	else if (sim->promotions && (node->upstream == node->index || !sim_chance(sim, 2)))
 		node->upstream = sim->legitimate;
-	else if (node->index && sim_chance(sim, 4)) /* never in a circle */
+	else if (node->index && !sim->promotions && sim_chance(sim, 4)) /* never in a circle */
 		node->upstream = (unsigned)rng_below(&sim->rng, node->index);
 	if (sim_chance(sim, 6)) /* it dies while it opens, or soon after */
 		host_kill(node, rng_one_in(&sim->rng, 2), 1 + rng_below(&sim->rng, 40));
@@ -450,6 +450,13 @@ static void host_committed(struct sim_node *node)
 	node->model = node->flying;
 	node->in_flight = false;
 	sim->commits++;
+	for (unsigned l = 0; l < MODEL_LISTS && !sim->resets && !sim->failovers; l++) {
+		const char *wrong = history_acknowledge(
+			&sim->history, l, node->model.lists[l], node->model.list_counts[l]);
+
+		if (wrong)
+			sim_fail(sim, "%s: list %u: %s", node->name, l, wrong);
+	}
 	if (bts_ship_position(node->db, &now, &error))
 		sim_fail(sim, "%s: %s", node->name, error.text);
 	if (!position_equal(&node->head->position, &now))

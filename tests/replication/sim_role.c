@@ -96,7 +96,7 @@ static struct sim_node *role_elect(struct sim *sim, uint32_t epoch, uint64_t ran
 		if (!best || role_further(&node->seen, &best->seen))
 			best = node;
 	}
-	return promised >= need && best->up ? best : NULL;
+	return promised >= need && best->up && best->seen.txid ? best : NULL;
 }
 
 static void role_follow(struct sim_node *node, unsigned upstream)
@@ -147,7 +147,7 @@ void role_promoted(struct sim_node *node)
 		sim_fail(sim, "%" PRIu64 ", acknowledged by %u, is lost with the promotion of %s",
 			sim->safe->position.txid, sim->safe_copies, node->name);
 	for (unsigned i = 0; i < sim->count; i++)
-		if (i != node->index)
+		if (i != node->index && !sim_chance(sim, 2)) /* some are not told yet */
 			role_follow(&sim->nodes[i], node->index);
 }
 
@@ -306,7 +306,7 @@ void role_tend(struct sim *sim)
 			role_demote(node);
 		else if (node->orphan && host_db(node))
 			role_rejoin(node);
-		else if (node->upstream != sim->legitimate && !sim->chaos)
+		else if (node->upstream != sim->legitimate && !sim_chance(sim, 2))
 			role_follow(node, sim->legitimate);
 	}
 }

@@ -143,6 +143,7 @@ static void run_read(struct sim *sim)
 
 	if (!node->up || !host_db(node))
 		return;
+	check_lists(node, false);
 	if (!reader->txn) {
 		run_reader_begin(node, reader);
 		return;
@@ -283,8 +284,10 @@ static void run_finish(struct sim *sim)
 	sim_note(sim, "%s is primary", role_primary(sim)->name);
 	if (!run_converged(sim))
 		sim_fail(sim, "not converged %u s after the last fault", RUN_CALM_MS / 1000);
-	for (unsigned i = 0; i < sim->count; i++)
+	for (unsigned i = 0; i < sim->count; i++) {
 		check_opened(&sim->nodes[i]);
+		check_lists(&sim->nodes[i], true);
+	}
 	if (!states_lead_to(sim->safe, role_primary(sim)->head))
 		sim_fail(sim, "%" PRIu64 ", acknowledged by %u, is lost", sim->safe->position.txid,
 			sim->safe_copies);

@@ -141,6 +141,7 @@ static void befall(struct scene *s)
 	case 1:
 	case 2:
 		left = rng_one_in(&s->rng, 2) ? env_mem_clone(s->mem) : env_mem_crash(s->mem, choose, &s->rng);
+		bts_close(s->follower); /* of what goes on unharmed, and is forgotten */
 		env_mem_free(s->mem);
 		s->mem = left;
 		s->follower = open_follower(s->mem);

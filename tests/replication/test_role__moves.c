@@ -83,9 +83,12 @@ static void test_handoff(void **state)
 	assert_int_equal(last.role, BTS_ROLE_FENCED);
 	assert_int_equal(bts_demote(p.a, NULL, &error), BTS_OK); /* again: nothing to do */
 	promotion.expect = &last.position;
-	promotion.expect_digest = last.digest;
 	assert_int_equal(bts_promote(p.b, &promotion, NULL, &error), BTS_DIVERGED); /* it lacks the last commit */
 	bed_ship(p.a, p.b, &p.rng);
+	last.digest[0] ^= 1;
+	promotion.expect_digest = last.digest;
+	assert_int_equal(bts_promote(p.b, &promotion, NULL, &error), BTS_DIVERGED);
+	last.digest[0] ^= 1;
 	assert_int_equal(bts_promote(p.b, &promotion, &now, &error), BTS_OK);
 	assert_int_equal(now.role, BTS_ROLE_PRIMARY);
 	assert_int_equal(now.position.epoch, last.position.epoch + 1);
@@ -116,6 +119,118 @@ static void test_handoff(void **state)
 	bed_ship(p.a, c, &p.rng);
 	bed_assert_same(p.a, c);
 	bts_close(c);
+	pair_close(&p);
+}
+
+static void write_same(struct bts *db, unsigned times)
+{
+	struct bts_error error;
+	struct bts_txn *txn;
+
+	while (times--) {
+		assert_int_equal(bts_begin(db, BTS_WRITE, &txn, NULL), BTS_OK);
+		assert_int_equal(put(txn, "same"), BTS_OK);
+		if (bts_commit(txn, &error))
+			fail_msg("commit: %s", error.text);
+	}
+}
+
+/* A handle that wrote before frames came has an allocator that knows nothing of them: the file keeps its size meanwhile. */
+static void test_stale_allocator(void **state)
+{
+	struct bts_error error;
+	struct env_mem *m = env_mem_new(64 << 20), *n = env_mem_new(64 << 20);
+	struct bts *a, *b, *c;
+	struct rng rng;
+
+	(void)state;
+	rng_init(&rng, seed);
+	a = bed_open(env_mem_env(m), "/p", 0, 4096);
+	write_same(a, 20);
+	bed_create(env_mem_env(n), "/f", a, 4096);
+	b = bed_open(env_mem_env(n), "/f", BTS_OPEN_FOLLOWER, 0);
+	bed_ship(a, b, &rng);
+	for (unsigned i = 0; i < 12; i++) {
+		assert_int_equal(bts_demote(a, NULL, &error), BTS_OK);
+		c = bed_open(env_mem_env(m), "/p", BTS_OPEN_FOLLOWER, 0);
+		assert_int_equal(bts_promote(b, NULL, NULL, &error), BTS_OK);
+		write_same(b, 1 + i % 5);
+		bed_ship(b, c, &rng);
+		assert_int_equal(bts_demote(b, NULL, &error), BTS_OK);
+		bts_close(b);
+		b = bed_open(env_mem_env(n), "/f", BTS_OPEN_FOLLOWER, 0);
+		assert_int_equal(bts_promote(c, NULL, NULL, &error), BTS_OK);
+		bts_close(c);
+		write_same(a, 1 + i % 3);
+		bed_assert_clean(a);
+		bed_ship(a, b, &rng);
+		bed_assert_same(a, b);
+	}
+	bts_close(a);
+	bts_close(b);
+	env_mem_free(m);
+	env_mem_free(n);
+}
+
+/* A primary's file after a crash follows as it stands: no commit of its own is added to it. */
+static void test_fence_alone(void **state)
+{
+	struct bts_position last;
+	struct bts_error error;
+	struct env_mem *m;
+	struct pair p;
+	struct bts *db;
+
+	(void)state;
+	pair_open(&p);
+	last = bed_position(p.a);
+	assert_int_equal(try_open(env_mem_env(p.m[0]), "/p", BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE, &db), BTS_BUSY);
+	assert_int_equal(try_open(env_mem_env(p.m[0]), "/p", BTS_OPEN_FENCE, &db), BTS_INVALID);
+	m = env_mem_clone(p.m[0]);
+	assert_int_equal(try_open(env_mem_env(m), "/p", BTS_OPEN_FOLLOWER, &db), BTS_INVALID);
+	db = bed_open(env_mem_env(m), "/p", BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE, 0);
+	assert_memory_equal(bed_position(db).chain, last.chain, 16);
+	assert_int_equal(bed_position(db).txid, last.txid);
+	bts_close(db);
+	assert_int_equal(try_open(env_mem_env(m), "/p", 0, &db), BTS_FENCED);
+	db = bed_open(env_mem_env(m), "/p", BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE, 0);
+	assert_int_equal(bts_promote(p.b, NULL, NULL, &error), BTS_OK);
+	bed_commit(p.b, &p.rng);
+	bed_ship(p.b, db, &p.rng);
+	bed_assert_same(p.b, db);
+	bts_close(db);
+	env_mem_free(m);
+	pair_close(&p);
+}
+
+/* Pages that a reader keeps from going home keep the file a follower's, until it ends. */
+static void test_pages_not_home(void **state)
+{
+	struct bts_apply_stat stat = {0};
+	struct bts_error error;
+	struct bts_txn *reader;
+	struct pair p;
+
+	(void)state;
+	pair_open(&p);
+	assert_int_equal(bts_begin(p.b, BTS_READ, &reader, NULL), BTS_OK);
+	for (int i = 0; i < 60; i++) {
+		bed_commit(p.a, &p.rng);
+		bed_ship(p.a, p.b, &p.rng);
+	}
+	bts_apply_stat(p.b, &stat);
+	assert_true(stat.redirected_pages > 0);
+	assert_int_equal(bts_promote(p.b, NULL, NULL, &error), BTS_BUSY);
+	assert_int_equal(role_of(p.b).role, BTS_ROLE_FOLLOWER);
+	bts_abort(reader);
+	if (bts_promote(p.b, NULL, NULL, &error))
+		fail_msg("promote: %s", error.text);
+	for (int i = 0; i < 20; i++)
+		bed_commit(p.b, &p.rng);
+	bed_assert_clean(p.b);
+	bts_close(p.b);
+	p.b = bed_open(env_mem_env(p.m[1]), "/f", 0, 0);
+	bed_assert_clean(p.b);
 	pair_close(&p);
 }
 
@@ -336,6 +451,9 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_handoff),
+		cmocka_unit_test(test_stale_allocator),
+		cmocka_unit_test(test_fence_alone),
+		cmocka_unit_test(test_pages_not_home),
 		cmocka_unit_test(test_transactions_end),
 		cmocka_unit_test(test_leases),
 		cmocka_unit_test(test_promises),

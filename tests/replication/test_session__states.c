@@ -286,6 +286,92 @@ static void frames_for_another_file(void **state)
 	refused_frame(&header, 5, BTS_DIVERGED);
 }
 
+/* Loops come and go, and so does being ahead of a follower: neither stops one for ever. */
+static void loops_are_retried(void **state)
+{
+	static const struct session_reply answers[] = {
+		{.status = 409, .has_txid = true, .txid = 9, .code = "loop"},
+		{.status = 409, .has_txid = true, .txid = 4, .code = "ahead", .follower = true},
+		{.status = 204, .has_txid = true, .txid = 9, .via = "n1"},
+		{.status = 200, .has_txid = true, .txid = 9, .via = "n2,n1,n3"},
+	};
+	const struct session_reply fine = {.status = 204, .has_txid = true, .txid = 5, .via = "n11,n,xn1"};
+	struct bts_position position = own(5);
+	struct session_step step;
+	struct session session;
+	struct bts_error error;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+		session_init(&session, &config, &position, 4096);
+		asks(&session, 0, "after=5");
+		assert_int_equal(session_reply(&session, &answers[i], 1, &error), BTS_INVALID);
+		assert_int_equal(session.contact_ms, 0); /* such an answer is none */
+		session_done(&session, &error);
+		session_next(&session, 2, &step);
+		assert_int_equal(step.what, SESSION_WAIT);
+	}
+	session_init(&session, &config, &position, 4096);
+	asks(&session, 0, "after=5");
+	assert_int_equal(session_reply(&session, &fine, 1, &error), BTS_NOT_FOUND);
+	assert_string_equal(session.via, "n11,n,xn1");
+}
+
+/* How old what the source had was, when it gave what is here. */
+static void lag_of_the_source(void **state)
+{
+	struct session_reply answer = {.status = 204, .has_txid = true, .txid = 5, .follower = true, .has_lag = true, .lag_ms = 700};
+	struct frame_header header = frame(5, 6);
+	struct bts_position position = own(5);
+	struct session session;
+	struct bts_error error;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	asks(&session, 0, "after=5");
+	assert_int_equal(session_reply(&session, &answer, 1, &error), BTS_NOT_FOUND);
+	assert_int_equal(session.source_lag_ms, 700);
+	session_done(&session, NULL);
+	asks(&session, 2, "after=5");
+	answer.status = 200;
+	answer.txid = 6;
+	answer.lag_ms = 20;
+	assert_int_equal(session_reply(&session, &answer, 3, &error), BTS_OK);
+	assert_int_equal(session.source_lag_ms, 700); /* until the frame is here */
+	session_applied(&session, &header, 4);
+	assert_int_equal(session.source_lag_ms, 20);
+	session_done(&session, NULL);
+	asks(&session, 5, "after=6");
+	answer.status = 204;
+	answer.has_lag = false; /* a follower that does not know */
+	assert_int_equal(session_reply(&session, &answer, 6, &error), BTS_NOT_FOUND);
+	assert_int_equal(session.source_lag_ms, SESSION_LAG_UNKNOWN_MS);
+	answer.follower = false; /* a primary has none */
+	assert_int_equal(session_reply(&session, &answer, 7, &error), BTS_NOT_FOUND);
+	assert_int_equal(session.source_lag_ms, 0);
+}
+
+static void another_source(void **state)
+{
+	struct bts_position position = own(5);
+	struct session_step step;
+	struct session session;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	asks(&session, 0, "after=5");
+	assert_true(reply(&session, 409, 9, "diverged", 1) != BTS_OK);
+	session_next(&session, 2, &step);
+	assert_int_equal(step.what, SESSION_STOP);
+	session_retry(&session); /* there is one more to ask */
+	session_next(&session, 2, &step);
+	assert_int_equal(step.what, SESSION_WAIT);
+	session_switch(&session); /* told to ask another: at once, and nothing is held against it */
+	assert_int_equal(session.error.code, BTS_OK);
+	asks(&session, 3, "wait=0ms");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -298,6 +384,9 @@ int main(void)
 		cmocka_unit_test(stops_for_ever),
 		cmocka_unit_test(other_answers_are_retried),
 		cmocka_unit_test(frames_for_another_file),
+		cmocka_unit_test(loops_are_retried),
+		cmocka_unit_test(lag_of_the_source),
+		cmocka_unit_test(another_source),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

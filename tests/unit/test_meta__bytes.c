@@ -98,6 +98,7 @@ static void meta_fill_slot(struct rng *rng, struct meta_slot *slot, uint32_t run
 	slot->birth_ns = rng_next(rng);
 	slot->pending_salt = rng_next(rng);
 	slot->pending_count = slot->role == META_FOLLOWER ? (uint32_t)rng_next(rng) : 0;
+	slot->pending_log = slot->pending_count && rng_one_in(rng, 2);
 	slot->manifest_count = slot->record.page_size > 8192 && runs > 16 ? 16 : runs;
 	for (uint32_t i = 0; i < slot->manifest_count; i++)
 		slot->manifest[i] = (struct meta_run){slot->record.first + i, 1, (uint32_t)rng_next(rng)};
@@ -137,7 +138,7 @@ static void meta_round_trip(void **state)
 		assert_memory_equal(back.record.free.inline_entries, slot.record.free.inline_entries,
 			sizeof(slot.record.free.inline_entries));
 		assert_true(back.record.txid == slot.record.txid && back.durable == slot.durable &&
-			    back.pending_salt == slot.pending_salt && back.sequence == slot.sequence &&
+			    back.pending_salt == slot.pending_salt && back.pending_log == slot.pending_log && back.sequence == slot.sequence &&
 			    back.mode == slot.mode && back.role == slot.role && back.inode == slot.inode);
 	}
 }
@@ -272,9 +273,9 @@ static void meta_foreign_versions(void **state)
 	meta_expect(copy, BTS_VERSION, "byte order");
 
 	memcpy(copy, bytes, sizeof(copy));
-	bytes_put_u64(copy + 24, 4);
+	bytes_put_u64(copy + 24, 8);
 	meta_reseal(copy);
-	meta_expect(copy, BTS_VERSION, "must-understand bits 0x4");
+	meta_expect(copy, BTS_VERSION, "must-understand bits 0x8");
 
 	memcpy(copy, bytes, sizeof(copy));
 	bytes_put_u64(copy + record + 8, UINT64_C(1) << 40);

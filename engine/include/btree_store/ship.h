@@ -230,6 +230,8 @@ BTS_EXPORT void bts_scrub_close(struct bts_scrub *scrub); /* NULL is fine */
 /* Counts since open, for metrics and tests. */
 struct bts_apply_stat {
 	uint64_t frames, pages, redirected_pages; /* redirected: went through path.pending */
+	uint64_t pending_pages, pending_bytes;	  /* in path.pending now: live pages, all of its bytes */
+	uint64_t expired_readers; /* told to end because it had become too long (bts_options.pending_limit) */
 };
 BTS_EXPORT void bts_apply_stat(struct bts *db, struct bts_apply_stat *stat);
 
@@ -259,7 +261,7 @@ struct bts_promotion {
 /*
  * A handle opened with BTS_OPEN_FOLLOWER, of a follower's or a fenced file, becomes a writer: a new epoch begins after the file's
  * position, durable when this returns, and every process on the file may write.  promotion NULL: all defaults.
- * after (may be NULL) is filled.  BTS_BUSY: a frame is being applied, or pages of one are not home yet.  BTS_EXISTS: it is a
+ * after (may be NULL) is filled.  BTS_BUSY: a frame is being applied, or readers keep pages of one from going home.  BTS_EXISTS: it is a
  * primary's already.  BTS_DIVERGED: not what was expected.  BTS_FENCED: a later epoch was promised.  BTS_INVALID: there is no
  * commit yet.  The file is then as before.  A failed flush poisons.
  */
