@@ -526,7 +526,12 @@ enum bts_err recover_opening_commit(
 enum bts_err recover_new_epoch(struct bts_env *env, struct bts_file *file, struct recover_state *state,
 	const struct recover_epoch *epoch, struct bts_error *error)
 {
-	bts_txid jump = META_EPOCH_JUMP + (epoch->random & 0xffff) + !(epoch->random & 1);
+	/*
+	 * By the epochs passed, not by one: a branch on which several epochs began, and which nobody replicated, must not
+	 * have numbers above those of the epoch that is later than all of them, or it could never be rewound to that.
+	 */
+	bts_txid epochs = epoch->number > state->slot.record.epoch ? epoch->number - state->slot.record.epoch : 1;
+	bts_txid jump = epochs * META_EPOCH_JUMP + (epoch->random & 0xffff) + !(epoch->random & 1);
 
 	return recover_jump(env, file, state, epoch, recover_top(state) + jump, error);
 }

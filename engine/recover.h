@@ -41,7 +41,8 @@ enum bts_err recover_envelope(struct bts_env *, struct bts_file *, struct recove
 enum bts_err recover_opening_commit(struct bts_env *, struct bts_file *, struct recover_state *, struct bts_error *);
 /*
  * R3 on a primary: the file has become another one (a copy), so what is written from here on is a new epoch: number + 1 and
- * this random value, txid = highest + META_EPOCH_JUMP + an odd 16-bit part of it; otherwise like an opening commit.
+ * this random value, txid = highest + META_EPOCH_JUMP for each epoch passed + an odd 16-bit part of it; otherwise like an
+ * opening commit.
  */
 struct recover_epoch {
 	uint32_t number; /* above the record's; 0: the next */

@@ -194,6 +194,11 @@ static enum bts_err role_may_promise(struct bts *db, const struct meta_slot *slo
 	if (epoch < slot->promised || (epoch == slot->promised && !*done))
 		return error_set(error, BTS_FENCED, 0, "%s: epoch %" PRIu32 "-%016" PRIx64 " was promised already", db->path,
 			slot->promised, slot->promised_random);
+	/* Each epoch costs a jump of transaction numbers (R3): one that leaves none could never be begun. */
+	if (epoch > slot->record.epoch &&
+		epoch - slot->record.epoch >= (LAYOUT_TXID_LIMIT - slot->record.txid) / META_EPOCH_JUMP)
+		return error_set(error, BTS_INVALID, 0, "%s: epoch %" PRIu32 " is too far above the present one, %" PRIu32, db->path,
+			epoch, slot->record.epoch);
 	if (epoch < slot->record.epoch || (epoch == slot->record.epoch && !ours))
 		return error_set(error, BTS_FENCED, 0, "%s is in epoch %" PRIu32 "-%016" PRIx64 " already", db->path,
 			slot->record.epoch, slot->record.epoch_random);

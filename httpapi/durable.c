@@ -230,6 +230,13 @@ static int durable_add(struct durable *d, struct request *r)
 	return added ? 0 : -1;
 }
 
+/* A commit of any other epoch than this one is not what copies of this epoch's numbers hold. */
+void durable_expect(struct request *r)
+{
+	if (r->copies)
+		role_epoch(request_role(r), &r->wait_token.epoch, &r->wait_token.random);
+}
+
 void durable_await(struct request *r, void (*then)(struct request *))
 {
 	if (!r->copies) {
@@ -237,7 +244,6 @@ void durable_await(struct request *r, void (*then)(struct request *))
 		return;
 	}
 	r->wait_txid = r->op.txid;
-	role_epoch(request_role(r), &r->wait_token.epoch, &r->wait_token.random);
 	r->wait_until_ms = role_clock_ms() + r->timeout_ms;
 	if (durable_add(request_server(r)->durable, r))
 		then(r);

@@ -27,6 +27,8 @@ void durable_stat(struct durable *, struct durable_stat *);
 
 /* Reads the parameters durability and timeout, or the server's default; may refuse. */
 void durable_check(struct request *);
+/* Its op is about to be queued: the epoch of the moment is the one whose acknowledgements count. */
+void durable_expect(struct request *);
 /*
  * Its op has been committed.  Calls then(request), now or after a wait, with request->unreached telling
  * whether the copies are missing.

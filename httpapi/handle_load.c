@@ -166,6 +166,8 @@ static void load_submit(struct request *r)
 	r->op.pair_count = l->count;
 	r->op.bytes = l->arena.size;
 	r->op.owner = r;
+	if (!l->commits)
+		durable_expect(r);
 	if (writer_queue(request_server(r)->writer, &r->op))
 		load_refuse(r, 503, "write-queue-full", 0, "too many writes are waiting for the disk");
 	else

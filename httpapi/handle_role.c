@@ -18,6 +18,7 @@
 #include "request.h"
 #include "role.h"
 #include "server.h"
+#include "sources.h"
 
 #define HANDLE_URLS_MAX 4096
 
@@ -103,6 +104,14 @@ static bool job_parse_database(const char *text, struct handle_job *job)
 	return position_hex_parse(text, job->database, sizeof(job->database));
 }
 
+static bool job_parse_source(const char *text, struct handle_job *job)
+{
+	struct sources sources;
+
+	(void)job;
+	return !sources_parse(&sources, text, NULL);
+}
+
 static void job_position(struct request *r, struct buf *b, const struct bts_role *now)
 {
 	static const char *const words[] = {"", "primary", "follower", "fenced"};
@@ -184,9 +193,11 @@ static void *job_main(void *arg)
 {
 	struct handle_job *job = arg;
 	struct request *r = job->request;
+	struct server *server = request_server(r);
 
 	job->run(job);
-	server_resume(&r, 1);
+	server_resume(&r, 1); /* which may be over, and the server on its way out, before this returns */
+	atomic_fetch_sub(&server->jobs, 1);
 	return NULL;
 }
 
@@ -205,8 +216,11 @@ static void job_start(struct request *r, struct handle_job *job)
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	/* Only this thread takes up what is resumed, so it is not before it was suspended. */
+	atomic_fetch_add(&request_server(r)->jobs, 1);
 	os = pthread_create(&thread, &attributes, job_main, job);
 	pthread_attr_destroy(&attributes);
+	if (os)
+		atomic_fetch_sub(&request_server(r)->jobs, 1);
 	if (os)
 		reply_problem(r, 503, "unavailable", NULL, "no thread for it now");
 	else
@@ -307,6 +321,8 @@ static void handle_change(struct request *r, void (*run)(struct handle_job *), b
 		return;
 	job->run = run;
 	job->source = job_text(r, needs_source ? "url" : "upstream", &refused);
+	if (job->source)
+		(void)job_parse(r, needs_source ? "url" : "upstream", job_parse_source, job, &refused);
 	job->primary_url = job_text(r, "primary_url", &refused);
 	if (!refused && needs_source && !job->source) {
 		reply_problem(r, 400, "invalid-parameter", NULL, "the parameter url says whom to follow");

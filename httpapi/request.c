@@ -149,6 +149,7 @@ void request_write(struct request *r, void (*written)(struct request *))
 {
 	r->op.owner = r;
 	r->written = written;
+	durable_expect(r);
 	/* Only this thread takes up what the writer hands back, so it cannot be resumed before it is
 	 * suspended. */
 	if (writer_queue(request_server(r)->writer, &r->op))
@@ -354,10 +355,10 @@ static void request_to_primary(struct request *r)
 }
 
 /* For the replication's own loop, which would have had this connection if it had begun so (server.c). */
-static int request_is_frames(const struct request *r)
+static int request_is_frames(const struct request *r, const char *method)
 {
-	char line[64];
-	int n = snprintf(line, sizeof(line), "GET %.50s ", r->uri.target);
+	char line[72];
+	int n = snprintf(line, sizeof(line), "%.10s %.50s ", method, r->uri.target);
 
 	return serve_claims(line, (size_t)n);
 }
@@ -374,7 +375,7 @@ static void request_check_route(struct request *r, const char *method)
 	match = route_find(
 		route_table, route_table_size, &r->uri, r->method, r->loop->admin ? ROUTE_ADMIN : 0);
 	r->route = match.route;
-	if (!match.allowed && !r->loop->admin && request_is_frames(r)) {
+	if (!match.allowed && !r->loop->admin && request_is_frames(r, method)) {
 		snprintf(r->problem, sizeof(r->problem),
 			"replication wants a connection of its own, from its first request on");
 		request_set_header(r, "Connection", "close");

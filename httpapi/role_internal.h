@@ -37,7 +37,7 @@ struct role {
 	 */
 	_Atomic(struct bts *) db;
 	struct bts *applier;
-	pthread_rwlock_t switching; /* of follow: read to use it, written to change it */
+	pthread_rwlock_t switching; /* of follow and applier: read to use them, written to change them */
 	struct follow *follow;
 	pthread_mutex_t changing; /* one change of role at a time */
 	uint64_t changed_ms;

@@ -132,15 +132,28 @@ enum bts_err role_demote(struct role *r, struct bts_role *out, struct bts_error 
 	return err;
 }
 
+/* A promise may be under way on the one before. */
+static void switch_set_applier(struct role *r, struct bts *db)
+{
+	pthread_rwlock_wrlock(&r->switching);
+	r->applier = db;
+	pthread_rwlock_unlock(&r->switching);
+}
+
 /* The follower's thread ends; its handle stays, as applier, and for readers when they have no other. */
 static void switch_halt(struct role *r)
 {
+	struct follow_status status;
 	struct follow *follow;
 	struct bts *db;
 
 	pthread_rwlock_wrlock(&r->switching);
 	follow = r->follow;
 	db = follow ? follow_db(follow) : NULL;
+	if (follow) { /* the newest is told from here on, as nobody follows */
+		follow_status(follow, &status);
+		atomic_store(&r->txid, status.txid);
+	}
 	if (db)
 		r->applier = db;
 	if (db && !atomic_load(&r->db))
@@ -150,7 +163,7 @@ static void switch_halt(struct role *r)
 	/* A file that was made while we looked is handed out now. */
 	if (follow) {
 		db = follow_release(follow);
-		r->applier = db;
+		switch_set_applier(r, db);
 		if (!atomic_load(&r->db))
 			atomic_store(&r->db, db);
 	}
@@ -222,6 +235,7 @@ static enum bts_err switch_promote(struct role *r, const struct bts_promotion *p
 	struct bts_error *error)
 {
 	enum bts_err err = BTS_BUSY;
+	struct bts *applier;
 
 	for (int i = 0; i < SWITCH_TRIES && err == BTS_BUSY; i++) {
 		if (i)
@@ -235,9 +249,10 @@ static enum bts_err switch_promote(struct role *r, const struct bts_promotion *p
 	r->position_txid = 0;
 	pthread_mutex_unlock(&r->lock);
 	atomic_store(&r->txid, out->position.txid);
-	if (r->applier != atomic_load(&r->db))
-		bts_close(r->applier);
-	r->applier = NULL;
+	applier = r->applier;
+	switch_set_applier(r, NULL);
+	if (applier != atomic_load(&r->db))
+		bts_close(applier);
 	if (role_record_primary(r, error))
 		log_event("warn", "not-recorded", LOG_FIELDS(LOG_TEXT("detail", error->text)));
 	atomic_store(&r->source, "");
@@ -252,12 +267,17 @@ static enum bts_err switch_promote(struct role *r, const struct bts_promotion *p
 static enum bts_err switch_open(struct role *r, struct bts_error *error)
 {
 	struct bts_options options;
+	struct bts *db = NULL;
+	enum bts_err err;
 
 	if (r->applier)
 		return BTS_OK;
 	bts_options_init(&options);
 	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER;
-	return bts_open(r->config->data, &options, &r->applier, error);
+	err = bts_open(r->config->data, &options, &db, error);
+	if (!err)
+		switch_set_applier(r, db);
+	return err;
 }
 
 static enum bts_err switch_become(struct role *r, const struct role_promotion *wanted, struct elect *elect, struct bts_role *out,

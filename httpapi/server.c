@@ -20,6 +20,7 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -585,13 +586,15 @@ static void server_stop_accept(struct server_accept *a)
 
 void server_stop(struct server *s, unsigned grace_ms)
 {
+	const struct timespec moment = {0, 1000000};
+	struct serve *frames;
 	unsigned i;
 
 	s->grace_ms = grace_ms;
 	server_stop_accept(s->accepts[0]);
 	server_stop_accept(s->accepts[1]);
 	atomic_store(&s->draining, 1);
-	serve_stop(atomic_exchange(&s->frames, NULL));
+	frames = atomic_exchange(&s->frames, NULL);
 	for (i = 0; i < s->loop_count; i++) {
 		struct server_loop *loop = &s->loops[i];
 
@@ -600,6 +603,9 @@ void server_stop(struct server *s, unsigned grace_ms)
 			pthread_join(loop->thread, NULL);
 		}
 	}
+	serve_stop(frames); /* a loop may have been counting what it does */
+	while (atomic_load(&s->jobs)) /* their replies are out: they only have to return */
+		nanosleep(&moment, NULL);
 }
 
 void server_free(struct server *s)

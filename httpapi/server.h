@@ -73,6 +73,7 @@ struct server {
 	atomic_uint_least64_t refused;
 	atomic_size_t body_bytes; /* held in memory for request bodies */
 	atomic_int draining;
+	atomic_uint jobs; /* threads of requests that change the role (handle_role.c), until they touch nothing any more */
 	unsigned grace_ms;
 	uint64_t id_salt;
 	atomic_uint_least64_t id_next;

@@ -423,8 +423,10 @@ static enum bts_err follow_graft(struct follow *follow, struct bts_error *failur
 	struct rejoin *rejoin = calloc(1, sizeof(*rejoin));
 	enum bts_err err;
 
-	if (!rejoin)
+	if (!rejoin) {
+		session_retry(&follow->session);
 		return fail_set(failure, BTS_MEMORY, "no memory for a graft");
+	}
 	memcpy(follow->fork.database, follow->session.query.after.database, sizeof(follow->fork.database));
 	rejoin->peer = (struct heal_peer){follow->transport, sources_current(&follow->sources), &follow->stopping};
 	rejoin->db = atomic_load(&follow->db);

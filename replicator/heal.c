@@ -132,6 +132,10 @@ static enum bts_err heal_verdicts(
 			return fail_set(error, BTS_CORRUPT, "the source %s page %" PRIu64 " of birth %" PRIu64 " of its own commit",
 				verdicts[i] == PAGES_ABSENT ? "lacks" : "cannot read", query->ids[i].pgno,
 				query->ids[i].birth);
+	/* The first always has room: without it the question would be asked for ever. */
+	if (query->count && verdicts[0] == PAGES_LATER)
+		return fail_set(error, BTS_CORRUPT, "the source puts page %" PRIu64 " off that was asked for alone or first",
+			query->ids[0].pgno);
 	return BTS_OK;
 }
 

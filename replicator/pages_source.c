@@ -80,6 +80,29 @@ void pages_pins_tick(struct pages_pins *pins, uint64_t now_ms)
 	}
 }
 
+bool pages_pins_before(const struct pages_pins *pins, bts_txid txid)
+{
+	for (size_t i = 0; i < PAGES_PINS_MAX; i++)
+		if (pins->pin[i].pages && bts_pages_position(pins->pin[i].pages)->txid < txid)
+			return true;
+	return false;
+}
+
+void pages_pins_expire(struct pages_pins *pins, bts_txid txid)
+{
+	for (size_t i = 0; i < PAGES_PINS_MAX; i++) {
+		struct pages_pin *pin = &pins->pin[i];
+
+		if (!pin->pages || bts_pages_position(pin->pages)->txid != txid)
+			continue;
+		pin->used_ms = 0;
+		if (pin->streams)
+			continue;
+		bts_pages_close(pin->pages);
+		pin->pages = NULL;
+	}
+}
+
 /* A free place, or that of the commit that was asked of the longest ago; NULL: streams are under way on all. */
 static struct pages_pin *pages_place(struct pages_pins *pins)
 {

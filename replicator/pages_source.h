@@ -16,6 +16,10 @@ struct pages_pins *pages_pins_new(struct bts *db);
 void pages_pins_free(struct pages_pins *); /* NULL is fine */
 /* Let go of what nobody asked of; call now and then. */
 void pages_pins_tick(struct pages_pins *, uint64_t now_ms);
+/* Is a commit before that one kept? */
+bool pages_pins_before(const struct pages_pins *, bts_txid txid);
+/* It costs too much: let go of that commit now, or when the streams on it have ended. */
+void pages_pins_expire(struct pages_pins *, bts_txid txid);
 
 struct pages_stream;
 /*

@@ -148,6 +148,7 @@ static void serve_on_reader(void *arg, const struct bts_reader_info *info)
 	for (frame = pins->serve->frames; frame; frame = frame->next)
 		if (source_stream_target(frame->stream)->txid == info->txid)
 			serve_break(frame, "its snapshot holds more than the limit");
+	serve_pages_expire(pins->serve, info->txid);
 }
 
 /* A snapshot of the newest commit holds nothing. */
@@ -159,7 +160,7 @@ static bool serve_pins_any(const struct serve *serve)
 	for (frame = serve->frames; frame; frame = frame->next)
 		if (!frame->broken && source_stream_target(frame->stream)->txid < head)
 			return true;
-	return false;
+	return pages_pins_before(serve->pins, head);
 }
 
 void serve_watch(struct serve *serve)
@@ -168,12 +169,13 @@ void serve_watch(struct serve *serve)
 	struct bts_stat stat = {.size = sizeof(stat)};
 	uint64_t now, took;
 
-	if (!serve->frames)
+	if (!serve->frames && !pages_pins_before(serve->pins, UINT64_MAX))
 		return;
 	now = serve_now_ms();
 	if (now < serve->watch_ms)
 		return;
 	serve_watch_speed(serve, now);
+	serve_pages_watch(serve, now);
 	serve->watch_ms = now + SERVE_WATCH_MS;
 	if (!serve_pins_any(serve))
 		return;

@@ -2,9 +2,14 @@
 #include "serve_private.h"
 
 #include <stdlib.h>
+#include <sys/socket.h>
 
 struct serve_answer {
+	struct serve_answer *next, *prev;
+	struct serve *serve;
 	struct pages_stream *stream;
+	int fd;
+	uint64_t since_ms, bytes; /* as of a frame (serve_frame.c) */
 };
 
 static ssize_t serve_pages_read(void *arg, uint64_t at, char *out, size_t cap)
@@ -14,6 +19,7 @@ static ssize_t serve_pages_read(void *arg, uint64_t at, char *out, size_t cap)
 
 	(void)at;
 	pages_stream_read(answer->stream, out, cap, &got);
+	answer->bytes += got;
 	return got > 0 ? (ssize_t)got : MHD_CONTENT_READER_END_OF_STREAM;
 }
 
@@ -21,14 +27,50 @@ static void serve_pages_free(void *arg)
 {
 	struct serve_answer *answer = arg;
 
+	if (answer->prev)
+		answer->prev->next = answer->next;
+	else
+		answer->serve->answers = answer->next;
+	if (answer->next)
+		answer->next->prev = answer->prev;
 	pages_stream_close(answer->stream);
 	free(answer);
+}
+
+/* libmicrohttpd finds the connection closed, and lets go of the stream. */
+static void serve_pages_break(struct serve_answer *answer)
+{
+	if (answer->fd >= 0)
+		shutdown(answer->fd, SHUT_RDWR);
+	answer->fd = -1;
+}
+
+void serve_pages_watch(struct serve *serve, uint64_t now)
+{
+	for (struct serve_answer *answer = serve->answers; answer; answer = answer->next) {
+		if (answer->bytes >= SERVE_LEAST_BYTES) {
+			answer->bytes = 0;
+			answer->since_ms = now;
+		} else if (now - answer->since_ms >= serve->slow_ms) {
+			serve_pages_break(answer);
+		}
+	}
+}
+
+void serve_pages_expire(struct serve *serve, bts_txid txid)
+{
+	for (struct serve_answer *answer = serve->answers; answer; answer = answer->next)
+		if (pages_stream_position(answer->stream)->txid == txid)
+			serve_pages_break(answer);
+	pages_pins_expire(serve->pins, txid);
 }
 
 static enum MHD_Result serve_pages_send(
 	struct serve_request *request, struct MHD_Connection *connection, struct pages_stream *stream)
 {
 	struct serve_problem problem = {.status = 503, .code = "unavailable", .detail = "no memory for pages"};
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	struct serve_answer *answer = calloc(1, sizeof(*answer));
 	struct MHD_Response *response;
 	enum MHD_Result queued;
@@ -38,6 +80,13 @@ static enum MHD_Result serve_pages_send(
 		return serve_problem(request, connection, &problem);
 	}
 	answer->stream = stream;
+	answer->serve = request->serve;
+	answer->fd = info ? info->connect_fd : -1;
+	answer->since_ms = serve_now_ms();
+	answer->next = request->serve->answers;
+	if (answer->next)
+		answer->next->prev = answer;
+	request->serve->answers = answer;
 	response = MHD_create_response_from_callback(
 		MHD_SIZE_UNKNOWN, 128 * 1024, serve_pages_read, answer, serve_pages_free);
 	if (!response) {

@@ -68,6 +68,7 @@ struct serve {
 	struct serve_request *suspended; /* list */
 	uint64_t suspended_count;
 	struct serve_frame *frames;	 /* list */
+	struct serve_answer *answers;	 /* list, of pages */
 	uint64_t pin_limit;
 	unsigned slow_ms;
 	uint64_t watch_ms; /* when the frames are looked at again */
@@ -106,6 +107,8 @@ enum MHD_Result serve_segments(struct serve_request *request, struct MHD_Connect
 
 /* serve_pages.c: single pages, of a POST */
 enum MHD_Result serve_pages(struct serve_request *request, struct MHD_Connection *connection);
+void serve_pages_watch(struct serve *serve, uint64_t now); /* break off those that are taken too slowly */
+void serve_pages_expire(struct serve *serve, bts_txid txid); /* and all of that commit, which is let go of */
 
 /* serve_reply.c; each queues one reply.  head NULL = no BTS-Txid and BTS-Epoch are sent. */
 void serve_headers(

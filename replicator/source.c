@@ -10,6 +10,7 @@
 #include "sabotage.h"
 
 #define SOURCE_ACKS_MAX 64
+#define SOURCE_DENSE (UINT64_C(1) << 20) /* of so many newest commits every position is kept, so of as many numbers at least */
 
 enum bts_err source_init(
 	struct source *source, struct bts *db, const struct repl_events *events, struct bts_error *error)
@@ -102,6 +103,21 @@ static bool source_loops(struct source *source, const struct query *query)
 	return source_chain_has(via, query->follower);
 }
 
+/*
+ * A number that is not in the history has been thinned away, or was never committed here: then the follower has a commit that this
+ * file has not (it was set back behind the library's back, say), and nobody may take that from him unasked.
+ */
+static bool source_never_had(struct source *source, const struct bts_position *claimed, const struct bts_position *head)
+{
+	enum bts_standing standing;
+	struct bts_error error;
+
+	if (claimed->epoch == head->epoch && head->txid - claimed->txid < SOURCE_DENSE)
+		return true;
+	return !bts_ship_reached(source->db, claimed->epoch, claimed->epoch_random, claimed->txid, &standing, &error) &&
+	       standing == BTS_STANDING_DIVERGED;
+}
+
 void source_decide(struct source *source, const struct query *query, struct source_answer *answer)
 {
 	struct bts_position claimed = query->after;
@@ -132,6 +148,8 @@ void source_decide(struct source *source, const struct query *query, struct sour
 		source_unavailable(answer, err, &error);
 		return;
 	}
+	if (standing == BTS_STANDING_BASE_UNKNOWN && source_never_had(source, &claimed, &answer->head))
+		standing = BTS_STANDING_DIVERGED;
 	if ((SABOTAGED(SABOTAGE_AHEAD_EQUAL) && standing == BTS_STANDING_AHEAD) ||
 		(SABOTAGED(SABOTAGE_UNKNOWN_EQUAL) && standing == BTS_STANDING_DIVERGED)) {
 		answer->verdict = SOURCE_WAIT;

@@ -226,6 +226,27 @@ class Failover(unittest.TestCase):
         self.assertEqual(b.d.value("b", "k19").status, 200)
         self.assertRegex(a.r.get("/metrics").body.decode(), r"(?m)^bts_replication_ahead_total [1-9]")
 
+    def test_set_back_unclean(self):
+        """The same with content from while it was open: the numbers it leaves out hold commits that only the follower has."""
+        a, b = self.pair()
+        with open(a.file, "rb") as f:
+            old = f.read()
+        for i in range(20):
+            self.assertEqual(a.d.put("b", "k%d" % i, b"v").status, 201)
+        harness.await_equal(a.d, b.d)
+        port = a.r.port
+        a.stop()
+        with open(a.file, "r+b") as f:
+            f.write(old)
+            f.truncate(len(old))
+        a.primary()
+        self.assertEqual(a.d.put("b", "after", b"v").status, 201)
+        a.r = harness.Server([harness.binary("bts-replicator"), "--data", a.file, "--listen", "127.0.0.1:%d" % port],
+                             self.dir.file("last-r.log"))
+        harness.await_true(lambda: b.d.status()["state"] == "stopped" or b.d.status()["grafts"], what="the follower to notice")
+        self.assertIn("diverged", b.d.status()["last_error"])
+        self.assertEqual(b.d.value("b", "k19").status, 200)
+
     def test_fenced(self):
         a, b = self.pair()
         last = a.post("demote").json()

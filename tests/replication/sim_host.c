@@ -77,6 +77,10 @@ static void host_hook(void *arg, struct env_mem *m, const struct env_mem_event *
 			host_end_reader(&node->readers[i]);
 		server_end_streams(node);
 	}
+	/* The slot is written and not yet flushed: a moment as short as it matters. */
+	if (!node->image && event->op == ENV_MEM_FAULT && strcmp(event->path, "apply.slot_flush") == 0 &&
+		sim_chance(node->sim, 30))
+		host_kill(node, true, 0);
 	if (!node->image && node->fuse && --node->fuse == 0)
 		host_take_image(node);
 }

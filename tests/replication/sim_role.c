@@ -117,6 +117,10 @@ void role_failover(struct sim *sim)
 	uint64_t random = rng_next(&sim->rng) | 1;
 	struct sim_node *best;
 
+	/* Whoever has no file can promise nothing, and from those who have promised nobody gets one. */
+	for (unsigned i = 0; i < sim->count && sim->chaos; i++)
+		if (!sim->nodes[i].seen.txid)
+			return;
 	sim->epoch++;
 	best = role_elect(sim, sim->epoch, random);
 	if (!best)

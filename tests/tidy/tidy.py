@@ -36,7 +36,7 @@ SYMBOLS = set('''
     abort calloc free malloc realloc qsort bsearch
     memchr memcmp memcpy memmove memset memrchr strchr strcmp strcpy strlen strncmp strncpy strnlen strrchr
     stpcpy strerror strerror_r strtoull snprintf vsnprintf fprintf fwrite fputs stderr
-    __errno_location __stack_chk_fail __cpu_model __cpu_indicator_init
+    __errno_location __stack_chk_fail __cpu_model __cpu_features2 __cpu_indicator_init
     _GLOBAL_OFFSET_TABLE_ __tls_get_addr __register_atfork
 '''.split())
 SYMBOL_PREFIXES = ('pthread_', '__asan_', '__ubsan_', '__tsan_', '__sanitizer_')
