@@ -519,8 +519,9 @@ static void apply_undo(struct bts_apply *apply, enum bts_err why)
 
 	if (apply->first.on && (why == BTS_CORRUPT || why == BTS_DIVERGED || why == BTS_VERSION)) {
 		apply_first_forget(apply);
-	} else if (apply->first.on && why) {
-		apply_first_keep(apply);
+	} else if (apply->first.on && (why || db->slot.first.position.txid)) { /* a slot may note pages of this frame */
+		if (why)
+			apply_first_keep(apply);
 		return;
 	}
 	if (!db->env->ops->file_identity(db->file, &identity) && identity.size > apply->file_bytes) {
@@ -548,7 +549,6 @@ enum bts_err bts_apply_finish(struct bts_apply *apply, struct bts_slice record, 
 	if (!err) {
 		pthread_mutex_lock(&db->build);
 		err = apply_prove(apply, record);
-		memset(&db->slot.first, 0, sizeof(db->slot.first)); /* the slot that is written next ends the first transfer */
 		if (!err)
 			err = apply_install(apply);
 		pthread_mutex_unlock(&db->build);

@@ -79,6 +79,9 @@ static struct bts_partial first_come(const struct bts_apply *apply)
 
 	if (first->unordered || !first->next || (before->older && first->next <= before->cursor))
 		return *before;
+	/* Of the same commit nothing below the cursor is missing: who sends it has made no way. */
+	if (before->position.txid == apply->target.txid && first->next <= before->cursor)
+		return *before;
 	if (before->older && first->next < before->older_cursor) {
 		partial.older = before->older;
 		partial.older_cursor = before->older_cursor;

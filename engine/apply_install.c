@@ -123,6 +123,7 @@ static enum bts_err install_slot(struct bts_apply *apply)
 	slot->durable = db->slot.record.txid;
 	slot->durable_sequence = db->slot.sequence;
 	slot->manifest_count = 0;
+	memset(&slot->first, 0, sizeof(slot->first)); /* the first transfer ends here */
 	slot->record = apply->record;
 	slot->pending_salt = db->log.count ? db->log.salt : 0;
 	slot->pending_count = db->log.count;

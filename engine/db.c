@@ -293,6 +293,8 @@ enum bts_err db_inherit(struct bts *db, struct bts_error *error)
 	if (err == BTS_OK) {
 		shared_set_promised(db->shared, db->slot.promised, db->slot.promised_random);
 		db_publish(db);
+		if (db->slot.role == META_FOLLOWER)
+			pending_tidy(db);
 	}
 	db->env->ops->memory(db->env, state, 0);
 	return err;

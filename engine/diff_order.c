@@ -107,6 +107,8 @@ static enum bts_err order_mark(struct bts_walk *walk)
 
 	for (unsigned i = 0; i < ORDER_STEP && !err; i++) {
 		err = diff_step(walk, &edge, &image);
+		if (!err && edge->ptr.pgno < walk->record.first)
+			return error_set(&walk->error, BTS_CORRUPT, 0, "page %" PRIu64 ": a pointer outside the file", edge->ptr.pgno);
 		if (!err && edge->ptr.pgno < walk->known && order_lacks(walk, edge->ptr.pgno, edge->ptr.birth)) {
 			uint64_t at = edge->ptr.pgno - walk->record.first;
 

@@ -473,6 +473,13 @@ static enum bts_err pending_inherit(struct bts *db, struct bts_file *file, unsig
 	return err;
 }
 
+void pending_tidy(struct bts *db)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (!db->log.file || i != db->log.name)
+			pending_unlink(db, i);
+}
+
 enum bts_err pending_recover(struct bts *db, bool alone, struct bts_error *error)
 {
 	struct bts_file *file = NULL;
@@ -492,9 +499,8 @@ enum bts_err pending_recover(struct bts *db, bool alone, struct bts_error *error
 		db->env->ops->file_close(file);
 	if (err)
 		return err;
-	for (unsigned i = 0; i < 2; i++)
-		if (!kept || i != name)
-			pending_unlink(db, i);
+	if (alone) /* else readers may be about to open what is published still: pending_tidy */
+		pending_tidy(db);
 	shared_set_pending(db->shared, db->slot.pending_salt, db->slot.pending_count);
 	return BTS_OK;
 }

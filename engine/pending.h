@@ -58,9 +58,12 @@ void pending_remove(struct bts *, struct pending_log *);
 /*
  * At open of a follower's file, before anything is served: db->slot is the accepted slot.  Alone: records that it needs are
  * verified, copied home and flushed, the other slot is written with nothing pending (db->slot and db->slot_index follow) and
- * flushed.  Not alone, an heir: the log stays what it is, and db->log goes on in it.  Either way a log that the slot does not
- * name is removed.  Records that are absent, short or of another salt: BTS_CORRUPT, nothing changed.  The pager is not open yet.
+ * flushed.  Not alone, an heir: the log stays what it is, and db->log goes on in it.  A log that the slot does not name is removed,
+ * by an heir not before he has published (pending_tidy).  Records that are absent, short or of another salt: BTS_CORRUPT, nothing
+ * changed.  The pager is not open yet.
  */
 enum bts_err pending_recover(struct bts *, bool alone, struct bts_error *);
+/* Logs other than db->log lose their names. */
+void pending_tidy(struct bts *);
 
 #endif

@@ -533,5 +533,7 @@ enum bts_err recover_new_epoch(struct bts_env *env, struct bts_file *file, struc
 	bts_txid epochs = epoch->number > state->slot.record.epoch ? epoch->number - state->slot.record.epoch : 1;
 	bts_txid jump = epochs * META_EPOCH_JUMP + (epoch->random & 0xffff) + !(epoch->random & 1);
 
+	if (state->slot.record.epoch == UINT32_MAX || (epoch->number && epoch->number <= state->slot.record.epoch))
+		return error_set(error, BTS_FULL, 0, "no epoch above %u can begin", state->slot.record.epoch);
 	return recover_jump(env, file, state, epoch, recover_top(state) + jump, error);
 }

@@ -192,6 +192,10 @@ enum bts_err bts_scrub_next(struct bts_scrub *scrub, struct bts_scrub_unit *unit
 	enum bts_err err;
 
 	scrub->is_damaged = false;
+	/* A frame waits for the homes that this snapshot keeps (homes_press). */
+	if (scrub->db->follower && shared_reader_expired(&scrub->reader))
+		return error_set(error, BTS_EXPIRED, 0, "the scrub of transaction %" PRIu64 " was told to end: frames wait for its snapshot",
+			scrub->record.txid);
 	do {
 		err = scrub_next_edge(scrub, &edge);
 		if (err == BTS_NOT_FOUND)

@@ -269,7 +269,9 @@ static void job_run_promote(struct handle_job *job)
 void handle_promote(struct request *r)
 {
 	struct handle_job *job = job_new(r);
+	struct bts_error error = {0};
 	uint64_t survive = 0;
+	struct elect elect;
 	bool refused = false;
 	int force;
 
@@ -288,6 +290,11 @@ void handle_promote(struct request *r)
 		return;
 	}
 	job->survive = (unsigned)survive;
+	if (job->members && elect_init(&elect, job->members, job->survive, &error)) {
+		reply_problem(r, 400, "invalid-parameter", NULL, "%s", error.text);
+		job_free(job);
+		return;
+	}
 	if (!job->members && !(job->has_expect && job->has_digest) && !force) {
 		reply_problem(r, 400, "invalid-parameter", NULL,
 			"say who is asked (members and survive), or where this node must stand (expect and digest), or force");

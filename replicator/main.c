@@ -53,7 +53,8 @@ static const char main_help[] =
 	"  --help               print this\n"
 	"  --version            print the version\n"
 	"\n"
-	"Routes: GET /v1/replication/frames, /v1/replication/position, /livez, /readyz, /metrics.\n"
+	"Routes: GET /v1/replication/frames, /v1/replication/position, /v1/replication/segments, /livez, /readyz, /metrics;\n"
+	"POST /v1/replication/pages.\n"
 	"SIGTERM and SIGINT stop it cleanly.  Exit status: 0, 1 failure, 2 usage.\n";
 
 /* Quotes, backslashes and controls escaped, as JSON and key=value readers both take it. */

@@ -204,11 +204,76 @@ static void test_nothing_twice(void **state)
 	scene_close(&s);
 }
 
+/* What was refused is forgotten for good, also by who opens the file afterwards. */
+static void test_refused(void **state)
+{
+	struct bts_page_id id;
+	struct bts_error error;
+	struct bts_apply *apply;
+	struct bts_walk *walk;
+	struct bts_slice bytes;
+	unsigned units = 0;
+	bool complete;
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, seed + 60, 4096);
+	assert_int_equal(transfer(&s, 40, &complete), BTS_OK);
+	assert_int_equal(bts_apply_partial(s.follower, &s.partial), BTS_OK);
+	assert_int_equal(bts_walk_open_from(s.primary, &s.partial, &walk, NULL), BTS_OK);
+	assert_int_equal(bts_apply_resume(s.follower, &s.partial, bts_walk_position(walk), &apply, &error), BTS_OK);
+	while (next_unit(walk, &id, &bytes) == BTS_OK)
+		if (++units != 2) /* this one is missing */
+			assert_int_equal(bts_apply_piece(apply, &id, 0, bytes, &error), BTS_OK);
+	assert_int_equal(bts_apply_finish(apply, bts_walk_record(walk), &error), BTS_CORRUPT);
+	bts_walk_close(walk);
+	assert_int_equal(bts_apply_partial(s.follower, &s.partial), BTS_NOT_FOUND);
+	bts_close(s.follower);
+	s.follower = open_follower(s.mem);
+	assert_int_equal(bts_apply_partial(s.follower, &s.partial), BTS_NOT_FOUND);
+	scene_close(&s);
+}
+
+/* A source that begins anew where it should go on, with the same commit: nothing is noted of it that can not be read again. */
+static void test_same_commit_anew(void **state)
+{
+	struct bts_partial after;
+	struct bts_page_id id;
+	struct bts_error error;
+	struct bts_apply *apply;
+	struct bts_walk *walk;
+	struct bts_slice bytes;
+	bool complete;
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, seed + 61, 4096);
+	assert_int_equal(transfer(&s, 80, &complete), BTS_OK);
+	assert_int_equal(bts_apply_partial(s.follower, &s.partial), BTS_OK);
+	assert_int_equal(bts_walk_open(s.primary, 0, &walk, NULL), BTS_OK);
+	assert_int_equal(bts_apply_resume(s.follower, &s.partial, bts_walk_position(walk), &apply, &error), BTS_OK);
+	do {
+		assert_int_equal(next_unit(walk, &id, &bytes), BTS_OK);
+		assert_int_equal(bts_apply_piece(apply, &id, 0, bytes, &error), BTS_OK);
+	} while (id.pgno + id.count + 32 < s.partial.cursor);
+	bts_apply_suspend(apply);
+	bts_walk_close(walk);
+	bts_close(s.follower);
+	s.follower = open_follower(s.mem);
+	assert_int_equal(bts_apply_partial(s.follower, &after), BTS_OK);
+	assert_true(after.cursor == s.partial.cursor && after.older == 0);
+	assert_int_equal(transfer(&s, UINT64_MAX, &complete), BTS_OK);
+	bed_assert_same(s.primary, s.follower);
+	scene_close(&s);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_breaks),
 		cmocka_unit_test(test_nothing_twice),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_same_commit_anew),
 	};
 
 	seed = rng_seed_from(argc, argv, 1);

@@ -217,7 +217,8 @@ struct bts_scrub_stat {
 	bool hidden;		   /* named snapshots could not be listed: what only they hold was not read */
 };
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_scrub_open(struct bts *db, struct bts_scrub **scrub, struct bts_error *error);
-/* The next unit; what is below a damaged one is passed over, unless it is repaired before the next call.  BTS_NOT_FOUND: the end. */
+/* The next unit; what is below a damaged one is passed over, unless it is repaired before the next call.  BTS_NOT_FOUND: the end.
+ * BTS_EXPIRED: a follower's frames wait for its snapshot (bts_options.pending_limit); close it. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_scrub_next(struct bts_scrub *scrub, struct bts_scrub_unit *unit, struct bts_error *error);
 /*
  * The last unit was damaged: here are its bytes, from a peer (bts_pages_read there).  BTS_CORRUPT: they are not what the
