@@ -48,6 +48,31 @@ struct bts *replica_open(const char *path, unsigned flags)
 	return db;
 }
 
+struct bts *replica_open_in(const char *dir, const char *name, unsigned flags)
+{
+	char path[160];
+
+	replica_path(path, sizeof(path), dir, name);
+	return replica_open(path, flags);
+}
+
+void replica_copy(const char *dir, const char *from, const char *to)
+{
+	char a[160], b[160], buffer[65536];
+	FILE *in, *out;
+	size_t got;
+
+	replica_path(a, sizeof(a), dir, from);
+	replica_path(b, sizeof(b), dir, to);
+	in = fopen(a, "rb");
+	out = fopen(b, "wb");
+	assert_true(in && out);
+	while ((got = fread(buffer, 1, sizeof(buffer), in)) > 0)
+		assert_int_equal(fwrite(buffer, 1, got, out), got);
+	fclose(in);
+	fclose(out);
+}
+
 struct replica_work {
 	unsigned from, count, round;
 	size_t size;

@@ -20,6 +20,10 @@ void replica_path(char *out, size_t size, const char *dir, const char *name);
 
 /* Owned: bts_close.  Fails the test with the error's text. */
 struct bts *replica_open(const char *path, unsigned flags);
+/* The same by a name within dir. */
+struct bts *replica_open_in(const char *dir, const char *name, unsigned flags);
+/* A file as it stands, under another name within dir. */
+void replica_copy(const char *dir, const char *from, const char *to);
 
 /* One commit: keys [from, from + count) of bucket "b", values that depend on key, round and size. */
 void replica_put(struct bts *db, unsigned from, unsigned count, unsigned round, size_t size);

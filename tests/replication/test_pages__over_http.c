@@ -29,31 +29,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static struct bts *open_in(const char *name, unsigned flags)
-{
-	char path[160];
-
-	replica_path(path, sizeof(path), dir, name);
-	return replica_open(path, flags);
-}
-
-static void copy(const char *from, const char *to)
-{
-	char a[160], b[160], buffer[65536];
-	FILE *in, *out;
-	size_t got;
-
-	replica_path(a, sizeof(a), dir, from);
-	replica_path(b, sizeof(b), dir, to);
-	in = fopen(a, "rb");
-	out = fopen(b, "wb");
-	assert_true(in && out);
-	while ((got = fread(buffer, 1, sizeof(buffer), in)) > 0)
-		assert_int_equal(fwrite(buffer, 1, got, out), got);
-	fclose(in);
-	fclose(out);
-}
-
 struct got {
 	uint8_t verdicts[PAGES_UNITS_MAX];
 	uint8_t *bytes[PAGES_UNITS_MAX];
@@ -95,7 +70,7 @@ static void test_verdicts(void **state)
 	struct bts_error error;
 	struct bts_walk *walk;
 	struct serve *serve;
-	struct bts *db = open_in("primary", 0);
+	struct bts *db = replica_open_in(dir, "primary", 0);
 	char url[64];
 
 	(void)state;
@@ -149,7 +124,7 @@ static void test_rewind(void **state)
 	char url[64], through[64], path[160];
 	struct follow *follow;
 	struct bts_error error;
-	struct bts *old = open_in("old", 0), *now, *db;
+	struct bts *old = replica_open_in(dir, "old", 0), *now, *db;
 	struct serve *serve;
 	struct proxy *proxy;
 
@@ -158,8 +133,8 @@ static void test_rewind(void **state)
 	replica_put(old, 9000, 3, 0, 300000);
 	assert_int_equal(bts_ship_position(old, &fork, &error), BTS_OK);
 	bts_close(old);
-	copy("old", "now");
-	old = open_in("old", 0);
+	replica_copy(dir, "old", "now");
+	old = replica_open_in(dir, "old", 0);
 	replica_put(old, 10, 50, 1, 300);
 	serve = replica_serve(old, url, sizeof(url));
 	replica_path(path, sizeof(path), dir, "follower");
@@ -168,14 +143,14 @@ static void test_rewind(void **state)
 	follow_stop(follow);
 	serve_stop(serve);
 	bts_close(old);
-	now = open_in("now", 0);
+	now = replica_open_in(dir, "now", 0);
 	replica_put(now, 3000, 200, 2, 100);
 	replica_put(now, 9100, 2, 2, 200000);
 	serve = replica_serve(now, url, sizeof(url));
 	proxy = proxy_start(serve_port(serve), through, sizeof(through));
 	proxy_harm(proxy, 2, 150000, false);
 	peer.url = through;
-	db = open_in("follower", BTS_OPEN_FOLLOWER);
+	db = replica_open_in(dir, "follower", BTS_OPEN_FOLLOWER);
 	replica_put(now, 0, 1, 3, 10);
 	if (heal_graft(&peer, db, &graft, &error))
 		fail_msg("%s", error.text);

@@ -27,31 +27,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static struct bts *open_in(const char *name, unsigned flags)
-{
-	char path[160];
-
-	replica_path(path, sizeof(path), dir, name);
-	return replica_open(path, flags);
-}
-
-static void copy(const char *from, const char *to)
-{
-	char a[160], b[160], buffer[65536];
-	FILE *in, *out;
-	size_t got;
-
-	replica_path(a, sizeof(a), dir, from);
-	replica_path(b, sizeof(b), dir, to);
-	in = fopen(a, "rb");
-	out = fopen(b, "wb");
-	assert_true(in && out);
-	while ((got = fread(buffer, 1, sizeof(buffer), in)) > 0)
-		assert_int_equal(fwrite(buffer, 1, got, out), got);
-	fclose(in);
-	fclose(out);
-}
-
 static struct follow *follow(const char *url, bool rejoin)
 {
 	char path[160];
@@ -86,12 +61,12 @@ static void part(struct bts **now)
 	char url[64], path[160];
 	struct follow *f;
 	struct serve *serve;
-	struct bts *old = open_in("old", 0);
+	struct bts *old = replica_open_in(dir, "old", 0);
 
 	replica_put(old, 0, 500, 0, 200);
 	bts_close(old);
-	copy("old", "now");
-	old = open_in("old", 0);
+	replica_copy(dir, "old", "now");
+	old = replica_open_in(dir, "old", 0);
 	replica_put(old, 100, 40, 1, 300);
 	serve = replica_serve(old, url, sizeof(url));
 	replica_path(path, sizeof(path), dir, "follower");
@@ -100,7 +75,7 @@ static void part(struct bts **now)
 	follow_stop(f);
 	serve_stop(serve);
 	bts_close(old);
-	*now = open_in("now", 0);
+	*now = replica_open_in(dir, "now", 0);
 	replica_put(*now, 130, 20, 2, 100);
 }
 
