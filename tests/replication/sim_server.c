@@ -182,18 +182,28 @@ static bool server_stale(struct sim_conn *conn)
 	return true;
 }
 
+/* A forged frame may have left a cursor where no page begins. */
+static bool server_may_refuse(const struct sim *sim, const struct bts_error *error)
+{
+	return error->code == BTS_INVALID && sim->forged;
+}
+
 /* The whole reply is made, and changed. */
 static void server_forge(struct sim_conn *conn)
 {
 	struct sim *sim = sim_world;
+	struct bts_error error;
 	size_t cap = 0, got;
 
 	do {
 		if (conn->size + SERVER_PIECE > cap)
 			conn->bytes = realloc(conn->bytes, cap = cap * 2 + SERVER_PIECE);
 		ENSURE(conn->bytes);
-		if (source_stream_read(conn->stream, conn->bytes + conn->size, SERVER_PIECE, &got, NULL))
-			sim_fail(sim, "n%u cannot make a frame", conn->server);
+		if (source_stream_read(conn->stream, conn->bytes + conn->size, SERVER_PIECE, &got, &error)) {
+			if (!server_may_refuse(sim, &error))
+				sim_fail(sim, "n%u cannot make a frame: %s", conn->server, error.text);
+			return; /* it ends in the middle */
+		}
 		conn->size += got;
 	} while (got > 0);
 	if (forge(&sim->rng, &conn->bytes, &conn->size)) {
@@ -373,8 +383,7 @@ static bool server_read(struct sim_conn *conn, uint8_t *bytes, size_t *size)
 		if (sim_chance(sim, 60)) /* it costs the source too much */
 			source_stream_break(conn->stream);
 		if (source_stream_read(conn->stream, bytes, cap, &got, &error)) {
-			/* A forged frame may have left a cursor where no page begins. */
-			if (error.code != BTS_EXPIRED && !(error.code == BTS_INVALID && sim->forged))
+			if (error.code != BTS_EXPIRED && !server_may_refuse(sim, &error))
 				sim_fail(sim, "n%u cannot go on with a frame: %s", conn->server, error.text);
 			return false;
 		}
