@@ -1,179 +1,14 @@
 /*
  * The lock file: who may believe it, the writer's byte, readers against a publisher (G1), the dead, the gate,
- * waiting, acknowledgements.  Threads and forked processes; every wait ends on a condition.
+ * waiting.  Threads and forked processes; every wait ends on a condition.
  */
-#include "cmocka.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "env_mem.h"
-#include "shared_map.h"
-
-static char directory[64];
-static unsigned file_number;
-
-struct place {
-	char path[128];
-	struct bts_env *env;
-};
-
-struct handle {
-	struct bts_file *data;
-	struct shared *shared;
-	bool alone;
-};
+#include "shared_bed.h"
 
 static int reserve_fails(struct bts_file *file, uint64_t size)
 {
 	(void)file;
 	(void)size;
 	return ENOSPC;
-}
-
-static struct place place_new(void)
-{
-	struct place at = {.env = bts_env_posix()};
-	struct bts_file *file;
-
-	snprintf(at.path, sizeof(at.path), "%s/db%u", directory, file_number++);
-	assert_int_equal(at.env->ops->file_open(at.env, at.path, BTS_FILE_WRITE | BTS_FILE_CREATE, &file), 0);
-	at.env->ops->file_close(file);
-	return at;
-}
-
-static enum bts_err handle_try(
-	const struct place *at, unsigned flags, struct handle *h, struct bts_error *error)
-{
-	enum bts_err err;
-
-	memset(h, 0, sizeof(*h));
-	assert_int_equal(at->env->ops->file_open(at->env, at->path, flags, &h->data), 0);
-	err = shared_open(at->env, at->path, h->data, &h->shared, &h->alone, error);
-	if (err)
-		at->env->ops->file_close(h->data);
-	return err;
-}
-
-/* Every field that is looked at follows from the txid, so that a torn record shows. */
-static struct commit_record record_of(bts_txid txid)
-{
-	struct commit_record record;
-
-	memset(&record, 0, sizeof(record));
-	record.txid = txid;
-	record.high_water = txid * 3;
-	record.free.inline_count = (uint32_t)(txid % FREELOG_INLINE_MAX);
-	for (size_t i = 0; i < record.free.inline_count; i++)
-		record.free.inline_entries[i] = txid * 7 + i;
-	record.recent_count = (uint32_t)(txid % META_RECENT_MAX);
-	for (size_t i = 0; i < META_RECENT_MAX; i++)
-		record.recent[i].txid = txid + i;
-	record.segments[META_SEGMENTS_INLINE - 1].first = txid;
-	return record;
-}
-
-static void record_assert(const struct commit_record *record)
-{
-	struct commit_record expected = record_of(record->txid);
-
-	if (memcmp(record, &expected, sizeof(expected)))
-		abort(); /* also in children, where cmocka's jump leads nowhere */
-}
-
-/* What a reader's slot keeps of it for an heir. */
-static void record_assert_reader(const struct commit_record *record)
-{
-	struct commit_record expected = record_of(record->txid);
-
-	assert_memory_equal(&record->free, &expected.free, META_READER_BYTES(&expected) -
-		offsetof(struct commit_record, free));
-	assert_int_equal(record->high_water, expected.high_water);
-	assert_int_equal(record->recent_count, 0);
-}
-
-static struct handle handle_open(const struct place *at)
-{
-	struct handle h;
-
-	assert_int_equal(handle_try(at, BTS_FILE_WRITE, &h, NULL), BTS_OK);
-	return h;
-}
-
-static struct handle handle_first(const struct place *at, bts_txid txid)
-{
-	struct handle h = handle_open(at);
-	struct commit_record record = record_of(txid);
-
-	assert_true(h.alone);
-	shared_publish(h.shared, &record);
-	assert_int_equal(shared_settle(h.shared, NULL), BTS_OK);
-	return h;
-}
-
-static void handle_close(struct handle *h)
-{
-	struct bts_env *env = h->data->env;
-
-	shared_close(h->shared);
-	env->ops->file_close(h->data);
-}
-
-static void publish(struct handle *h, bts_txid txid)
-{
-	struct commit_record record = record_of(txid);
-
-	shared_publish(h->shared, &record);
-}
-
-/* A child that runs body and then waits to be killed; returns when it says it is ready. */
-static pid_t child_start(void (*body)(const struct place *), const struct place *at)
-{
-	int ready[2];
-	char byte;
-	pid_t pid;
-
-	assert_int_equal(pipe(ready), 0);
-	pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		close(ready[0]);
-		body(at);
-		if (write(ready[1], "r", 1) != 1)
-			abort();
-		for (;;)
-			pause();
-	}
-	close(ready[1]);
-	assert_int_equal(read(ready[0], &byte, 1), 1);
-	close(ready[0]);
-	return pid;
-}
-
-static void child_kill(pid_t pid)
-{
-	int status;
-
-	kill(pid, SIGKILL);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFSIGNALED(status));
-}
-
-static void child_join(pid_t pid)
-{
-	int status;
-
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void test_join(void **state)
@@ -668,133 +503,6 @@ static void test_wait(void **state)
 	handle_close(&a);
 }
 
-static struct bts_ack ack_of(const char *node, bts_txid txid, uint64_t seen)
-{
-	struct bts_ack ack = {.txid = txid, .seen_ms = seen};
-
-	snprintf(ack.node, sizeof(ack.node), "%s", node);
-	snprintf(ack.url, sizeof(ack.url), "http://%s", node);
-	return ack;
-}
-
-static void ack(struct handle *h, const char *node, bts_txid txid, uint64_t seen)
-{
-	struct bts_ack it = ack_of(node, txid, seen);
-
-	assert_int_equal(shared_ack_record(h->shared, &it, NULL), BTS_OK);
-}
-
-static void test_acks(void **state)
-{
-	struct place at = place_new();
-	struct handle a = handle_first(&at, 7), b = handle_open(&at);
-	struct bts_ack list[80], nameless = ack_of("", 1, 1);
-	char node[16];
-
-	(void)state;
-	assert_int_equal(shared_ack_list(a.shared, list, 80), 0);
-	ack(&a, "f1", 5, 100);
-	ack(&b, "f2", 6, 101);
-	ack(&a, "f1", 7, 102);
-	ack(&b, "f1", 4, 103); /* backwards: kept at 7, an alarm */
-	assert_int_equal(shared_ack_list(b.shared, list, 80), 2);
-	assert_string_equal(list[0].node, "f1");
-	assert_string_equal(list[0].url, "http://f1");
-	assert_int_equal(list[0].txid, 7);
-	assert_int_equal(list[0].seen_ms, 103);
-	assert_int_equal(list[0].alarms, 1);
-	assert_int_equal(list[1].txid, 6);
-	assert_int_equal(list[1].alarms, 0);
-	for (unsigned i = 0; i < 62; i++) {
-		snprintf(node, sizeof(node), "n%u", i);
-		ack(&a, node, i, 1000 + i);
-	}
-	assert_int_equal(shared_ack_list(a.shared, list, 1), 64);
-	ack(&a, "new", 1, 5000); /* replaces f2, unseen for longest */
-	assert_int_equal(shared_ack_list(a.shared, list, 80), 64);
-	assert_string_equal(list[1].node, "new");
-	assert_int_equal(shared_ack_record(a.shared, &nameless, NULL), BTS_INVALID);
-	handle_close(&b);
-	handle_close(&a);
-}
-
-/* Epochs come before numbers; a session that comes back has a twin of its name. */
-static void test_ack_epochs(void **state)
-{
-	struct place at = place_new();
-	struct handle a = handle_first(&at, 7);
-	struct bts_ack it = ack_of("f1", 9, 1), got;
-
-	(void)state;
-	it.epoch = 2;
-	it.epoch_random = 22;
-	it.session = 1;
-	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
-	it.epoch = 1; /* of a history that was left: an alarm, whatever its number */
-	it.txid = 100;
-	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
-	assert_int_equal(shared_ack_list(a.shared, &got, 1), 1);
-	assert_true(got.txid == 9 && got.epoch == 2 && got.epoch_random == 22 && got.alarms == 1 && got.twins == 0);
-	it.epoch = 3;
-	it.txid = 5;
-	it.session = 2; /* restarted */
-	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
-	assert_int_equal(shared_ack_list(a.shared, &got, 1), 1);
-	assert_true(got.txid == 5 && got.epoch == 3 && got.alarms == 1 && got.twins == 0);
-	it.session = 1; /* and yet the first is still there */
-	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
-	it.session = 3;
-	assert_int_equal(shared_ack_record(a.shared, &it, NULL), BTS_OK);
-	assert_int_equal(shared_ack_list(a.shared, &got, 1), 1);
-	assert_int_equal(got.twins, 1);
-	handle_close(&a);
-}
-
-static void test_ack_wait(void **state)
-{
-	struct place at = place_new();
-	struct handle a = handle_first(&at, 7);
-	uint32_t seen = 0;
-	int status;
-	pid_t pid;
-
-	(void)state;
-	assert_int_equal(shared_ack_wait(a.shared, &seen, 1), BTS_TIMEOUT);
-	ack(&a, "f1", 7, 1);
-	assert_int_equal(shared_ack_wait(a.shared, &seen, 0), BTS_OK);
-	assert_int_equal(shared_ack_wait(a.shared, &seen, 0), BTS_TIMEOUT);
-	pid = fork();
-	if (pid == 0) {
-		struct handle mine = handle_open(&at);
-
-		_exit(shared_ack_wait(mine.shared, &seen, 60000) != BTS_OK);
-	}
-	while (!atomic_load(&a.shared->map->ack_waiters))
-		sched_yield();
-	ack(&a, "f1", 8, 1);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
-	handle_close(&a);
-}
-
-static void test_upstream(void **state)
-{
-	struct place at = place_new();
-	struct handle a = handle_first(&at, 7), b = handle_open(&at);
-	struct bts_upstream up = {"n0", "n1,n2", 17}, got;
-
-	(void)state;
-	shared_upstream(b.shared, &got);
-	assert_true(got.fresh_ms == 0 && !got.via[0]);
-	assert_int_equal(shared_upstream_record(a.shared, &up, NULL), BTS_OK);
-	shared_upstream(b.shared, &got);
-	assert_int_equal(got.fresh_ms, 17);
-	assert_string_equal(got.node, "n0");
-	assert_string_equal(got.via, "n1,n2");
-	handle_close(&b);
-	handle_close(&a);
-}
-
 static void test_unclean(void **state)
 {
 	struct place at = place_new();
@@ -834,19 +542,12 @@ int main(void)
 		cmocka_unit_test(test_registration_race),
 		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_wait),
-		cmocka_unit_test(test_acks),
-		cmocka_unit_test(test_ack_epochs),
-		cmocka_unit_test(test_ack_wait),
-		cmocka_unit_test(test_upstream),
 		cmocka_unit_test(test_unclean),
 	};
-	char command[128];
 	int failed;
 
-	snprintf(directory, sizeof(directory), "/tmp/test_shared.XXXXXX");
-	if (!mkdtemp(directory))
+	if (bed_enter())
 		return 1;
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
-	snprintf(command, sizeof(command), "rm -r %s", directory);
-	return system(command) || failed;
+	return bed_leave() || failed;
 }
