@@ -145,23 +145,30 @@ static void role_publish(struct bts *db, const struct recover_state *state)
 	shared_set_promised(db->shared, state->slot.promised, state->slot.promised_random);
 }
 
+/* The other slot with this envelope, durable, and then for all to see. */
+static enum bts_err role_write(struct bts *db, struct recover_state *state, const char *point, struct bts_error *error)
+{
+	struct bts_error why = { 0 };
+	enum bts_err err = role_fault(db, point, &why);
+
+	if (err == BTS_OK)
+		err = recover_envelope(db->env, db->file, state, META_TWO_FLUSH, &why);
+	if (err)
+		return role_failed(db, &why, error);
+	role_publish(db, state);
+	return BTS_OK;
+}
+
 /* A primary's file that nobody else has open: fenced as it stands, without the opening commit that a writer would make. */
 static enum bts_err role_fence_alone(struct bts *db, struct bts_error *error)
 {
 	struct recover_state *state = NULL;
-	struct bts_error why = { 0 };
 	enum bts_err err = role_state(db, &state, error);
 
 	if (err)
 		return err;
 	state->slot.role = META_FENCED;
-	err = role_fault(db, "role.fence_alone", &why);
-	if (err == BTS_OK)
-		err = recover_envelope(db->env, db->file, state, META_TWO_FLUSH, &why);
-	if (err)
-		err = role_failed(db, &why, error);
-	else
-		role_publish(db, state);
+	err = role_write(db, state, "role.fence_alone", error);
 	db->env->ops->memory(db->env, state, 0);
 	return err;
 }
@@ -210,7 +217,6 @@ static enum bts_err role_fence_locked(struct bts *db, uint32_t epoch, uint64_t r
 {
 	bool fenced = shared_role(db->shared) == META_FENCED, done = epoch == 0;
 	struct recover_state *state = NULL;
-	struct bts_error why = { 0 };
 	enum bts_err err;
 
 	if (shared_role(db->shared) == META_FOLLOWER)
@@ -227,15 +233,9 @@ static enum bts_err role_fence_locked(struct bts *db, uint32_t epoch, uint64_t r
 		state->slot.promised = epoch;
 		state->slot.promised_random = random;
 	}
-	err = role_fault(db, "role.fence", &why);
+	err = role_write(db, state, "role.fence", error);
 	if (err == BTS_OK)
-		err = recover_envelope(db->env, db->file, state, META_TWO_FLUSH, &why);
-	if (err) {
-		err = role_failed(db, &why, error);
-		goto end;
-	}
-	role_publish(db, state);
-	shared_set_role(db->shared, META_FENCED);
+		shared_set_role(db->shared, META_FENCED);
 end:
 	db->env->ops->memory(db->env, state, 0);
 	return err;
@@ -295,7 +295,6 @@ enum bts_err bts_demote(struct bts *db, struct bts_role *after, struct bts_error
 static enum bts_err role_promise_follower(struct bts *db, uint32_t epoch, uint64_t random, struct bts_error *error)
 {
 	struct recover_state *state = NULL;
-	struct bts_error why = { 0 };
 	bool done = false;
 	enum bts_err err;
 
@@ -309,13 +308,7 @@ static enum bts_err role_promise_follower(struct bts *db, uint32_t epoch, uint64
 		goto end;
 	state->slot.promised = epoch;
 	state->slot.promised_random = random;
-	err = role_fault(db, "role.promise", &why);
-	if (err == BTS_OK)
-		err = recover_envelope(db->env, db->file, state, META_TWO_FLUSH, &why);
-	if (err)
-		err = role_failed(db, &why, error);
-	else
-		role_publish(db, state);
+	err = role_write(db, state, "role.promise", error);
 end:
 	pthread_mutex_unlock(&db->build);
 	db->env->ops->memory(db->env, state, 0);
