@@ -12,6 +12,11 @@
 
 static const char handle_meta_prefix[] = "content_type=";
 
+int handle_reserved(struct bts_slice bucket)
+{
+	return bucket.size && *(const char *)bucket.data == '\0';
+}
+
 struct bts_txn *handle_begin(struct request *r)
 {
 	struct bts *db = role_db(request_role(r));

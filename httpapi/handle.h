@@ -35,6 +35,9 @@ void handle_scan(struct request *);
 void handle_load(struct request *);
 size_t handle_load_feed(struct request *, const char *data, size_t size);
 
+/* Buckets whose names begin with a zero byte are the server's own: no request names them, no listing shows them. */
+int handle_reserved(struct bts_slice bucket);
+
 /* A read transaction on the newest snapshot (owned), or NULL after a reply. */
 struct bts_txn *handle_begin(struct request *);
 /* The request's bucket in it, or NULL after a reply; then the transaction has been ended. */

@@ -104,6 +104,12 @@ void handle_buckets_get(struct request *r)
 		}
 		memcpy(s->after, name, s->after_size);
 	}
+	if (!s->after_size || handle_reserved((struct bts_slice){s->after, s->after_size})) {
+		/* after the last name that could be the server's own */
+		s->after_size = sizeof(s->after);
+		memset(s->after, 0xff, s->after_size);
+		s->after[0] = 0;
+	}
 	s->txn = handle_begin(r);
 	if (!s->txn)
 		goto fail;

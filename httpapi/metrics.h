@@ -7,7 +7,7 @@
 struct buf;
 struct server;
 
-#define METRICS_ROUTES 32 /* route_table_size at most, plus one for what matched none */
+#define METRICS_ROUTES 64 /* route_table_size at most, plus one for what matched none */
 #define METRICS_STATUSES 20
 #define METRICS_BUCKETS 12
 

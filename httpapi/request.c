@@ -15,7 +15,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "auth.h"
 #include "durable.h"
+#include "framing.h"
+#include "handle.h"
 #include "reply.h"
 #include "role.h"
 #include "serve.h"
@@ -195,67 +198,6 @@ static void request_answer_refusal(struct request *r)
 		reply_problem(r, r->early_status, r->early_code, r->early_extra, "%s", r->problem);
 }
 
-/* ---- framing: what would let two parties disagree on where a request ends ---- */
-
-struct request_framing {
-	unsigned hosts, lengths, codings, authorizations, bad;
-	int coding_unknown;
-	uint64_t length;
-};
-
-static int request_is_token(const char *s, size_t size)
-{
-	size_t i;
-
-	for (i = 0; i < size; i++)
-		if (s[i] <= ' ' || s[i] >= 0x7f || strchr("\"(),/:;<=>?@[\\]{}", s[i]))
-			return 0;
-	return size > 0;
-}
-
-static enum MHD_Result request_see_header(void *cls, enum MHD_ValueKind kind, const char *name,
-	size_t name_size, const char *value, size_t size)
-{
-	struct request_framing *f = cls;
-	size_t i;
-
-	(void)kind;
-	f->bad += !request_is_token(name, name_size);
-	for (i = 0; i < size; i++)
-		f->bad += (unsigned char)value[i] < ' ' && value[i] != '\t';
-	if (!strcasecmp(name, "Host")) {
-		f->hosts++;
-	} else if (!strcasecmp(name, "Content-Length")) {
-		f->lengths++;
-		f->bad += text_u64(value, size, UINT64_MAX, &f->length) != 0;
-	} else if (!strcasecmp(name, "Transfer-Encoding")) {
-		f->codings++;
-		f->coding_unknown |= strcasecmp(value, "chunked") != 0;
-	} else if (!strcasecmp(name, "Authorization")) {
-		f->authorizations++;
-	}
-	return MHD_YES;
-}
-
-static const char *request_framing_problem(const struct request_framing *f, const char *version)
-{
-	if (f->bad)
-		return "a header field has a malformed name or value";
-	if (f->lengths > 1)
-		return "more than one Content-Length";
-	if (f->lengths && f->codings)
-		return "both Content-Length and Transfer-Encoding";
-	if (f->codings > 1 || f->coding_unknown)
-		return "the only Transfer-Encoding known is chunked, once";
-	if (f->codings && strcmp(version, "HTTP/1.1"))
-		return "Transfer-Encoding needs HTTP/1.1";
-	if (f->hosts > 1 || (!f->hosts && !strcmp(version, "HTTP/1.1")))
-		return "exactly one Host is needed";
-	if (f->authorizations > 1)
-		return "more than one Authorization";
-	return NULL;
-}
-
 /* ---- the checks when the headers are there ---- */
 
 static void request_take_id(struct request *r)
@@ -363,6 +305,19 @@ static int request_is_frames(const struct request *r, const char *method)
 	return serve_claims(line, (size_t)n);
 }
 
+static void request_check_access(struct request *r)
+{
+	if (handle_reserved(r->bucket)) {
+		snprintf(r->problem, sizeof(r->problem), "bucket names that begin with a zero byte are the server's own");
+		request_refuse(r, 400, "bucket-name-reserved");
+	} else if (!auth_allows(r, r->route->scope, r->bucket)) {
+		snprintf(r->problem, sizeof(r->problem), "the token does not allow this");
+		request_refuse(r, 403, "forbidden");
+	} else if ((r->route->flags & ROUTE_WRITES) && role_follows(request_role(r))) {
+		request_to_primary(r);
+	}
+}
+
 static void request_check_route(struct request *r, const char *method)
 {
 	struct route_match match;
@@ -396,13 +351,12 @@ static void request_check_route(struct request *r, const char *method)
 		if (!r->early_status && (r->route->flags & ROUTE_WRITES))
 			durable_check(r);
 		if (!r->early_status && !request_decode(r, &request_bucket_part, &r->bucket) &&
-			!request_decode(r, &request_key_part, &r->key) && (r->route->flags & ROUTE_WRITES) &&
-			role_follows(request_role(r)))
-			request_to_primary(r);
+			!request_decode(r, &request_key_part, &r->key))
+			request_check_access(r);
 	}
 }
 
-static void request_check_body(struct request *r, const struct request_framing *f)
+static void request_check_body(struct request *r, const struct framing *f)
 {
 	size_t max = request_server(r)->config->max_body;
 	const char *expect = request_get_header(r, "Expect");
@@ -420,14 +374,13 @@ static void request_check_body(struct request *r, const struct request_framing *
 static enum MHD_Result request_start(
 	struct request *r, struct MHD_Connection *mhd, const char *method, const char *version)
 {
-	struct request_framing framing = {0};
+	struct framing framing;
 	const char *problem;
 
 	r->mhd = mhd;
 	r->head = !strcmp(method, "HEAD");
 	r->method = route_method(method);
-	MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, request_see_header, &framing);
-	problem = request_framing_problem(&framing, version);
+	problem = framing_problem(&framing, mhd, version);
 	request_take_id(r);
 	if (problem) {
 		reply_problem(r, 400, "bad-request", NULL, "%s", problem);

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 
+#include "auth.h"
 #include "uri.h"
 
 struct request;
@@ -24,12 +25,13 @@ struct request;
 #define ROUTE_BODY 0x4u	  /* takes a body, collected before handle is called */
 #define ROUTE_READS 0x8u  /* honours BTS-After and BTS-Max-Staleness */
 
-#define ROUTE_PARAMS_MAX 10
+#define ROUTE_PARAMS_MAX 20
 
 struct route {
 	unsigned method;
 	const char *template; /* "/v1/buckets/{bucket}": a part in braces stands for one segment of data */
 	unsigned flags;
+	enum auth_scope scope; /* what a caller needs; on a path's bucket where it has one */
 	const char *params[ROUTE_PARAMS_MAX]; /* known query parameters, NULL-terminated */
 	void (*handle)(struct request *);
 	/* takes pieces of the body as they come instead (ROUTE_BODY unset); returns bytes consumed */

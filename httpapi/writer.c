@@ -124,6 +124,8 @@ static enum bts_err writer_run(struct writer_op *op, struct bts_txn *txn, int *c
 	struct bts_bucket *bucket;
 	enum bts_err err;
 
+	if (op->kind == WRITER_CALL)
+		return op->call(op, txn, changed);
 	if (op->kind == WRITER_BUCKET_PUT)
 		return writer_run_bucket(op, txn, changed);
 	if (op->kind == WRITER_BUCKET_DROP) {

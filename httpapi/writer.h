@@ -21,7 +21,7 @@
 struct role;
 struct writer;
 
-enum writer_kind { WRITER_PUT, WRITER_DELETE, WRITER_BUCKET_PUT, WRITER_BUCKET_DROP, WRITER_LOAD };
+enum writer_kind { WRITER_PUT, WRITER_DELETE, WRITER_BUCKET_PUT, WRITER_BUCKET_DROP, WRITER_LOAD, WRITER_CALL };
 
 enum writer_result {
 	WRITER_DONE,	  /* changed, durable */
@@ -48,6 +48,13 @@ struct writer_pair {
 	struct bts_slice key, value;
 };
 
+struct writer_op;
+/*
+ * What a WRITER_CALL does in its transaction, on the writer's thread: sets op->result and *changed (something to commit), or
+ * returns why it failed (op->error filled, or left to the transaction's own).  Runs again when the group did not fit the disk.
+ */
+typedef enum bts_err writer_call_fn(struct writer_op *op, struct bts_txn *txn, int *changed);
+
 struct writer_op {
 	enum writer_kind kind;
 	struct bts_slice bucket;     /* borrowed until handed back, as all slices */
@@ -56,6 +63,8 @@ struct writer_op {
 	const struct writer_pair *pairs; /* LOAD: put all, in order */
 	size_t pair_count;
 	size_t bytes; /* weight in the queue: of keys and values */
+	writer_call_fn *call; /* CALL */
+	void *arg;	      /* its own */
 	void *owner;
 
 	enum writer_result result;

@@ -10,11 +10,11 @@ static void match_nothing(struct request *r)
 }
 
 static const struct route match_table[] = {
-	{ROUTE_GET, "/", ROUTE_ADMIN, {NULL}, match_nothing, NULL},
-	{ROUTE_GET, "/v1/b", 0, {"limit"}, match_nothing, NULL},
-	{ROUTE_PUT, "/v1/b/{bucket}", 0, {NULL}, match_nothing, NULL},
-	{ROUTE_DELETE, "/v1/b/{bucket}", 0, {NULL}, match_nothing, NULL},
-	{ROUTE_GET, "/v1/b/{bucket}/k/{key}", 0, {"a", "b"}, match_nothing, NULL},
+	{ROUTE_GET, "/", ROUTE_ADMIN, AUTH_NONE, {NULL}, match_nothing, NULL},
+	{ROUTE_GET, "/v1/b", 0, AUTH_NONE, {"limit"}, match_nothing, NULL},
+	{ROUTE_PUT, "/v1/b/{bucket}", 0, AUTH_NONE, {NULL}, match_nothing, NULL},
+	{ROUTE_DELETE, "/v1/b/{bucket}", 0, AUTH_NONE, {NULL}, match_nothing, NULL},
+	{ROUTE_GET, "/v1/b/{bucket}/k/{key}", 0, AUTH_NONE, {"a", "b"}, match_nothing, NULL},
 };
 #define MATCH_COUNT (sizeof(match_table) / sizeof(match_table[0]))
 

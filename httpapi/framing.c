@@ -1,0 +1,68 @@
+/* Requests that two parties may read differently. */
+#include "framing.h"
+
+#include <microhttpd.h>
+#include <string.h>
+#include <strings.h>
+
+#include "text.h"
+
+static int framing_is_token(const char *s, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size; i++)
+		if (s[i] <= ' ' || s[i] >= 0x7f || strchr("\"(),/:;<=>?@[\\]{}", s[i]))
+			return 0;
+	return size > 0;
+}
+
+static enum MHD_Result framing_see(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_size,
+	const char *value, size_t size)
+{
+	struct framing *f = cls;
+	size_t i;
+
+	(void)kind;
+	f->bad += !framing_is_token(name, name_size);
+	for (i = 0; i < size; i++)
+		f->bad += (unsigned char)value[i] < ' ' && value[i] != '\t';
+	if (!strcasecmp(name, "Host")) {
+		f->hosts++;
+	} else if (!strcasecmp(name, "Content-Length")) {
+		f->lengths++;
+		f->bad += text_u64(value, size, UINT64_MAX, &f->length) != 0;
+	} else if (!strcasecmp(name, "Transfer-Encoding")) {
+		f->codings++;
+		f->coding_unknown |= strcasecmp(value, "chunked") != 0;
+	} else if (!strcasecmp(name, "Authorization")) {
+		f->authorizations++;
+	}
+	return MHD_YES;
+}
+
+static const char *framing_refusal(const struct framing *f, const char *version)
+{
+	if (f->bad)
+		return "a header field has a malformed name or value";
+	if (f->lengths > 1)
+		return "more than one Content-Length";
+	if (f->lengths && f->codings)
+		return "both Content-Length and Transfer-Encoding";
+	if (f->codings > 1 || f->coding_unknown)
+		return "the only Transfer-Encoding known is chunked, once";
+	if (f->codings && strcmp(version, "HTTP/1.1"))
+		return "Transfer-Encoding needs HTTP/1.1";
+	if (f->hosts > 1 || (!f->hosts && !strcmp(version, "HTTP/1.1")))
+		return "exactly one Host is needed";
+	if (f->authorizations > 1)
+		return "more than one Authorization";
+	return NULL;
+}
+
+const char *framing_problem(struct framing *f, struct MHD_Connection *mhd, const char *version)
+{
+	memset(f, 0, sizeof(*f));
+	MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, framing_see, f);
+	return framing_refusal(f, version);
+}

@@ -1,0 +1,21 @@
+/*
+ * The framing of a request: what would let two parties, a proxy and this server, disagree on where it ends.
+ * The HTTP library accepts more than it should.
+ */
+#ifndef HTTPAPI_FRAMING_H
+#define HTTPAPI_FRAMING_H
+
+#include <stdint.h>
+
+struct MHD_Connection;
+
+struct framing {
+	unsigned hosts, lengths, codings, authorizations, bad;
+	int coding_unknown;
+	uint64_t length; /* Content-Length, 0 without */
+};
+
+/* Looks at all header lines.  NULL when they are sound, else what is not: the connection cannot go on then. */
+const char *framing_problem(struct framing *, struct MHD_Connection *, const char *version);
+
+#endif
