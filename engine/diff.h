@@ -32,6 +32,7 @@ struct bts_walk {
 	bts_pgno known;		    /* below it the peer has what did not change: the higher cursor */
 	struct space free;	    /* of the state */
 	uint64_t *marked;	    /* a bit a page of [first, known): a unit begins there that the peer lacks */
+	bts_pgno spans;		    /* end of the furthest of these units */
 	bool beyond;		    /* a unit at or above it was found */
 	bts_pgno at;
 };

@@ -98,29 +98,6 @@ enum bts_err diff_order_begin(struct bts_walk *walk)
 	return BTS_OK;
 }
 
-/* Some steps along the pointers. */
-static enum bts_err order_mark(struct bts_walk *walk)
-{
-	const struct traverse_edge *edge;
-	const uint8_t *image;
-	enum bts_err err = BTS_OK;
-
-	for (unsigned i = 0; i < ORDER_STEP && !err; i++) {
-		err = diff_step(walk, &edge, &image);
-		if (!err && edge->ptr.pgno < walk->record.first)
-			return error_set(&walk->error, BTS_CORRUPT, 0, "page %" PRIu64 ": a pointer outside the file", edge->ptr.pgno);
-		if (!err && edge->ptr.pgno < walk->known && order_lacks(walk, edge->ptr.pgno, edge->ptr.birth)) {
-			uint64_t at = edge->ptr.pgno - walk->record.first;
-
-			walk->marked[at / 64] |= UINT64_C(1) << at % 64;
-		}
-	}
-	if (err != BTS_NOT_FOUND)
-		return err ? err : BTS_BUSY;
-	walk->marking = false;
-	return BTS_OK;
-}
-
 /* The unit that begins there, as its own header has it. */
 static enum bts_err order_edge(struct bts_walk *walk, bts_pgno pgno, struct traverse_edge *edge)
 {
@@ -147,6 +124,45 @@ static enum bts_err order_edge(struct bts_walk *walk, bts_pgno pgno, struct trav
 		!space_is_live(&walk->free, (struct space_run){pgno, edge->pages}))
 		return error_set(&walk->error, BTS_CORRUPT, 0, "page %" PRIu64 ": a large value of impossible size", pgno);
 	return BTS_OK;
+}
+
+/*
+ * What was received ends where a unit ends, so at the cursor another begins, or in the middle of one that the peer lacks, unless the
+ * cursor was made up.  Said before anything is sent: one that gets pages each time would ask for ever.
+ */
+static enum bts_err order_check_cursor(struct bts_walk *walk)
+{
+	bts_pgno at = order_find(walk, walk->spans > walk->known ? walk->spans : walk->known);
+	struct traverse_edge edge;
+	enum bts_err err = at < walk->record.high_water ? order_edge(walk, at, &edge) : BTS_OK;
+
+	return err == BTS_CORRUPT ?
+		error_set(&walk->error, BTS_INVALID, 0, "page %" PRIu64 ": no page begins at that cursor", at) : err;
+}
+
+/* Some steps along the pointers. */
+static enum bts_err order_mark(struct bts_walk *walk)
+{
+	const struct traverse_edge *edge;
+	const uint8_t *image;
+	enum bts_err err = BTS_OK;
+
+	for (unsigned i = 0; i < ORDER_STEP && !err; i++) {
+		err = diff_step(walk, &edge, &image);
+		if (!err && edge->ptr.pgno < walk->record.first)
+			return error_set(&walk->error, BTS_CORRUPT, 0, "page %" PRIu64 ": a pointer outside the file", edge->ptr.pgno);
+		if (!err && edge->ptr.pgno < walk->known && order_lacks(walk, edge->ptr.pgno, edge->ptr.birth)) {
+			uint64_t at = edge->ptr.pgno - walk->record.first;
+
+			walk->marked[at / 64] |= UINT64_C(1) << at % 64;
+			if (walk->spans < edge->ptr.pgno + edge->pages)
+				walk->spans = edge->ptr.pgno + edge->pages;
+		}
+	}
+	if (err != BTS_NOT_FOUND)
+		return err ? err : BTS_BUSY;
+	walk->marking = false;
+	return order_check_cursor(walk);
 }
 
 enum bts_err diff_order_next(struct bts_walk *walk, struct bts_page_id *id, struct bts_slice *bytes)

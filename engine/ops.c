@@ -264,24 +264,47 @@ enum bts_err bts_bucket_next(struct bts_txn *txn, struct bts_slice after, struct
 	return BTS_OK;
 }
 
-enum bts_err bts_get_version(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key, struct bts_slice *value,
-	bts_txid *version)
+static enum bts_err ops_find(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key, struct tree_hit *hit)
 {
 	struct bucket_state *bucket = (struct bucket_state *)handle;
-	struct tree_hit hit;
 	enum bts_err err = ops_check_key(txn, handle, key);
 
 	if (err == BTS_OK && reads_wanted(txn))
 		err = reads_key(txn, bucket, key);
-	if (err)
-		return err;
-	err = tree_get(&txn->state->ctx, &bucket->tree, key, &hit);
+	return err ? err : tree_get(&txn->state->ctx, &bucket->tree, key, hit);
+}
+
+static bts_txid ops_version(const struct bts_txn *txn, const struct tree_hit *hit)
+{
+	return txn->group == NULL && hit->cell.version > txn->own.record.txid ? 0 : hit->cell.version;
+}
+
+enum bts_err bts_get_version(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key, struct bts_slice *value,
+	bts_txid *version)
+{
+	struct tree_hit hit;
+	enum bts_err err = ops_find(txn, bucket, key, &hit);
+
 	if (err)
 		return err;
 	err = tree_value(&txn->state->ctx, &hit.cell, value);
 	if (err == BTS_OK && version != NULL)
-		*version = txn->group == NULL && hit.cell.version > txn->own.record.txid ? 0 : hit.cell.version;
+		*version = ops_version(txn, &hit);
 	return err;
+}
+
+enum bts_err bts_peek(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key, struct bts_slice *value,
+	bts_txid *version)
+{
+	struct tree_hit hit;
+	enum bts_err err = ops_find(txn, bucket, key, &hit);
+
+	if (err)
+		return err;
+	*value = hit.cell.extent ? (struct bts_slice){NULL, (size_t)hit.cell.size} : hit.cell.value;
+	if (version != NULL)
+		*version = ops_version(txn, &hit);
+	return BTS_OK;
 }
 
 enum bts_err bts_get(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key, struct bts_slice *value)

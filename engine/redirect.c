@@ -49,6 +49,13 @@ static void redirect_put(struct bts *db, struct redirect *table)
 		redirect_free(db, table);
 }
 
+struct redirect *redirect_share(struct redirect *table)
+{
+	if (table)
+		atomic_fetch_add(&table->users, 1);
+	return table;
+}
+
 static uint32_t redirect_bucket(const struct redirect *table, bts_pgno pgno)
 {
 	return (uint32_t)(pgno * UINT64_C(0x9e3779b97f4a7c15) >> 32) & table->mask;
@@ -199,10 +206,8 @@ enum bts_err redirect_open(struct bts *db, uint64_t salt, uint32_t count, struct
 			db->redirect = table = fresh;
 		}
 	}
-	if (!err) {
-		atomic_fetch_add(&table->users, 1);
-		*out = table;
-	}
+	if (!err)
+		*out = redirect_share(table);
 	pthread_mutex_unlock(&db->redirect_lock);
 	return err;
 }

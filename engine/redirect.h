@@ -29,6 +29,7 @@ enum bts_err redirect_again(
  * leads to that log.  BTS_CORRUPT: a record of it is not what was written.
  */
 enum bts_err redirect_open(struct bts *, uint64_t salt, uint32_t count, struct redirect **table, struct bts_error *);
+struct redirect *redirect_share(struct redirect *); /* one more that owns it; NULL is fine */
 void redirect_drop(struct bts *, struct redirect *); /* NULL is fine */
 void redirect_fini(struct bts *);		     /* at close: the one that is kept for the next reader */
 

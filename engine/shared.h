@@ -202,6 +202,9 @@ enum bts_err shared_reader_enter_light(struct shared *, struct shared_reader *, 
 /* At D instead of the head: what is shipped (I8). */
 enum bts_err shared_reader_enter_durable(struct shared *, struct shared_reader *, struct commit_record *record,
 	struct bts_error *);
+/* At the snapshot that `of` is registered with, which stays so during the call; in a slot above its. */
+enum bts_err shared_reader_enter_beside(
+	struct shared *, struct shared_reader *, const struct shared_reader *of, struct bts_error *);
 void shared_reader_leave(struct shared *, struct shared_reader *);
 /*
  * Parking (shared_parked.c): the reader ends and is no reader to anybody any more, but the slot is kept, and what was read from

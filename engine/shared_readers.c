@@ -134,12 +134,13 @@ static void shared_bury(struct shared *s)
 
 size_t shared_readers(struct shared *s, bts_txid *snapshots, size_t cap, uint32_t *live)
 {
-	uint32_t used = atomic_load(&s->map->slots_used), i, readers = 0;
 	struct shared_census census = {{0}};
+	uint32_t i, readers = 0;
 	size_t count = 0;
 	bts_txid txid;
 
-	for (i = 0; i < used; i++) {
+	/* Upwards, to the end as it is then: shared_reader_enter_beside relies on it. */
+	for (i = 0; i < atomic_load(&s->map->slots_used); i++) {
 		if (!shared_slot_look(s, &census, i, &txid))
 			continue;
 		readers++;
@@ -206,14 +207,15 @@ enum bts_err shared_reader_record(struct shared *s, bts_txid snapshot, struct co
 
 	for (i = 0; i < used; i++) {
 		struct shared_slot *slot = shared_slot_at(s, i);
-		uint64_t owner = atomic_load(&slot->owner);
+		uint64_t owner = atomic_load(&slot->owner), use = atomic_load(&slot->use);
 		struct commit_record copy;
 
 		if (!owner || atomic_load(&slot->txid) != snapshot + 1)
 			continue;
 		shared_record_load_reader(shared_slot_record(s, i), &copy);
-		/* Snapshots only grow: the same number again means that the record did not move meanwhile. */
-		if (atomic_load(&slot->owner) != owner || atomic_load(&slot->txid) != snapshot + 1)
+		/* The same number in the same use means that the record did not move meanwhile. */
+		if (atomic_load(&slot->owner) != owner || atomic_load(&slot->use) != use ||
+			atomic_load(&slot->txid) != snapshot + 1)
 			continue;
 		*record = copy;
 		return BTS_OK;
@@ -319,10 +321,17 @@ void shared_slot_clear(struct shared *s, struct shared_slot *slot)
 	s->env->ops->wake(s->env, (const uint32_t *)&s->map->leave_word);
 }
 
-/* A free slot becomes ours: a new use of it begins. */
+/* A slot that has just become ours: a new use of it begins. */
+static void shared_slot_begin(struct shared *s, struct shared_slot *slot)
+{
+	atomic_store_explicit(&slot->use, atomic_load(&slot->use) + 1, memory_order_relaxed);
+	atomic_store_explicit(&slot->told_ms, 0, memory_order_relaxed);
+	atomic_store_explicit(&slot->since_ms, s->env->ops->tick_ms(s->env), memory_order_relaxed);
+}
+
+/* A free slot becomes ours. */
 static enum bts_err shared_slot_take(struct shared *s, uint32_t *index, struct bts_error *error)
 {
-	struct shared_slot *slot;
 	int os;
 
 	if (s->foreign)
@@ -340,10 +349,7 @@ static enum bts_err shared_slot_take(struct shared *s, uint32_t *index, struct b
 			s->path, SHARED_READERS_MAX);
 	if (os)
 		return error_os(error, os, "%s: no room for another reader", s->path);
-	slot = shared_slot_at(s, *index);
-	atomic_store_explicit(&slot->use, atomic_load(&slot->use) + 1, memory_order_relaxed);
-	atomic_store_explicit(&slot->told_ms, 0, memory_order_relaxed);
-	atomic_store_explicit(&slot->since_ms, s->env->ops->tick_ms(s->env), memory_order_relaxed);
+	shared_slot_begin(s, shared_slot_at(s, *index));
 	return BTS_OK;
 }
 
@@ -416,6 +422,55 @@ enum bts_err shared_reader_enter_light(
 	struct shared *s, struct shared_reader *reader, struct commit_record *record, struct bts_error *error)
 {
 	return shared_reader_register(s, reader, &s->map->head, true, record, error);
+}
+
+/* A slot above this one.  An errno; EAGAIN: all are taken. */
+static int shared_claim_above(struct shared *s, uint32_t above, uint32_t *index)
+{
+	int os = EAGAIN;
+
+	for (uint32_t i = above + 1; i < SHARED_READERS_MAX && os == EAGAIN; i++) {
+		os = shared_claim_at(s, i);
+		*index = i;
+	}
+	return os;
+}
+
+/*
+ * Nothing is looked at again, as a reader at the head must: the snapshot is held throughout, by `of` first.  A scan goes upwards
+ * through the slots and comes to that of `of` before it comes to ours: if it finds `of` gone, ours was filled by then.
+ */
+enum bts_err shared_reader_enter_beside(
+	struct shared *s, struct shared_reader *reader, const struct shared_reader *of, struct bts_error *error)
+{
+	struct commit_record record;
+	struct shared_slot *slot;
+	int os;
+
+	if (s->foreign)
+		return error_set(error, BTS_INVALID, 0,
+			"%s was opened by another process, before a fork: open the file again", s->path);
+	os = shared_claim_above(s, of->slot, &reader->slot);
+	if (os == EAGAIN)
+		return error_set(error, BTS_LIMIT, 0, "%s: too many read snapshots are open", s->path);
+	if (os)
+		return error_os(error, os, "%s: no room for another reader", s->path);
+	slot = shared_slot_at(s, reader->slot);
+	shared_slot_begin(s, slot);
+	shared_record_load_reader(shared_slot_record(s, of->slot), &record);
+	shared_record_store_reader(shared_slot_record(s, reader->slot), &record);
+	atomic_store(&slot->txid, of->txid + 1);
+	reader->use = atomic_load_explicit(&slot->use, memory_order_relaxed);
+	reader->txid = of->txid;
+	reader->expired = &slot->expired;
+	reader->published = of->published;
+	reader->pending_salt = of->pending_salt;
+	reader->pending_count = of->pending_count;
+	atomic_store_explicit(&reader->parked, 0, memory_order_relaxed);
+	atomic_store_explicit(&reader->snapshot, of->txid + 1, memory_order_relaxed);
+	shared_reader_spoil(reader);
+	atomic_store_explicit(&slot->settled, reader->use, memory_order_release);
+	return BTS_OK;
 }
 
 void shared_reader_leave(struct shared *s, struct shared_reader *reader)

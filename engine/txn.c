@@ -175,6 +175,53 @@ enum bts_err bts_begin(struct bts *db, unsigned flags, struct bts_txn **out, str
 	return txn_begin_new(db, flags, out, error);
 }
 
+/* The registered snapshot and the state on it: both as `of` has them, who reads on meanwhile. */
+static enum bts_err txn_beside(struct bts_txn *txn, const struct bts_txn *of)
+{
+	struct bts *db = txn->db;
+	enum bts_err err;
+
+	txn->state = &txn->own;
+	txn->fences = of->fences;
+	err = shared_reader_enter_beside(db->shared, &txn->reader, &of->reader, &txn->error);
+	if (err)
+		return err;
+	err = state_init(&txn->own, db, &of->own.record, false, &txn->error);
+	if (err) {
+		shared_reader_leave(db->shared, &txn->reader);
+		return err;
+	}
+	state_redirect(&txn->own, redirect_share(of->own.redirect));
+	txn->registered = true;
+	return BTS_OK;
+}
+
+enum bts_err bts_begin_same(struct bts_txn *of, struct bts_txn **out, struct bts_error *error)
+{
+	struct bts *db = of->db;
+	struct bts_txn *txn;
+	enum bts_err err;
+
+	if (of->writing)
+		return error_set(error, BTS_INVALID, 0, "bts_begin_same: of a read transaction only");
+	if (shared_reader_expired(&of->reader))
+		return error_set(error, BTS_EXPIRED, 0, "the snapshot of transaction %llu was held for too long and was told to end",
+			(unsigned long long)of->own.record.txid);
+	txn = txn_new(db, BTS_READ);
+	if (txn == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory for a transaction");
+	err = txn_beside(txn, of);
+	if (err) {
+		if (error != NULL)
+			*error = txn->error;
+		db->env->ops->memory(db->env, txn, 0);
+		return err;
+	}
+	atomic_fetch_add(&db->transactions, 1);
+	*out = txn;
+	return BTS_OK;
+}
+
 static void txn_close_cursors(struct bts_txn *txn)
 {
 	while (txn->cursors != NULL)

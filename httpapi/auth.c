@@ -1,11 +1,71 @@
 /* Who may do what: the one place that decides it. */
 #include "auth.h"
 
-/* Without tokens only the loopback is listened on (config.c), and who reaches it may do everything. */
+#include <stdio.h>
+#include <string.h>
+
+#include "framing.h"
+#include "guard.h"
+#include "request.h"
+#include "server.h"
+
+static const struct {
+	unsigned scope;
+	const char *word;
+} auth_scopes[] = {
+	[AUTH_NONE] = {0, "none"},
+	[AUTH_READ] = {KEYRING_READ, "read"},
+	[AUTH_WRITE] = {KEYRING_WRITE, "write"},
+	[AUTH_ADMIN] = {KEYRING_ADMIN, "admin"},
+	[AUTH_REPLICATE] = {KEYRING_REPLICATE, "replicate"},
+};
+
+const char *auth_scope_word(enum auth_scope scope)
+{
+	return auth_scopes[scope].word;
+}
+
+static void auth_refuse(struct request *r, enum guard_verdict verdict)
+{
+	const struct guard_words *words = guard_words(verdict);
+
+	if (words->status == 401)
+		request_set_header(r, "WWW-Authenticate", "Bearer realm=\"btree_store\"");
+	snprintf(r->problem, sizeof(r->problem), "%s", words->detail);
+	request_refuse(r, words->status, words->code);
+}
+
+/* Not even which paths there are is told to strangers; but a probe of health has no credentials, and asks under any name. */
+int auth_admit(struct request *r, const struct framing *f)
+{
+	struct guard_caller caller = {.authorization = f->authorization, .host = f->host, .origin = f->origin,
+		.reads = r->method == ROUTE_GET, .tls = r->loop->tls};
+	struct guard *guard = request_server(r)->guard;
+	struct guard_grant grant;
+	enum guard_verdict verdict;
+
+	if (r->route && r->route->scope == AUTH_NONE)
+		return 0;
+	if (caller.tls)
+		caller.session = request_session(r);
+	verdict = guard_admit(guard, &caller, &grant);
+	if (verdict == GUARD_ADMITTED) {
+		r->scopes = grant.scopes;
+		snprintf(r->who, sizeof(r->who), "%s", grant.id);
+		r->buckets = grant.limited ? strdup(grant.buckets) : NULL;
+		if (grant.limited && !r->buckets)
+			r->scopes = 0; /* no memory: refused */
+		if (!r->route || auth_allows(r, r->route->scope, (struct bts_slice){"", 0}))
+			return 0;
+	}
+	auth_refuse(r, verdict);
+	return -1;
+}
+
 int auth_allows(const struct request *r, enum auth_scope scope, struct bts_slice bucket)
 {
-	(void)r;
-	(void)scope;
-	(void)bucket;
-	return 1;
+	unsigned wanted = auth_scopes[scope].scope;
+
+	return (r->scopes & wanted) == wanted &&
+	       (!r->buckets || !bucket.size || keyring_bucket_matches(r->buckets, bucket));
 }

@@ -1,14 +1,17 @@
 /*
  * Who may do what: the one place that decides it.
  *
- * request.c asks for the scope of the route, on the bucket of its path; a handler that touches more (the operations
- * of a transaction, the keys of a multi-get) asks for each.
+ * request.c has each request admitted before its parameters are looked at and its body is read, and asks again for the bucket of
+ * its path; a handler that touches more (the operations of a transaction, the keys of a multi-get, the buckets of a listing) asks
+ * for each.  Who is asking is told by the guard (guard.h), which the replication's routes ask too.
  */
 #ifndef HTTPAPI_AUTH_H
 #define HTTPAPI_AUTH_H
 
 #include "btree_store.h"
 
+struct framing;
+struct guard;
 struct request;
 
 enum auth_scope {
@@ -19,7 +22,10 @@ enum auth_scope {
 	AUTH_REPLICATE,
 };
 
-/* bucket: empty when the request is for none in particular, or for all. */
+/* 0, or -1 after request_refuse: unknown credentials, a wrong host or origin, or the route's scope is not among theirs. */
+int auth_admit(struct request *, const struct framing *);
+/* bucket: empty when the request is for none in particular: then who may do so with any bucket may go on. */
 int auth_allows(const struct request *, enum auth_scope, struct bts_slice bucket);
+const char *auth_scope_word(enum auth_scope); /* "read", "none" */
 
 #endif

@@ -1,266 +1,199 @@
-/* The command line of btsd. */
+/* The settings of btsd: one row each. */
 #include "config.h"
 
 #include <arpa/inet.h>
-#include <getopt.h>
-#include <netdb.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "btree_store.h"
 #include "follow.h"
+#include "pace.h"
 #include "quorum.h"
-#include "text.h"
 
-#define CONFIG_MAX_BODY_DEFAULT ((size_t)64 << 20)
 #define CONFIG_THREADS_MAX 64
+#define CONFIG_SNAPSHOTS_MOST 8192 /* half of what the engine has room for */
+#define CONFIG_TTL_MOST_MS (UINT64_C(30) * 24 * 3600 * 1000)
 
-static const char config_help[] =
+static const char config_usage[] =
 	"Usage: btsd primary  --data FILE --listen HOST:PORT [OPTION...]\n"
 	"       btsd follower --data FILE --listen HOST:PORT --from URL [OPTION...]\n"
-	"Serves a btree_store file over REST: a primary reads and writes, a follower serves what it "
-	"receives.\n"
-	"\n"
-	"  --data FILE               the database file, created when absent\n"
-	"  --listen HOST:PORT        where to serve; port 0 picks a free one; loopback only\n"
-	"  --admin-listen HOST:PORT  health, status and metrics here too, also when the other is full\n"
-	"  --from URL                follower: the node to follow, or several with commas\n"
-	"  --rejoin                  follower: when its history parted from the source's, write what only this file has to\n"
-	"                            FILE.orphans-EPOCH-TXID.ndjson, then take the source's (without it: stop)\n"
-	"  --max-rate BYTES          follower: received a second at most, 65536 or more (default: no limit)\n"
-	"  --zstd                    follower: have pages compressed on the way\n"
-	"  --primary-url URL         follower: where writes are sent on to\n"
-	"  --name NODE               name of this node (default: host name and port)\n"
-	"  --members NODE,NODE       whose copies count for replicated:K (default: any named follower's)\n"
-	"  --durability HOW          local (default) or replicated:K: of writes that do not say\n"
-	"  --threads N               serving threads (default: one a core)\n"
-	"  --max-body BYTES          largest request body (default 67108864)\n"
-	"  --log-format text|json    one event a line on standard error\n"
-	"  --help, --version\n"
-	"\n"
-	"SIGTERM and SIGINT finish what is under way and stop.  Exit status: 0, 1 failure, 2 usage.\n";
+	"Serves a btree_store file over REST: a primary reads and writes, a follower serves what it receives.\n";
 
-enum config_option {
-	CONFIG_DATA = 1,
-	CONFIG_LISTEN,
-	CONFIG_ADMIN,
-	CONFIG_FROM,
-	CONFIG_REJOIN,
-	CONFIG_MAX_RATE,
-	CONFIG_ZSTD,
-	CONFIG_PRIMARY,
-	CONFIG_NAME,
-	CONFIG_MEMBERS,
-	CONFIG_DURABILITY,
-	CONFIG_THREADS,
-	CONFIG_MAX_BODY,
-	CONFIG_LOG,
-	CONFIG_HELP,
-	CONFIG_VERSION
-};
+static const char config_trailer[] =
+	"\nSIGTERM and SIGINT finish what is under way and stop.  Exit status: 0, 1 failure, 2 usage.\n";
 
-static const struct option config_options[] = {
-	{"data", required_argument, NULL, CONFIG_DATA},
-	{"listen", required_argument, NULL, CONFIG_LISTEN},
-	{"admin-listen", required_argument, NULL, CONFIG_ADMIN},
-	{"from", required_argument, NULL, CONFIG_FROM},
-	{"rejoin", no_argument, NULL, CONFIG_REJOIN},
-	{"max-rate", required_argument, NULL, CONFIG_MAX_RATE},
-	{"zstd", no_argument, NULL, CONFIG_ZSTD},
-	{"primary-url", required_argument, NULL, CONFIG_PRIMARY},
-	{"name", required_argument, NULL, CONFIG_NAME},
-	{"members", required_argument, NULL, CONFIG_MEMBERS},
-	{"durability", required_argument, NULL, CONFIG_DURABILITY},
-	{"threads", required_argument, NULL, CONFIG_THREADS},
-	{"max-body", required_argument, NULL, CONFIG_MAX_BODY},
-	{"log-format", required_argument, NULL, CONFIG_LOG},
-	{"help", no_argument, NULL, CONFIG_HELP},
-	{"version", no_argument, NULL, CONFIG_VERSION},
-	{NULL, 0, NULL, 0},
-};
-
-static int config_usage(const char *format, const char *what)
+static const char *config_check_urls(const char *text)
 {
-	fputs("btsd: ", stderr);
-	fprintf(stderr, format, what);
-	fputs("\nTry 'btsd --help'.\n", stderr);
-	return 2;
+	size_t scheme = !strncmp(text, "http://", 7) ? 7 : !strncmp(text, "https://", 8) ? 8 : 0;
+
+	if (scheme && text[scheme] && !strpbrk(text, " \r\n\t\"<>") && strlen(text) < 1024)
+		return NULL;
+	return "a URL that begins with http:// or https://";
 }
 
-static int config_is_loopback(const struct sockaddr *sa)
+static const char *config_check_name(const char *text)
 {
-	if (sa->sa_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *)(const void *)sa)->sin_addr.s_addr) >> 24 == 127;
-	return sa->sa_family == AF_INET6 &&
-	       IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
+	size_t size = strlen(text);
+
+	if (size && size <= 63 &&
+		strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_") == size)
+		return NULL;
+	return "a node name: 1 to 63 of letters, digits, '.', '-', '_'";
 }
 
-/* Names are not looked up, but for localhost: what is served to whom must not depend on a name server. */
-static int config_address(const char *text, struct config_address *out)
-{
-	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM},
-			*found;
-	const char *colon = strrchr(text, ':');
-	uint64_t port;
-	char host[64];
-	size_t n;
-
-	if (!colon || text_u64(colon + 1, strlen(colon + 1), 65535, &port))
-		return config_usage("'%s' is not HOST:PORT", text);
-	n = (size_t)(colon - text);
-	if (n > 2 && text[0] == '[' && text[n - 1] == ']') {
-		text++;
-		n -= 2;
-	}
-	if (!n || n >= sizeof(host))
-		return config_usage("'%s' is not HOST:PORT", text);
-	memcpy(host, text, n);
-	host[n] = '\0';
-	if (!strcmp(host, "localhost"))
-		strcpy(host, "127.0.0.1");
-	if (getaddrinfo(host, colon + 1, &hints, &found))
-		return config_usage("'%s' is not a numeric address", host);
-	memcpy(&out->addr, found->ai_addr, found->ai_addrlen);
-	out->size = found->ai_addrlen;
-	freeaddrinfo(found);
-	if (!config_is_loopback((const struct sockaddr *)&out->addr))
-		return config_usage(
-			"'%s' is not a loopback address: without TLS and tokens only those are served", host);
-	return -1;
-}
-
-static int config_url(const char *name, const char *url)
-{
-	if (!strncmp(url, "http://", 7) && url[7] && !strpbrk(url, " \r\n\t\"<>") && strlen(url) < 1024)
-		return -1;
-	return config_usage("%s wants a URL that begins with http://", name);
-}
-
-static int config_number(const char *name, const char *text, uint64_t low, uint64_t high, uint64_t *value)
-{
-	if (!text_u64(text, strlen(text), high, value) && *value >= low)
-		return -1;
-	return config_usage("%s: not a number in its range", name);
-}
-
-static int config_name(const char *name)
-{
-	if (!*name || strlen(name) > 63 ||
-		name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")])
-		return config_usage("'%s' is no node name: 1 to 63 of letters, digits, '.', '-', '_'", name);
-	return -1;
-}
-
-static int config_apply(struct config *c, int option, char *value)
+static const char *config_check_members(const char *text)
 {
 	struct quorum quorum;
-	uint64_t n = 0;
-	int status = -1;
 
-	switch (option) {
-	case CONFIG_DATA:
-		c->data = value;
-		return *value ? -1 : config_usage("--data is %s", "empty");
-	case CONFIG_LISTEN:
-		c->listen_text = value;
-		return config_address(value, &c->listen);
-	case CONFIG_ADMIN:
-		c->admin_text = value;
-		return config_address(value, &c->admin);
-	case CONFIG_REJOIN:
-		c->rejoin = 1;
-		return -1;
-	case CONFIG_FROM:
-		c->from = value;
-		return config_url("--from", value);
-	case CONFIG_MAX_RATE:
-		return config_number("--max-rate", value, FOLLOW_RATE_LEAST, UINT64_C(1) << 40, &c->max_rate);
-	case CONFIG_ZSTD:
-		c->zstd = 1;
-		return -1;
-	case CONFIG_PRIMARY:
-		c->primary_url = value;
-		value[strlen(value) - (strlen(value) && value[strlen(value) - 1] == '/')] = '\0';
-		return config_url("--primary-url", value);
-	case CONFIG_NAME:
-		c->name = value;
-		return config_name(value);
-	case CONFIG_MEMBERS:
-		c->members = value;
-		return quorum_init(&quorum, "", value) ? config_usage("--members: '%s' is no list of node names", value)
-						       : -1;
-	case CONFIG_DURABILITY:
-		return quorum_parse(value, strlen(value), &c->copies)
-			       ? config_usage("--durability is local or replicated:K, not '%s'", value)
-			       : -1;
-	case CONFIG_THREADS:
-		status = config_number("--threads", value, 1, CONFIG_THREADS_MAX, &n);
-		c->threads = (unsigned)n;
-		return status;
-	case CONFIG_MAX_BODY:
-		status = config_number("--max-body", value, 1024, (uint64_t)1 << 30, &n);
-		c->max_body = (size_t)n;
-		return status;
-	case CONFIG_LOG:
-		c->log_json = !strcmp(value, "json");
-		if (!c->log_json && strcmp(value, "text"))
-			status = config_usage("--log-format is text or json, not '%s'", value);
-		return status;
-	case CONFIG_HELP:
-		fputs(config_help, stdout);
-		return 0;
-	case CONFIG_VERSION:
-		printf("btsd %s\n", bts_version());
-		return 0;
-	default:
-		fputs("Try 'btsd --help'.\n", stderr); /* getopt has said what it is */
-		return 2;
-	}
+	return quorum_init(&quorum, "", text) ? "a list of node names" : NULL;
 }
 
-static int config_complete(struct config *c)
+static const char *config_check_durability(const char *text)
 {
+	unsigned copies;
+
+	return quorum_parse(text, strlen(text), &copies) ? "local or replicated:K" : NULL;
+}
+
+static const struct settings_row config_rows[] = {
+	SETTINGS_GROUP("The node"),
+	{"role", SETTINGS_ENUM(struct config, role), .words = "primary|follower", .least = CONFIG_PRIMARY, .arg = "ROLE", .flags = SETTINGS_WORD,
+		.help = "primary or follower; usually the plain word"},
+	{"data", SETTINGS_PATH(struct config, data), .arg = "FILE", .help = "the database file, created when absent"},
+	{"name", SETTINGS_TEXT(struct config, name), .arg = "NODE", .check = config_check_name,
+		.help = "name of this node (default: host name and port)"},
+	{"threads", SETTINGS_NUMBER(struct config, threads), .arg = "N", .least = 1, .most = CONFIG_THREADS_MAX,
+		.help = "serving threads (default: one a core)"},
+
+	SETTINGS_GROUP("Serving"),
+	{"listen", SETTINGS_ADDRESS(struct config, listen), .arg = "HOST:PORT",
+		.help = "where to serve; port 0 picks a free one; beyond the loopback only with TLS and credentials"},
+	{"admin-listen", SETTINGS_ADDRESS(struct config, admin), .arg = "HOST:PORT",
+		.help = "health, status and metrics here too, also when the other is full"},
+	{"admin-plain", SETTINGS_FLAG(struct config, admin_plain), .help = "no TLS on --admin-listen, which must then be of the loopback"},
+	{"replication-listen", SETTINGS_ADDRESS(struct config, replication), .arg = "HOST:PORT",
+		.help = "replication here; with TLS it is served nowhere else"},
+	{"url", SETTINGS_TEXT(struct config, url), .arg = "URL", .check = config_check_urls,
+		.help = "where this node serves, as told to others (default: http or https, and --listen)"},
+	{"max-connections-per-address", SETTINGS_NUMBER(struct config, per_address), .arg = "N", .least = 1, .most = 100000,
+		.help = "(default: 256, and any number from this machine)"},
+	{"max-body", SETTINGS_BYTES(struct config, max_body), .arg = "BYTES", .fallback = "64M", .least = 1024,
+		.most = UINT64_C(1) << 30, .flags = SETTINGS_RELOAD, .help = "largest request body, values and loads apart"},
+	{"max-value", SETTINGS_BYTES(struct config, max_value), .arg = "BYTES", .fallback = "64G", .least = 1024, .most = BTS_VALUE_MAX,
+		.flags = SETTINGS_RELOAD, .help = "largest value of a key"},
+	{"txn-max-ops", SETTINGS_NUMBER(struct config, txn_max_ops), .arg = "N", .fallback = "10000", .least = 1,
+		.most = 1000000, .flags = SETTINGS_RELOAD, .help = "conditions and operations of a transaction, keys of a multi-get"},
+	{"txn-max-bytes", SETTINGS_BYTES(struct config, txn_max_bytes), .arg = "BYTES", .fallback = "16M", .least = 1024,
+		.most = UINT64_C(1) << 30, .flags = SETTINGS_RELOAD, .help = "body of one of these, and results of a transaction"},
+	{"idempotency-ttl", SETTINGS_DURATION(struct config, idempotency_ttl_ms), .arg = "TIME", .fallback = "24h", .least = 1000,
+		.most = UINT64_C(366) * 24 * 3600 * 1000, .flags = SETTINGS_RELOAD, .help = "how long an Idempotency-Key is remembered"},
+	{"idempotency-max", SETTINGS_NUMBER(struct config, idempotency_max), .arg = "N", .fallback = "10000000", .least = 1,
+		.most = UINT64_C(1) << 40, .flags = SETTINGS_RELOAD, .help = "how many of them"},
+
+	SETTINGS_GROUP("Replication"),
+	{"from", SETTINGS_LIST(struct config, from), .arg = "URL", .check = config_check_urls,
+		.help = "follower: the node to follow, or several with commas"},
+	{"rejoin", SETTINGS_FLAG(struct config, rejoin),
+		.help = "follower: when its history parted from the source's, write what only this file has to "
+			"FILE.orphans-EPOCH-TXID.ndjson, then take the source's (without it: stop)"},
+	{"max-rate", SETTINGS_BYTES(struct config, max_rate), .arg = "BYTES", .least = FOLLOW_RATE_LEAST,
+		.most = UINT64_C(1) << 40, .help = "follower: received a second at most (default: no limit)"},
+	{"serve-rate", SETTINGS_BYTES(struct config, serve_rate), .arg = "BYTES", .least = PACE_RATE_LEAST,
+		.most = UINT64_C(1) << 40, .help = "sent a second to all followers together (default: no limit)"},
+	{"zstd", SETTINGS_FLAG(struct config, zstd), .help = "follower: have pages compressed on the way"},
+	{"primary-url", SETTINGS_TEXT(struct config, primary_url), .arg = "URL", .check = config_check_urls,
+		.help = "follower: where writes are sent on to"},
+	{"members", SETTINGS_LIST(struct config, members), .arg = "NODE,NODE", .check = config_check_members,
+		.help = "whose copies count for replicated:K (default: any named follower's)"},
+	{"durability", SETTINGS_TEXT(struct config, durability), .arg = "HOW", .fallback = "local",
+		.check = config_check_durability, .help = "local or replicated:K: of writes that do not say"},
+
+	SECURE_ROWS(struct config, secure),
+
+	SETTINGS_GROUP("Snapshots"),
+	{"snapshots-max", SETTINGS_NUMBER(struct config, snapshots_max), .arg = "N", .fallback = "1000",
+		.most = CONFIG_SNAPSHOTS_MOST, .help = "leased snapshots at a time"},
+	{"snapshot-ttl-max", SETTINGS_DURATION(struct config, snapshot_ttl_max_ms), .arg = "TIME", .fallback = "1h",
+		.least = 1, .most = CONFIG_TTL_MOST_MS, .help = "longest a lease may be"},
+	{"snapshot-bytes-max", SETTINGS_BYTES(struct config, snapshot_bytes_max), .arg = "BYTES", .fallback = "16G",
+		.most = UINT64_C(1) << 50, .help = "of the file that a lease may keep from being used again; 0: no limit"},
+	{"backups-max", SETTINGS_NUMBER(struct config, backups_max), .arg = "N", .fallback = "4", .most = 256,
+		.help = "images for /v1/backup at a time, those of downloads that broke off included"},
+
+	SETTINGS_GROUP("Logs"),
+	{"log-format", SETTINGS_ENUM(struct config, log_format), .words = "text|json", .fallback = "text",
+		.flags = SETTINGS_RELOAD, .help = "one event a line on standard error"},
+	{"log-level", SETTINGS_ENUM(struct config, log_level), .words = "info|warn|error", .fallback = "info",
+		.flags = SETTINGS_RELOAD, .help = "the least that is logged"},
+	{"access-log", SETTINGS_PATH(struct config, access_log), .arg = "PATH", .fallback = "off", .flags = SETTINGS_RELOAD,
+		.help = "a line a request, in the combined form or as JSON, into this file, - for standard output, or off; SIGHUP opens "
+			"it anew"},
+	{"slow-log", SETTINGS_DURATION(struct config, slow_ms), .arg = "DURATION", .fallback = "0s", .most = 3600000,
+		.flags = SETTINGS_RELOAD, .help = "requests that take longer are logged with where their time went; 0s: none are"},
+};
+
+static int config_addresses(struct settings *s, const struct config *c)
+{
+	char why[SECURE_WHY_SIZE];
+
+	if (secure_may_serve(&c->secure, &c->listen, 0, why) && secure_may_serve(&c->secure, &c->admin, c->admin_plain, why) &&
+		secure_may_serve(&c->secure, &c->replication, 0, why) && secure_fits(&c->secure, why))
+		return 0;
+	return settings_refuse(s, "%s", why);
+}
+
+/* What clashes with another setting, or depends on one. */
+static int config_complete(struct settings *s, struct config *c)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	char *url;
+
+	c->follower = c->role == CONFIG_FOLLOWER;
+	if (c->role == CONFIG_ROLE_NONE)
+		return settings_refuse(s, "say 'primary' or 'follower'");
 	if (!c->data)
-		return config_usage("%s is missing", "--data FILE");
-	if (!c->listen_text)
-		return config_usage("%s is missing", "--listen HOST:PORT");
+		return settings_refuse(s, "--data FILE is missing");
+	if (!c->listen.size)
+		return settings_refuse(s, "--listen HOST:PORT is missing");
 	if (c->follower && !c->from)
-		return config_usage("a follower needs %s", "--from URL");
+		return settings_refuse(s, "a follower needs --from URL");
 	if (!c->follower && (c->from || c->primary_url))
-		return config_usage("%s is for a follower", c->from ? "--from" : "--primary-url");
+		return settings_refuse(s, "%s is for a follower", c->from ? "--from" : "--primary-url");
 	if (!c->follower && (c->max_rate || c->zstd))
-		return config_usage("%s is for a follower", c->zstd ? "--zstd" : "--max-rate");
-	if (!c->threads) {
-		long cores = sysconf(_SC_NPROCESSORS_ONLN);
-
-		c->threads = cores < 1			  ? 1
-			     : cores > CONFIG_THREADS_MAX ? CONFIG_THREADS_MAX
-							  : (unsigned)cores;
+		return settings_refuse(s, "%s is for a follower", c->zstd ? "--zstd" : "--max-rate");
+	if (config_addresses(s, c))
+		return -1;
+	if (!c->threads)
+		c->threads = cores < 1 ? 1 : cores > CONFIG_THREADS_MAX ? CONFIG_THREADS_MAX : (uint64_t)cores;
+	(void)quorum_parse(c->durability, strlen(c->durability), &c->copies);
+	if (c->primary_url && c->primary_url[strlen(c->primary_url) - 1] == '/') {
+		url = settings_keep(s, c->primary_url);
+		if (!url)
+			return settings_refuse(s, "no memory");
+		url[strlen(url) - 1] = '\0';
+		c->primary_url = url;
 	}
-	return -1;
+	return 0;
 }
 
-int config_parse(struct config *c, int argc, char **argv)
+int config_again(struct settings *s, struct config *c, int argc, char **argv)
 {
-	int option, status;
-
+	*s = (struct settings){.program = "btsd", .version = bts_version(), .usage = config_usage, .trailer = config_trailer,
+		.rows = config_rows, .count = sizeof(config_rows) / sizeof(config_rows[0])};
 	memset(c, 0, sizeof(*c));
-	c->max_body = CONFIG_MAX_BODY_DEFAULT;
-	while ((option = getopt_long(argc, argv, "", config_options, NULL)) != -1) {
-		status = config_apply(c, option, optarg);
-		if (status != -1)
-			return status;
-	}
-	if (optind == argc)
-		return config_usage("say %s", "'primary' or 'follower'");
-	c->follower = !strcmp(argv[optind], "follower");
-	if (!c->follower && strcmp(argv[optind], "primary"))
-		return config_usage("'%s' is no command", argv[optind]);
-	if (optind + 1 < argc)
-		return config_usage("unexpected argument '%s'", argv[optind + 1]);
-	return config_complete(c);
+	if (settings_read(s, c, argc, argv, environ))
+		return -1;
+	return s->help || s->tell_version ? 0 : config_complete(s, c);
+}
+
+int config_start(struct settings *s, struct config *c, int argc, char **argv)
+{
+	int status;
+
+	if (config_again(s, c, argc, argv))
+		return settings_complain(s);
+	status = settings_asked(s);
+	return status < 0 ? settings_checked(s) : status;
 }
 
 void config_address_text(const struct sockaddr_storage *addr, char text[64])

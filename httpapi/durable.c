@@ -245,10 +245,12 @@ void durable_await(struct request *r, void (*then)(struct request *))
 	}
 	r->wait_txid = r->op.txid;
 	r->wait_until_ms = role_clock_ms() + r->timeout_ms;
-	if (durable_add(request_server(r)->durable, r))
+	if (durable_add(request_server(r)->durable, r)) {
 		then(r);
-	else
+	} else {
+		r->part = REQUEST_COPIES;
 		request_suspend(r, then);
+	}
 }
 
 int durable_tell(struct request *r)

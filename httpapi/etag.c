@@ -9,7 +9,11 @@
 
 void etag_text(bts_txid version, char text[24])
 {
-	snprintf(text, 24, "\"%" PRIu64 "\"", (uint64_t)version);
+	size_t n = text_from_u64(version, text + 1);
+
+	text[0] = '"';
+	text[1 + n] = '"';
+	text[2 + n] = '\0';
 }
 
 static const char *etag_skip(const char *at)

@@ -17,6 +17,13 @@ static int framing_is_token(const char *s, size_t size)
 	return size > 0;
 }
 
+uint64_t framing_mark(const char *name, size_t size)
+{
+	unsigned first = size ? (unsigned char)name[0] | 0x20 : 0, last = size ? (unsigned char)name[size - 1] | 0x20 : 0;
+
+	return UINT64_C(1) << ((size * 7 + first * 5 + last) & 63);
+}
+
 static enum MHD_Result framing_see(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_size,
 	const char *value, size_t size)
 {
@@ -25,10 +32,12 @@ static enum MHD_Result framing_see(void *cls, enum MHD_ValueKind kind, const cha
 
 	(void)kind;
 	f->bad += !framing_is_token(name, name_size);
+	f->seen |= framing_mark(name, name_size);
 	for (i = 0; i < size; i++)
 		f->bad += (unsigned char)value[i] < ' ' && value[i] != '\t';
 	if (!strcasecmp(name, "Host")) {
 		f->hosts++;
+		f->host = value;
 	} else if (!strcasecmp(name, "Content-Length")) {
 		f->lengths++;
 		f->bad += text_u64(value, size, UINT64_MAX, &f->length) != 0;
@@ -37,6 +46,10 @@ static enum MHD_Result framing_see(void *cls, enum MHD_ValueKind kind, const cha
 		f->coding_unknown |= strcasecmp(value, "chunked") != 0;
 	} else if (!strcasecmp(name, "Authorization")) {
 		f->authorizations++;
+		f->authorization = value;
+	} else if (!strcasecmp(name, "Origin")) {
+		f->origins++;
+		f->origin = value;
 	}
 	return MHD_YES;
 }
@@ -57,6 +70,8 @@ static const char *framing_refusal(const struct framing *f, const char *version)
 		return "exactly one Host is needed";
 	if (f->authorizations > 1)
 		return "more than one Authorization";
+	if (f->origins > 1)
+		return "more than one Origin";
 	return NULL;
 }
 

@@ -5,15 +5,21 @@
 #ifndef HTTPAPI_FRAMING_H
 #define HTTPAPI_FRAMING_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct MHD_Connection;
 
 struct framing {
-	unsigned hosts, lengths, codings, authorizations, bad;
+	unsigned hosts, lengths, codings, authorizations, origins, bad;
 	int coding_unknown;
 	uint64_t length; /* Content-Length, 0 without */
+	const char *host, *authorization, *origin; /* values, NULL: absent; borrowed from the connection */
+	uint64_t seen;	 /* framing_mark of every name: one that is not in it was not sent */
 };
+
+/* A bit for a header name in any case; different names may have the same. */
+uint64_t framing_mark(const char *name, size_t size);
 
 /* Looks at all header lines.  NULL when they are sound, else what is not: the connection cannot go on then. */
 const char *framing_problem(struct framing *, struct MHD_Connection *, const char *version);

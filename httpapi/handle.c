@@ -1,6 +1,7 @@
 /* What several handlers share. */
 #include "handle.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "buf.h"
@@ -9,6 +10,7 @@
 #include "request.h"
 #include "role.h"
 #include "text.h"
+#include "ttl.h"
 
 static const char handle_meta_prefix[] = "content_type=";
 
@@ -19,6 +21,7 @@ int handle_reserved(struct bts_slice bucket)
 
 struct bts_txn *handle_begin(struct request *r)
 {
+	const struct bts_slice *snapshot = request_param(r, "snapshot");
 	struct bts *db = role_db(request_role(r));
 	struct bts_error error = {0};
 	struct bts_txn *txn;
@@ -28,6 +31,8 @@ struct bts_txn *handle_begin(struct request *r)
 		reply_problem(r, 503, "unavailable", NULL, "this follower has not received the database yet");
 		return NULL;
 	}
+	if (snapshot)
+		return handle_begin_at(r, db, snapshot);
 	err = bts_begin(db, BTS_READ, &txn, &error);
 	if (err) {
 		reply_error(r, err, &error);
@@ -95,6 +100,31 @@ int handle_conditions(struct request *r, struct writer_conditions *conditions)
 	if (handle_condition(r, "If-None-Match", 1, &conditions->none_match))
 		return -1;
 	return handle_condition(r, "If-Match", 0, &conditions->match);
+}
+
+int handle_ttl(struct request *r, uint64_t *ms)
+{
+	const struct bts_slice *text = request_param(r, "ttl");
+
+	*ms = 0;
+	if (!text)
+		return 0;
+	if (!text_duration_ms(text->data, text->size, ms) && *ms && *ms <= TTL_MAX_MS)
+		return 0;
+	snprintf(r->problem, sizeof(r->problem),
+		"ttl is a duration above 0 and at most 36600d, as 500ms, 30s, 15m, 8h, 7d");
+	request_refuse(r, 400, "invalid-parameter");
+	return -1;
+}
+
+void handle_expires(struct request *r, uint64_t expires_ms)
+{
+	char text[TTL_TEXT_MAX];
+
+	if (!expires_ms)
+		return;
+	ttl_text(expires_ms, text);
+	request_set_header(r, "BTS-Expires", text);
 }
 
 void handle_content_type(struct bts_slice meta, char type[INPUT_CONTENT_TYPE_MAX + 1])

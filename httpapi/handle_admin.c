@@ -69,11 +69,11 @@ static int handle_readyz_lag(struct request *r)
 void handle_readyz(struct request *r)
 {
 	struct role *role = request_role(r);
-	struct role_upstream up;
+	struct node_upstream up;
 
 	if (handle_readyz_role(r))
 		return;
-	role_upstream(role, &up);
+	node_upstream(role_node(role), &up);
 	if (role_draining(role))
 		reply_problem(r, 503, "stopping", NULL, "this node is stopping");
 	else if (role_poisoned(role))

@@ -37,6 +37,8 @@ struct handle_buckets {
 	char after[BTS_BUCKET_NAME_MAX];
 	size_t after_size;
 	enum bts_err broken;
+	int begun;
+	const struct request *request; /* whose end is that of the reply */
 };
 
 static int handle_buckets_fill(void *arg, struct buf *b)
@@ -46,8 +48,9 @@ static int handle_buckets_fill(void *arg, struct buf *b)
 	struct bts_bucket_info info;
 	enum bts_err err;
 
-	if (!s->count)
+	if (!s->begun)
 		buf_str(b, "{\"items\":[");
+	s->begun = 1;
 	err = bts_bucket_next(s->txn, after, &info);
 	if (err && err != BTS_NOT_FOUND) {
 		s->broken = err;
@@ -65,9 +68,11 @@ static int handle_buckets_fill(void *arg, struct buf *b)
 		buf_str(b, "}\n");
 		return 0;
 	}
-	if (s->count++)
-		buf_str(b, ",\n");
-	handle_bucket_json(b, &info);
+	if (auth_allows(s->request, AUTH_READ, info.name)) {
+		if (s->count++)
+			buf_str(b, ",\n");
+		handle_bucket_json(b, &info);
+	}
 	s->after_size = info.name.size;
 	memcpy(s->after, info.name.data, info.name.size);
 	return 1;
@@ -92,6 +97,7 @@ void handle_buckets_get(struct request *r)
 		reply_error(r, BTS_MEMORY, NULL);
 		return;
 	}
+	s->request = r;
 	s->limit = BUCKETS_LIMIT_DEFAULT;
 	if (request_param_u64(r, "limit", 1, BUCKETS_LIMIT_MAX, &s->limit))
 		goto fail;

@@ -49,10 +49,10 @@ static void load_free(void *state)
 /* NULL after a refusal. */
 static struct load *load_state(struct request *r)
 {
-	size_t max_body = request_server(r)->config->max_body;
+	size_t max_body = SETTINGS_NOW(request_server(r)->config->max_body);
 	struct load *l = r->state;
 
-	if (l || r->early_status)
+	if (l || r->early_status || handle_ttl(r, &r->op.ttl_ms))
 		return l;
 	l = calloc(1, sizeof(*l));
 	if (!l) {
@@ -168,7 +168,9 @@ static void load_submit(struct request *r)
 	r->op.owner = r;
 	if (!l->commits)
 		durable_expect(r);
-	if (writer_queue(request_server(r)->writer, &r->op))
+	r->part = REQUEST_QUEUE;
+	r->loop->wrote = 1;
+	if (writer_append(request_server(r)->writer, &r->op))
 		load_refuse(r, 503, "write-queue-full", 0, "too many writes are waiting for the disk");
 	else
 		request_suspend(r, load_written);

@@ -11,121 +11,97 @@
 
 #include "handle.h"
 #include "jsonout.h"
+#include "range.h"
 #include "reply.h"
 #include "request.h"
-#include "text.h"
+#include "ttl.h"
 
 #define SCAN_LIMIT_DEFAULT 100
 #define SCAN_LIMIT_MAX 10000
-#define SCAN_PIECE 12288 /* bytes of a value at a time; a multiple of 3 for base64 */
-
-struct scan_bound {
-	char bytes[BTS_KEY_MAX];
-	size_t size; /* 0: none */
-};
 
 enum scan_phase { SCAN_START, SCAN_ITEM, SCAN_VALUE, SCAN_DONE };
 
 struct scan {
 	struct bts_txn *txn;
 	struct bts_cursor *cursor;
-	struct scan_bound low, high; /* low <= key < high */
-	int low_open;		     /* low < key */
+	struct bts_slice bucket; /* its name */
+	struct ttl_view ttl;
+	uint64_t expires_ms; /* of the entry it stands on, 0: never */
+	struct range range;
+	int low_open; /* without the low bound itself */
+	int nothing;  /* no key can be in it */
+	struct bts_slice prefix, delimiter; /* of the request, which outlives the sending; delimiter empty: none */
+	struct bts_slice group;		    /* the common prefix told last, to be passed over */
 	int reverse, values, ndjson;
-	uint64_t limit, count;
+	uint64_t limit, count; /* items and common prefixes */
+	int listed;	       /* an item at least, of JSON */
+	struct buf groups;     /* JSON: the common prefixes, which follow the items */
 	bts_txid txid;
 	enum scan_phase phase;
 	enum bts_err broken;
 	struct bts_slice key, value, last;
-	size_t value_sent;
-	int value_plain;
+	struct jsonout_pieces pieces; /* of the value being sent */
 };
-
-static int scan_compare(struct bts_slice key, const struct scan_bound *bound)
-{
-	size_t n = key.size < bound->size ? key.size : bound->size;
-	int order = memcmp(key.data, bound->bytes, n);
-
-	return order ? order : key.size < bound->size ? -1 : key.size > bound->size;
-}
 
 /* ---- from the parameters to a range ---- */
 
-/* Raise low (or lower high) to key, when it is the tighter one. */
-static void scan_tighten(struct scan_bound *bound, const void *key, size_t size, int raise)
+/*
+ * How many bytes of a key are the common prefix it stands under: through the first delimiter after what is asked for.  0: none, it
+ * is listed itself.
+ */
+static size_t scan_rolled(const struct scan *s, struct bts_slice key)
 {
-	int order = bound->size ? scan_compare((struct bts_slice){key, size}, bound) : 0;
+	const char *at = key.data, *found;
 
-	if (!bound->size || (raise ? order > 0 : order < 0)) {
-		memcpy(bound->bytes, key, size);
-		bound->size = size;
-	}
+	if (!s->delimiter.size || key.size < s->prefix.size || memcmp(at, s->prefix.data, s->prefix.size))
+		return 0;
+	found = memmem(at + s->prefix.size, key.size - s->prefix.size, s->delimiter.data, s->delimiter.size);
+	return found ? (size_t)(found - at) + s->delimiter.size : 0;
 }
 
-static void scan_prefix(struct scan *s, const struct bts_slice *prefix)
+/* After a key comes no common prefix that it stands under, so what begins with that is passed over. */
+static void scan_after(struct scan *s, struct bts_slice key)
 {
-	char after[BTS_KEY_MAX];
-	size_t n = prefix->size;
+	size_t rolled = scan_rolled(s, key);
+	struct range_bound past;
 
-	scan_tighten(&s->low, prefix->data, prefix->size, 1);
-	memcpy(after, prefix->data, n);
-	while (n && (unsigned char)after[n - 1] == 0xff)
-		n--;
-	if (n) {
-		after[n - 1]++;
-		scan_tighten(&s->high, after, n, 0);
+	if (s->reverse) {
+		range_to(&s->range, key);
+	} else if (rolled) {
+		range_past((struct bts_slice){key.data, rolled}, &past);
+		s->nothing = !past.size;
+		if (past.size)
+			range_from(&s->range, range_slice(&past));
+	} else {
+		range_from(&s->range, key);
+		s->low_open = !range_compare(key, &s->range.low);
 	}
-}
-
-/* A parameter that holds a key; NULL when absent or empty, *bad set after a reply. */
-static const struct bts_slice *scan_key_param(struct request *r, const char *name, size_t max, int *bad)
-{
-	const struct bts_slice *value = *bad ? NULL : request_param(r, name);
-
-	if (!value || !value->size)
-		return NULL;
-	if (value->size > max) {
-		reply_problem(r, 400, "key-too-long", NULL,
-			"the parameter %s has %zu bytes, at most %d are allowed", name, value->size,
-			BTS_KEY_MAX);
-		*bad = 1;
-	}
-	return value;
 }
 
 static int scan_bounds(struct request *r, struct scan *s)
 {
 	int bad = 0;
-	const struct bts_slice *prefix = scan_key_param(r, "prefix", BTS_KEY_MAX, &bad);
-	const struct bts_slice *from = scan_key_param(r, "from", BTS_KEY_MAX, &bad);
-	const struct bts_slice *to = scan_key_param(r, "to", BTS_KEY_MAX, &bad);
-	const struct bts_slice *after = scan_key_param(r, "after", 2 * BTS_KEY_MAX, &bad);
+	const struct bts_slice *after = handle_key_param(r, "after", 2 * BTS_KEY_MAX, &bad);
+	const struct bts_slice *prefix = handle_key_param(r, "prefix", BTS_KEY_MAX, &bad);
+	const struct bts_slice *delimiter = handle_key_param(r, "delimiter", BTS_KEY_MAX, &bad);
 	char key[BTS_KEY_MAX];
 	size_t n = 0;
 
-	if (!bad && after) {
-		n = handle_cursor_key(*after, key);
-		if (!n) {
-			reply_problem(
-				r, 400, "invalid-parameter", NULL, "after is neither a cursor nor a key");
-			bad = 1;
-		}
-	}
-	if (bad)
+	if (bad || handle_range_params(r, &s->range))
 		return -1;
 	if (prefix)
-		scan_prefix(s, prefix);
-	if (from)
-		scan_tighten(&s->low, from->data, from->size, 1);
-	if (to)
-		scan_tighten(&s->high, to->data, to->size, 0);
-	if (after && s->reverse) {
-		scan_tighten(&s->high, key, n, 0);
-	} else if (after) {
-		scan_tighten(&s->low, key, n, 1);
-		s->low_open = !scan_compare((struct bts_slice){key, n}, &s->low);
+		s->prefix = *prefix;
+	if (delimiter)
+		s->delimiter = *delimiter;
+	if (!after)
+		return 0;
+	n = handle_cursor_key(*after, key);
+	if (n) {
+		scan_after(s, (struct bts_slice){key, n});
+		return 0;
 	}
-	return 0;
+	reply_problem(r, 400, "invalid-parameter", NULL, "after is neither a cursor nor a key");
+	return -1;
 }
 
 static int scan_accepts_ndjson(const struct request *r)
@@ -151,29 +127,48 @@ static int scan_params(struct request *r, struct scan *s)
 
 /* ---- the walk ---- */
 
-static enum bts_err scan_first(struct scan *s, struct bts_slice *value)
+static enum bts_err scan_below(struct scan *s, struct bts_slice bound, struct bts_slice *value)
 {
-	enum bts_err err;
+	enum bts_err err = bts_cursor_seek(s->cursor, bound, &s->key, value);
 
-	if (!s->reverse) {
-		if (!s->low.size)
-			return bts_cursor_first(s->cursor, &s->key, value);
-		err = bts_cursor_seek(
-			s->cursor, (struct bts_slice){s->low.bytes, s->low.size}, &s->key, value);
-		if (!err && s->low_open && !scan_compare(s->key, &s->low))
-			err = bts_cursor_next(s->cursor, &s->key, value);
-		return err;
-	}
-	if (!s->high.size)
-		return bts_cursor_last(s->cursor, &s->key, value);
-	err = bts_cursor_seek(s->cursor, (struct bts_slice){s->high.bytes, s->high.size}, &s->key, value);
 	if (err == BTS_NOT_FOUND)
 		return bts_cursor_last(s->cursor, &s->key, value);
 	return err ? err : bts_cursor_prev(s->cursor, &s->key, value);
 }
 
-/* The next entry of the range; BTS_NOT_FOUND at its end. */
-static enum bts_err scan_advance(struct scan *s)
+static enum bts_err scan_first(struct scan *s, struct bts_slice *value)
+{
+	const struct range_bound *low = &s->range.low, *high = &s->range.high;
+	enum bts_err err;
+
+	if (s->nothing)
+		return BTS_NOT_FOUND;
+	if (s->reverse)
+		return high->size ? scan_below(s, range_slice(high), value)
+				  : bts_cursor_last(s->cursor, &s->key, value);
+	if (!low->size)
+		return bts_cursor_first(s->cursor, &s->key, value);
+	err = bts_cursor_seek(s->cursor, range_slice(low), &s->key, value);
+	if (!err && s->low_open && !range_compare(s->key, low))
+		err = bts_cursor_next(s->cursor, &s->key, value);
+	return err;
+}
+
+/* Past all that begins with the common prefix, by one search. */
+static enum bts_err scan_past_group(struct scan *s, struct bts_slice *value)
+{
+	struct bts_slice group = s->group;
+	struct range_bound past;
+
+	s->group.size = 0;
+	if (s->reverse)
+		return scan_below(s, group, value);
+	range_past(group, &past);
+	return past.size ? bts_cursor_seek(s->cursor, range_slice(&past), &s->key, value) : BTS_NOT_FOUND;
+}
+
+/* The next entry of the range, alive or not. */
+static enum bts_err scan_step(struct scan *s)
 {
 	/* A value that is not asked for is not touched: it may be large, and not in memory. */
 	struct bts_slice *value = s->values ? &s->value : NULL;
@@ -181,32 +176,55 @@ static enum bts_err scan_advance(struct scan *s)
 
 	if (s->phase == SCAN_START)
 		err = scan_first(s, value);
+	else if (s->group.size)
+		err = scan_past_group(s, value);
 	else if (s->reverse)
 		err = bts_cursor_prev(s->cursor, &s->key, value);
 	else
 		err = bts_cursor_next(s->cursor, &s->key, value);
+	s->phase = SCAN_ITEM;
 	if (err)
 		return err;
-	if (s->reverse ? s->low.size && scan_compare(s->key, &s->low) < 0
-		       : s->high.size && scan_compare(s->key, &s->high) >= 0)
+	if (s->reverse ? s->range.low.size && range_compare(s->key, &s->range.low) < 0
+		       : s->range.high.size && range_compare(s->key, &s->range.high) >= 0)
 		return BTS_NOT_FOUND;
 	return BTS_OK;
+}
+
+/* The next that is alive; BTS_NOT_FOUND at the range's end. */
+static enum bts_err scan_advance(struct scan *s)
+{
+	enum bts_err err;
+	int alive = 0;
+
+	do {
+		err = scan_step(s);
+		if (!err)
+			err = ttl_judge(&s->ttl, s->bucket, s->key, bts_cursor_version(s->cursor), &alive,
+				&s->expires_ms);
+	} while (!err && !alive);
+	return err;
 }
 
 /* ---- the text ---- */
 
 static void scan_item_begin(struct scan *s, struct buf *b)
 {
-	if (!s->ndjson && s->count)
+	char expires[TTL_TEXT_MAX];
+
+	if (!s->ndjson && s->listed)
 		buf_str(b, ",\n");
+	s->listed = 1;
 	buf_str(b, "{");
 	jsonout_bytes(b, "key", s->key);
 	buf_printf(b, ",\"version\":%" PRIu64, (uint64_t)bts_cursor_version(s->cursor));
+	if (s->expires_ms) {
+		ttl_text(s->expires_ms, expires);
+		buf_printf(b, ",\"expires\":\"%s\"", expires);
+	}
 	if (s->values) {
-		s->value_plain = text_utf8_plain(s->value.data, s->value.size);
-		s->value_sent = 0;
-		buf_printf(b, ",\"size\":%zu,\"%s\":\"", s->value.size,
-			s->value_plain ? "value" : "value_base64");
+		buf_printf(b, ",\"size\":%zu,", s->value.size);
+		jsonout_pieces(&s->pieces, b, "value", s->value);
 		s->phase = SCAN_VALUE;
 	} else {
 		buf_str(b, s->ndjson ? "}\n" : "}");
@@ -215,22 +233,18 @@ static void scan_item_begin(struct scan *s, struct buf *b)
 	s->count++;
 }
 
-static void scan_value_piece(struct scan *s, struct buf *b)
+static void scan_group(struct scan *s, struct buf *b, size_t size)
 {
-	const char *at = (const char *)s->value.data + s->value_sent;
-	size_t n = s->value.size - s->value_sent;
+	struct buf *out = s->ndjson ? b : &s->groups;
 
-	if (n > SCAN_PIECE)
-		n = SCAN_PIECE;
-	if (s->value_plain)
-		jsonout_escape(b, at, n);
-	else
-		text_base64(b, at, n);
-	s->value_sent += n;
-	if (s->value_sent == s->value.size) {
-		buf_str(b, s->ndjson ? "\"}\n" : "\"}");
-		s->phase = SCAN_ITEM;
-	}
+	s->group = (struct bts_slice){s->key.data, size};
+	if (!s->ndjson && out->size)
+		buf_str(out, ",\n");
+	buf_str(out, "{");
+	jsonout_bytes(out, "prefix", s->group);
+	buf_str(out, s->ndjson ? "}\n" : "}");
+	s->last = s->group;
+	s->count++;
 }
 
 static void scan_end(struct scan *s, struct buf *b, int more)
@@ -239,7 +253,14 @@ static void scan_end(struct scan *s, struct buf *b, int more)
 		buf_printf(b, "{\"end\":true,\"count\":%" PRIu64 ",\"txid\":%" PRIu64, s->count,
 			(uint64_t)s->txid);
 	else
-		buf_printf(b, "],\"txid\":%" PRIu64, (uint64_t)s->txid);
+		buf_str(b, "]");
+	if (!s->ndjson && s->delimiter.size) {
+		buf_str(b, ",\"common_prefixes\":[");
+		buf_add(b, s->groups.data, s->groups.size);
+		buf_str(b, "]");
+	}
+	if (!s->ndjson)
+		buf_printf(b, ",\"txid\":%" PRIu64, (uint64_t)s->txid);
 	if (more) {
 		buf_str(b, ",\"next\":\"");
 		handle_cursor(b, s->last);
@@ -270,22 +291,31 @@ static int scan_fill(void *arg, struct buf *b)
 {
 	struct scan *s = arg;
 	enum bts_err err;
+	size_t rolled;
 
 	if (s->phase == SCAN_VALUE) {
-		scan_value_piece(s, b);
+		if (jsonout_piece(&s->pieces, b)) {
+			buf_str(b, s->ndjson ? "}\n" : "}");
+			s->phase = SCAN_ITEM;
+		}
 		return 1;
 	}
 	if (s->phase == SCAN_START && !s->ndjson)
 		buf_str(b, "{\"items\":[");
 	err = scan_advance(s);
-	s->phase = SCAN_ITEM;
+	if (!err && s->groups.failed)
+		err = BTS_MEMORY;
 	if (err && err != BTS_NOT_FOUND)
 		return scan_broken(s, b, err);
 	if (err || s->count == s->limit) {
 		scan_end(s, b, !err);
 		return 0;
 	}
-	scan_item_begin(s, b);
+	rolled = scan_rolled(s, s->key);
+	if (rolled)
+		scan_group(s, b, rolled);
+	else
+		scan_item_begin(s, b);
 	return 1;
 }
 
@@ -295,6 +325,7 @@ static void scan_release(void *arg)
 
 	bts_cursor_close(s->cursor);
 	bts_abort(s->txn);
+	buf_fini(&s->groups);
 	free(s);
 }
 
@@ -319,7 +350,10 @@ void handle_scan(struct request *r)
 		goto fail;
 	}
 	s->txid = r->txid;
-	err = bts_cursor_open(s->txn, bucket, &s->cursor, &error);
+	s->bucket = r->bucket;
+	err = ttl_open(&s->ttl, s->txn);
+	if (!err)
+		err = bts_cursor_open(s->txn, bucket, &s->cursor, &error);
 	if (err) {
 		reply_error(r, err, &error);
 		goto fail;

@@ -196,3 +196,31 @@ fail:
 	json_decref(tree);
 	return code;
 }
+
+const char *input_ttl_parse(struct bts_slice body, uint64_t *ms, char why[160])
+{
+	const char *name, *code = "invalid-body";
+	json_t *tree, *member;
+
+	if (!body.size)
+		return NULL;
+	tree = input_object(body, 8, why);
+	if (!tree)
+		return "malformed-json";
+	json_object_foreach(tree, name, member)
+	{
+		if (strcmp(name, "ttl")) {
+			snprintf(why, 160, "unknown member \"%.60s\"", name);
+			goto fail;
+		}
+		if (!json_is_string(member) ||
+			text_duration_ms(json_string_value(member), json_string_length(member), ms)) {
+			snprintf(why, 160, "\"ttl\" is a duration as a string: \"30s\", \"500ms\", \"2m\"");
+			goto fail;
+		}
+	}
+	code = NULL;
+fail:
+	json_decref(tree);
+	return code;
+}

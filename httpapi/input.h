@@ -20,6 +20,9 @@ void input_record_fini(struct input_record *);
 const char *input_bucket_parse(
 	struct bts_slice body, char content_type[INPUT_CONTENT_TYPE_MAX + 1], char why[160]);
 
+/* A body that is empty or {"ttl":"30s"}; *ms stays when it is not named.  As above. */
+const char *input_ttl_parse(struct bts_slice body, uint64_t *ms, char why[160]);
+
 /* Before threads: hash tables that an outsider cannot aim at. */
 void input_seed(unsigned seed);
 #endif

@@ -7,6 +7,8 @@
 #include "buf.h"
 #include "text.h"
 
+#define JSONOUT_PIECE 12288 /* bytes; a multiple of 3 for base64 */
+
 static void jsonout_escape_one(struct buf *b, unsigned char c)
 {
 	static const char plain[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
@@ -66,4 +68,28 @@ void jsonout_bytes(struct buf *b, const char *name, struct bts_slice bytes)
 		text_base64(b, bytes.data, bytes.size);
 	}
 	buf_add(b, "\"", 1);
+}
+
+void jsonout_pieces(struct jsonout_pieces *p, struct buf *b, const char *name, struct bts_slice bytes)
+{
+	*p = (struct jsonout_pieces){bytes, 0, text_utf8_plain(bytes.data, bytes.size)};
+	buf_printf(b, "\"%s%s\":\"", name, p->plain ? "" : "_base64");
+}
+
+int jsonout_piece(struct jsonout_pieces *p, struct buf *b)
+{
+	const char *at = (const char *)p->bytes.data + p->sent;
+	size_t n = p->bytes.size - p->sent;
+
+	if (n > JSONOUT_PIECE)
+		n = JSONOUT_PIECE;
+	if (p->plain)
+		jsonout_escape(b, at, n);
+	else
+		text_base64(b, at, n);
+	p->sent += n;
+	if (p->sent < p->bytes.size)
+		return 0;
+	buf_add(b, "\"", 1);
+	return 1;
 }

@@ -12,4 +12,13 @@ void jsonout_escape(struct buf *, const void *data, size_t size);
 void jsonout_string(struct buf *, const char *text);
 /* "name":"..." when the bytes are plain UTF-8, else "name_base64":"...". */
 void jsonout_bytes(struct buf *, const char *name, struct bts_slice bytes);
+
+/* The same for bytes of any length, in pieces: begin, then pieces until it says that it was the last. */
+struct jsonout_pieces {
+	struct bts_slice bytes;
+	size_t sent;
+	int plain;
+};
+void jsonout_pieces(struct jsonout_pieces *, struct buf *, const char *name, struct bts_slice bytes);
+int jsonout_piece(struct jsonout_pieces *, struct buf *);
 #endif

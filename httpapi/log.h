@@ -21,6 +21,14 @@ struct log_field {
 	}
 #define LOG_FIELDS(...) ((const struct log_field[]){__VA_ARGS__, {0, 0, 0}})
 
-void log_init(int json);
+enum log_level { LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
+
+/* What is below the level is left out.  Again at any time. */
+void log_init(int json, enum log_level least);
+int log_is_json(void);
+struct buf;
+/* The line as log_event would write it, into b; nothing when its level is left out. */
+void log_line(struct buf *b, const char *level, const char *event, const struct log_field *fields);
+/* level: "info", "warn" or "error". */
 void log_event(const char *level, const char *event, const struct log_field *fields);
 #endif

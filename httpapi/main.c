@@ -2,20 +2,38 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "backups.h"
 #include "config.h"
 #include "durable.h"
 #include "input.h"
 #include "log.h"
+#include "notify.h"
 #include "request.h"
 #include "role.h"
+#include "route.h"
+#include "secure.h"
 #include "server.h"
+#include "token_command.h"
+#include "snapshots.h"
+#include "ttl_sweep.h"
 #include "wait.h"
+#include "work.h"
 #include "writer.h"
 
 #define MAIN_GRACE_MS 20000
+
+/* What the program was started with. */
+struct main_start {
+	int argc;
+	char **argv;
+	struct settings settings;
+	struct config config;
+	sigset_t signals; /* blocked; taken by the main thread alone */
+};
 
 /* Before any thread, so that all inherit it and only sigwait below sees them. */
 static void main_block_signals(sigset_t *stop)
@@ -28,14 +46,75 @@ static void main_block_signals(sigset_t *stop)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-static void main_await_stop(const sigset_t *stop)
+static void main_on_event(void *arg, const struct repl_event *event)
+{
+	static const char *const levels[] = {"info", "warn", "error"};
+
+	(void)arg;
+	log_event(levels[event->level], event->name, LOG_FIELDS(LOG_TEXT("detail", event->text)));
+}
+
+static const struct repl_events main_events = {main_on_event, NULL};
+
+/* ---- SIGHUP ---- */
+
+/*
+ * What has read something in that a reload reads in again.  Runs in the main thread after the settings were taken over; what
+ * is found wrong is logged by it and leaves what it had.
+ */
+typedef void main_reload_fn(struct server *);
+
+static void main_reload_log(struct server *server)
+{
+	log_init(server->config->log_format == CONFIG_LOG_JSON, server->config->log_level);
+}
+
+static void main_reload_access(struct server *server)
+{
+	access_reload(&server->access, server->config);
+}
+
+static void main_reload_secrets(struct server *server)
+{
+	secure_reload(server->guard, &main_events);
+}
+
+static main_reload_fn *const main_reloads[] = {
+	main_reload_log,
+	main_reload_access,
+	main_reload_secrets,
+};
+
+static void main_reload(struct main_start *start, struct server *server)
+{
+	struct settings fresh;
+	struct config config;
+	char restart[256];
+	unsigned changed;
+	size_t i;
+
+	notify_state(NOTIFY_RELOADING);
+	if (config_again(&fresh, &config, start->argc, start->argv)) {
+		log_event("error", "reload-failed", LOG_FIELDS(LOG_TEXT("detail", fresh.why)));
+	} else {
+		changed = settings_adopt(&start->settings, &start->config, &fresh, &config, restart, sizeof(restart));
+		for (i = 0; i < sizeof(main_reloads) / sizeof(main_reloads[0]); i++)
+			main_reloads[i](server);
+		log_event(*restart ? "warn" : "info", "reloaded",
+			LOG_FIELDS(LOG_U64("changed", changed), LOG_TEXT("needs_restart", restart)));
+	}
+	settings_fini(&fresh);
+	notify_state(NOTIFY_READY);
+}
+
+static void main_await_stop(struct main_start *start, struct server *server)
 {
 	int number = 0;
 
-	while (sigwait(stop, &number) || number == SIGHUP)
+	while (sigwait(&start->signals, &number) || number == SIGHUP)
 		if (number == SIGHUP)
-			log_event("info", "reload",
-				LOG_FIELDS(LOG_TEXT("detail", "nothing to reload in this version")));
+			main_reload(start, server);
+	notify_state(NOTIFY_STOPPING);
 	log_event(
 		"info", "stopping", LOG_FIELDS(LOG_TEXT("signal", number == SIGINT ? "SIGINT" : "SIGTERM")));
 }
@@ -50,61 +129,92 @@ static void main_log_ready(
 }
 
 /* Sockets are there: open, serve until told to stop, close. */
-static int main_serve(const struct config *config, const sigset_t *stop, int fd, int admin_fd,
-	const char *listen, const char *admin)
+static int main_serve(struct main_start *start, int fd, int admin_fd, const char *listen, const char *admin)
 {
+	const struct config *config = &start->config;
 	struct server server = {.config = config};
+	struct bts_error error = {0};
 	char url[80];
 	int status = 1;
 
-	snprintf(url, sizeof(url), "http://%s", listen);
-	if (role_open(config, url, &server.role))
+	snprintf(url, sizeof(url), "%s://%s", config->secure.tls_cert ? "https" : "http", listen);
+	if (secure_open(&config->secure, &main_events, &server.guard, &error)) {
+		log_event("error", "secrets-not-read", LOG_FIELDS(LOG_TEXT("detail", error.text)));
 		return 1;
+	}
+	if (role_open(config, config->url ? config->url : url, &server.role)) {
+		guard_free(server.guard);
+		return 1;
+	}
 	if (writer_start(server.role, request_written, &server.writer))
 		goto close;
+	if (snapshots_start(server.role, config, &server.snapshots) || backups_start(server.role, config, &server.backups))
+		goto close;
 	if (wait_start(server.role, &server.wait) || durable_start(server.role, config, &server.durable))
+		goto close;
+	if (ttl_sweep_start(server.role, server.writer, &server.sweep) || work_start(&server.work))
+		goto close;
+	if (access_start(&server.access, config, (unsigned)config->threads + 1))
 		goto close;
 	if (server_start(&server, fd, admin_fd))
 		_exit(1); /* some threads may run; nothing was promised to anybody yet */
 	main_log_ready(config, server.role, listen, admin);
-	main_await_stop(stop);
+	notify_state(NOTIFY_READY);
+	main_await_stop(start, &server);
 	role_drain(server.role);
 	wait_drain(server.wait);
 	durable_drain(server.durable);
 	server_stop(&server, MAIN_GRACE_MS);
 	status = 0;
 close:
+	access_stop(&server.access);
+	work_stop(server.work);
+	ttl_sweep_stop(server.sweep);
 	writer_stop(server.writer);
 	wait_stop(server.wait);
 	durable_stop(server.durable);
+	snapshots_stop(server.snapshots);
+	backups_stop(server.backups);
 	server_free(&server);
 	role_close(server.role);
+	guard_free(server.guard);
 	log_event("info", "stopped", NULL);
 	return status;
 }
 
 int main(int argc, char **argv)
 {
-	struct config config;
+	static struct main_start start;
 	char listen[64], admin[64] = "none";
 	unsigned seed = 1;
 	int status, fd, admin_fd = -1;
-	sigset_t stop;
 
-	status = config_parse(&config, argc, argv);
+	if (argc > 1 && !strcmp(argv[1], "token"))
+		return token_command(argc - 1, argv + 1);
+	if (argc == 2 && !strcmp(argv[1], "--print-routes")) {
+		route_print();
+		return 0;
+	}
+	start.argc = argc;
+	start.argv = argv;
+	status = config_start(&start.settings, &start.config, argc, argv);
 	if (status >= 0)
-		return status;
-	log_init(config.log_json);
-	main_block_signals(&stop);
+		goto end;
+	status = 1;
+	log_init(start.config.log_format == CONFIG_LOG_JSON, start.config.log_level);
+	main_block_signals(&start.signals);
 	(void)!getrandom(&seed, sizeof(seed), 0);
 	input_seed(seed | 1);
-	fd = server_listen(&config.listen, listen);
+	fd = server_listen(&start.config.listen, listen);
 	if (fd < 0)
-		return 1;
-	if (config.admin.size) {
-		admin_fd = server_listen(&config.admin, admin);
+		goto end;
+	if (start.config.admin.size) {
+		admin_fd = server_listen(&start.config.admin, admin);
 		if (admin_fd < 0)
-			return 1;
+			goto end;
 	}
-	return main_serve(&config, &stop, fd, admin_fd, listen, admin);
+	status = main_serve(&start, fd, admin_fd, listen, admin);
+end:
+	settings_fini(&start.settings);
+	return status;
 }

@@ -2,19 +2,36 @@
 #include "metrics.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "backups.h"
 #include "buf.h"
 #include "durable.h"
 #include "role.h"
 #include "route.h"
 #include "serve.h"
 #include "server.h"
+#include "snapshots.h"
+#include "ttl_sweep.h"
 #include "status.h"
 #include "writer.h"
 
-static const unsigned metrics_statuses[METRICS_STATUSES - 1] = {
-	200, 201, 202, 204, 304, 307, 400, 404, 405, 409, 412, 413, 500, 503, 507};
+#define METRICS_TEXT(number) METRICS_TEXT_OF(number)
+#define METRICS_TEXT_OF(number) #number
+#ifdef __clang__
+#define METRICS_COMPILER "clang-" METRICS_TEXT(__clang_major__)
+#else
+#define METRICS_COMPILER "gcc-" METRICS_TEXT(__GNUC__)
+#endif
+
+static const unsigned metrics_statuses[METRICS_STATUSES - 1] = {200, 201, 202, 204, 206, 304, 307, 400, 401, 403, 404, 405, 409, 410, 412,
+	413, 416, 421, 422, 429, 500, 503, 507};
+static const char *const metrics_classes[METRICS_CLASSES] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
 static const uint64_t metrics_bounds_us[METRICS_BUCKETS] = {
 	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 10000000};
 
@@ -24,34 +41,61 @@ static void metrics_add(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
-void metrics_count(struct metrics_shard *shard, unsigned route, unsigned status, uint64_t us)
+void metrics_begin(struct metrics_shard *shard)
 {
-	struct metrics_route *m = &shard->route[route];
-	unsigned i;
-
-	for (i = 0; i < METRICS_STATUSES - 1 && metrics_statuses[i] != status; i++)
-		;
-	metrics_add(&m->status[i], 1);
-	for (i = 0; i < METRICS_BUCKETS && us > metrics_bounds_us[i]; i++)
-		;
-	metrics_add(&m->buckets[i], 1);
-	metrics_add(&m->sum_us, us);
+	metrics_add(&shard->begun, 1);
 }
 
-static void metrics_sum(struct metrics_route *sum, const struct server *s, unsigned route)
+void metrics_end(struct metrics_shard *shard, const struct metrics_request *q)
 {
+	struct metrics_route *m = &shard->route[q->route];
+	struct metrics_times *times = &m->times[q->status / 100 < METRICS_CLASSES ? q->status / 100 : 0];
+	unsigned i;
+
+	for (i = 0; i < METRICS_STATUSES - 1 && metrics_statuses[i] != q->status; i++)
+		;
+	metrics_add(&m->status[i], 1);
+	for (i = 0; i < METRICS_BUCKETS && q->us > metrics_bounds_us[i]; i++)
+		;
+	metrics_add(&times->buckets[i], 1);
+	metrics_add(&times->sum_us, q->us);
+	metrics_add(&shard->bytes_in, q->bytes_in);
+	metrics_add(&shard->bytes_out, q->bytes_out);
+	metrics_add(&shard->ended, 1);
+}
+
+static uint64_t metrics_get(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/* All loops' counts of a route, or of its requests of a class, as one. */
+static void metrics_sum_statuses(uint64_t sum[METRICS_STATUSES], const struct server *s, unsigned route)
+{
+	unsigned i, k;
+
+	memset(sum, 0, METRICS_STATUSES * sizeof(*sum));
+	for (i = 0; i < s->loop_count; i++)
+		for (k = 0; k < METRICS_STATUSES; k++)
+			sum[k] += metrics_get(&s->loops[i].metrics->route[route].status[k]);
+}
+
+static uint64_t metrics_sum_times(struct metrics_times *sum, const struct server *s, unsigned route, unsigned class)
+{
+	uint64_t count = 0;
 	unsigned i, k;
 
 	memset(sum, 0, sizeof(*sum));
 	for (i = 0; i < s->loop_count; i++) {
-		const struct metrics_route *m = &s->loops[i].metrics->route[route];
+		const struct metrics_times *times = &s->loops[i].metrics->route[route].times[class];
 
-		for (k = 0; k < METRICS_STATUSES; k++)
-			sum->status[k] += __atomic_load_n(&m->status[k], __ATOMIC_RELAXED);
 		for (k = 0; k <= METRICS_BUCKETS; k++)
-			sum->buckets[k] += __atomic_load_n(&m->buckets[k], __ATOMIC_RELAXED);
-		sum->sum_us += __atomic_load_n(&m->sum_us, __ATOMIC_RELAXED);
+			sum->buckets[k] += metrics_get(&times->buckets[k]);
+		sum->sum_us += metrics_get(&times->sum_us);
 	}
+	for (k = 0; k <= METRICS_BUCKETS; k++)
+		count += sum->buckets[k];
+	return count;
 }
 
 static void metrics_head(struct buf *b, const char *name, const char *type, const char *help)
@@ -76,55 +120,79 @@ static void metrics_label(struct buf *b, unsigned route)
 
 static void metrics_requests(struct buf *b, const struct server *s)
 {
-	struct metrics_route sum;
+	uint64_t sum[METRICS_STATUSES];
 	unsigned i, k;
 
 	metrics_head(b, "btsd_requests_total", "counter", "Requests ended, by route and status.");
 	for (i = 0; i < METRICS_ROUTES; i++) {
-		metrics_sum(&sum, s, i);
+		metrics_sum_statuses(sum, s, i);
 		for (k = 0; k < METRICS_STATUSES; k++) {
-			if (!sum.status[k])
+			if (!sum[k])
 				continue;
 			buf_str(b, "btsd_requests_total{");
 			metrics_label(b, i);
-			if (k < METRICS_STATUSES - 1 && metrics_statuses[k])
+			if (k < METRICS_STATUSES - 1)
 				buf_printf(b, ",status=\"%u\"", metrics_statuses[k]);
 			else
 				buf_str(b, ",status=\"other\"");
-			buf_printf(b, "} %" PRIu64 "\n", sum.status[k]);
+			buf_printf(b, "} %" PRIu64 "\n", sum[k]);
 		}
 	}
 }
 
+/* One histogram: of a route and a class of status. */
+static void metrics_times(struct buf *b, const struct metrics_times *times, unsigned route, const char *class)
+{
+	uint64_t count = 0;
+	unsigned k;
+
+	for (k = 0; k <= METRICS_BUCKETS; k++) {
+		count += times->buckets[k];
+		buf_str(b, "btsd_request_seconds_bucket{");
+		metrics_label(b, route);
+		if (k < METRICS_BUCKETS)
+			buf_printf(b, ",class=\"%s\",le=\"%g\"} %" PRIu64 "\n", class, (double)metrics_bounds_us[k] / 1e6, count);
+		else
+			buf_printf(b, ",class=\"%s\",le=\"+Inf\"} %" PRIu64 "\n", class, count);
+	}
+	buf_str(b, "btsd_request_seconds_sum{");
+	metrics_label(b, route);
+	buf_printf(b, ",class=\"%s\"} %.6f\nbtsd_request_seconds_count{", class, (double)times->sum_us / 1e6);
+	metrics_label(b, route);
+	buf_printf(b, ",class=\"%s\"} %" PRIu64 "\n", class, count);
+}
+
 static void metrics_latency(struct buf *b, const struct server *s)
 {
-	struct metrics_route sum;
-	uint64_t count;
+	struct metrics_times times;
 	unsigned i, k;
 
-	metrics_head(b, "btsd_request_seconds", "histogram", "Time from request line to the reply's end.");
-	for (i = 0; i < METRICS_ROUTES; i++) {
-		metrics_sum(&sum, s, i);
-		for (count = 0, k = 0; k <= METRICS_BUCKETS; k++)
-			count += sum.buckets[k];
-		if (!count)
-			continue;
-		for (count = 0, k = 0; k <= METRICS_BUCKETS; k++) {
-			count += sum.buckets[k];
-			buf_str(b, "btsd_request_seconds_bucket{");
-			metrics_label(b, i);
-			if (k < METRICS_BUCKETS)
-				buf_printf(b, ",le=\"%g\"} %" PRIu64 "\n", (double)metrics_bounds_us[k] / 1e6,
-					count);
-			else
-				buf_printf(b, ",le=\"+Inf\"} %" PRIu64 "\n", count);
-		}
-		buf_str(b, "btsd_request_seconds_sum{");
-		metrics_label(b, i);
-		buf_printf(b, "} %.6f\nbtsd_request_seconds_count{", (double)sum.sum_us / 1e6);
-		metrics_label(b, i);
-		buf_printf(b, "} %" PRIu64 "\n", count);
+	metrics_head(b, "btsd_request_seconds", "histogram",
+		"Time from request line to the reply's end, by route and class of status.");
+	for (i = 0; i < METRICS_ROUTES; i++)
+		for (k = 0; k < METRICS_CLASSES; k++)
+			if (metrics_sum_times(&times, s, i, k))
+				metrics_times(b, &times, i, metrics_classes[k]);
+}
+
+static void metrics_traffic(struct buf *b, const struct server *s)
+{
+	uint64_t begun = 0, ended = 0, in = 0, out = 0;
+	unsigned i;
+
+	for (i = 0; i < s->loop_count; i++) { /* ended first: one that begins meanwhile must not count as ended alone */
+		const struct metrics_shard *shard = s->loops[i].metrics;
+
+		ended += __atomic_load_n(&shard->ended, __ATOMIC_ACQUIRE);
+		begun += metrics_get(&shard->begun);
+		in += metrics_get(&shard->bytes_in);
+		out += metrics_get(&shard->bytes_out);
 	}
+	metrics_one(b, "btsd_requests_in_flight", "gauge", "Requests begun and not ended.", begun > ended ? begun - ended : 0);
+	metrics_one(b, "btsd_request_body_bytes_total", "counter", "Bytes of request bodies taken.", in);
+	metrics_one(b, "btsd_reply_body_bytes_total", "counter", "Bytes of reply bodies, of requests that have ended.", out);
+	metrics_one(b, "btsd_log_lines_dropped_total", "counter",
+		"Lines of the access and slow-request logs that could not be written in time.", access_dropped(&s->access));
 }
 
 /* A histogram kept in powers of two: bucket i counts values below first * 2^i. */
@@ -212,6 +280,8 @@ static void metrics_frames(struct buf *b, struct server *s)
 	metrics_one(b, "bts_replication_sent_broken_total", "counter", "Frames broken off.", c.broken);
 	metrics_one(b, "bts_replication_sent_pages_total", "counter", "Pages put into frames.", c.pages);
 	metrics_one(b, "bts_replication_sent_bytes_total", "counter", "Bytes of frames sent.", c.bytes);
+	metrics_one(b, "bts_replication_sent_resumed_total", "counter", "Frames that went on where one had broken off.", c.resumed);
+	metrics_one(b, "bts_replication_paused_total", "counter", "How often a stream waited for --serve-rate.", c.paused);
 	metrics_one(b, "bts_replication_refused_total", "counter", "Followers refused (409).", c.refused);
 	metrics_one(b, "bts_replication_loops_total", "counter",
 		"Of them, because commits come here through them.", c.loops);
@@ -222,33 +292,13 @@ static void metrics_frames(struct buf *b, struct server *s)
 	metrics_one(b, "bts_replication_waiting", "gauge", "Long polls that wait for commits.", c.waiting);
 }
 
-static void metrics_upstream(struct buf *b, const struct status *status)
+static void metrics_upstream(struct buf *b, struct role *role)
 {
-	static const char *const modes[] = {"streaming", "first-sync", "graft"};
-	const struct role_upstream *up = &status->upstream;
-	size_t i;
+	char *text = node_metrics(role_node(role));
 
-	metrics_one(b, "bts_replication_lag_milliseconds", "gauge", "How old what is served may be.", up->lag_ms);
-	metrics_one(b, "bts_replication_lag_transactions", "gauge", "Commits of the source that are missing.",
-		up->head > up->txid ? up->head - up->txid : 0);
-	metrics_one(b, "bts_replication_contact_milliseconds", "gauge", "Since the source last said where it stands.",
-		up->contact_ms);
-	metrics_head(b, "bts_replication_mode", "gauge", "How it catches up.");
-	for (i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
-		buf_printf(b, "bts_replication_mode{mode=\"%s\"} %d\n", modes[i], !strcmp(modes[i], up->mode));
-	metrics_one(b, "bts_replication_stopped", "gauge", "1 when every source refuses this file.",
-		(uint64_t)up->stopped);
-	metrics_one(b, "bts_replication_frames_total", "counter", "Frames applied.", up->frames);
-	metrics_one(b, "bts_replication_bytes_total", "counter", "Bytes of frames received.", up->bytes);
-	metrics_one(b, "bts_replication_pages_total", "counter", "Pages of frames applied.", up->pages);
-	metrics_one(b, "bts_replication_redirected_pages_total", "counter",
-		"Pages that waited beside the file, as their place was in use.", status->apply.redirected_pages);
-	metrics_one(b, "bts_replication_retries_total", "counter", "Attempts after a failure.", up->retries);
-	metrics_one(b, "bts_replication_source_switches_total", "counter", "Changes of the source.", up->switches);
-	metrics_one(b, "bts_replication_grafts_total", "counter",
-		"Commits installed page by page where no frame could be made.", up->grafts);
-	metrics_one(b, "bts_replication_digest_mismatches_total", "counter",
-		"Contacts at which the source had another root digest for the same commit.", up->digest_mismatches);
+	if (text)
+		buf_str(b, text);
+	free(text);
 }
 
 static void metrics_durable(struct buf *b, struct durable *durable)
@@ -263,23 +313,86 @@ static void metrics_durable(struct buf *b, struct durable *durable)
 		d.unreached);
 }
 
+static void metrics_ttl(struct buf *b, struct ttl_sweep *sweep)
+{
+	struct ttl_sweep_stat t;
+
+	ttl_sweep_stat(sweep, &t);
+	metrics_one(b, "btsd_ttl_expired_total", "counter", "Expired keys removed.", t.expired);
+	metrics_one(b, "btsd_ttl_stale_total", "counter", "Expiry dates removed of keys that were gone or written anew.",
+		t.stale);
+	metrics_one(b, "btsd_ttl_pending", "gauge", "Expiry dates in the file, those of keys written anew included.",
+		t.pending);
+}
+
+/* Under the names that dashboards of every kind know. */
+static void metrics_process(struct buf *b, const struct server *s)
+{
+	struct rusage usage;
+	struct timespec now;
+	long pages = 0;
+	FILE *statm;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	metrics_head(b, "process_start_time_seconds", "gauge", "When this process began, since 1970.");
+	buf_printf(b, "process_start_time_seconds %.3f\n",
+		(double)now.tv_sec + (double)now.tv_nsec / 1e9 - (double)role_uptime_ms(s->role) / 1e3);
+	if (!getrusage(RUSAGE_SELF, &usage)) {
+		metrics_head(b, "process_cpu_seconds_total", "counter", "Processor time used.");
+		buf_printf(b, "process_cpu_seconds_total %.6f\n",
+			(double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+				(double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
+	}
+	statm = fopen("/proc/self/statm", "re");
+	if (statm && fscanf(statm, "%*d %ld", &pages) == 1)
+		metrics_one(b, "process_resident_memory_bytes", "gauge", "Resident memory, the mapped file's included.",
+			(uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE));
+	if (statm)
+		fclose(statm);
+}
+
+static void metrics_snapshots(struct buf *b, struct snapshots *snapshots, struct backups *backups)
+{
+	struct snapshots_stat n;
+	size_t images, users;
+
+	backups_stat(backups, &images, &users);
+	metrics_one(b, "btsd_backup_images", "gauge", "Images of the file that are kept for downloads.", images);
+	metrics_one(b, "btsd_backup_downloads", "gauge", "Downloads of them now.", users);
+
+	snapshots_stat(snapshots, &n);
+	metrics_one(b, "btsd_leased_snapshots", "gauge", "Leased snapshots.", n.live);
+	metrics_one(b, "btsd_leased_snapshots_taken_total", "counter", "Leases taken.", n.taken);
+	metrics_one(b, "btsd_leased_snapshots_timed_out_total", "counter", "Leases whose time ran out.", n.timed_out);
+	metrics_one(b, "btsd_leased_snapshots_expired_total", "counter",
+		"Leases ended before their time, for what they kept of the file.", n.expired);
+}
+
 void metrics_write(struct buf *b, struct server *s)
 {
 	struct status status;
 
-	metrics_head(b, "btsd_build_info", "gauge", "Version and role.");
-	buf_printf(b, "btsd_build_info{version=\"%s\",role=\"%s\"} 1\n", bts_version(), role_word(s->role));
+	metrics_head(b, "btsd_build_info", "gauge", "Version, role and compiler.");
+	buf_printf(b, "btsd_build_info{version=\"%s\",role=\"%s\",compiler=\"%s\"} 1\n", bts_version(), role_word(s->role),
+		METRICS_COMPILER);
+	metrics_process(b, s);
 	metrics_one(b, "btsd_connections", "gauge", "Open connections.", s->connections);
 	metrics_one(b, "btsd_connections_refused_total", "counter", "Connections refused at the limit.",
 		s->refused);
 	metrics_one(b, "btsd_body_bytes", "gauge", "Request bodies held in memory.", s->body_bytes);
+	metrics_one(b, "btsd_uploads", "gauge", "Large values being written.", s->uploads);
 	metrics_one(b, "btsd_poisoned", "gauge", "1 when nothing more can be committed.",
 		(uint64_t)role_poisoned(s->role));
 	metrics_requests(b, s);
 	metrics_latency(b, s);
+	metrics_traffic(b, s);
 	if (s->writer)
 		metrics_writer(b, s->writer);
+	metrics_ttl(b, s->sweep);
 	metrics_durable(b, s->durable);
+	metrics_snapshots(b, s->snapshots, s->backups);
+	if (role_follows(s->role))
+		metrics_upstream(b, s->role);
 	if (status_gather(s, &status, NULL) || !status.have)
 		return;
 	metrics_file(b, &status.stat);
@@ -287,6 +400,4 @@ void metrics_write(struct buf *b, struct server *s)
 	metrics_frames(b, s);
 	metrics_one(b, "bts_expired_snapshots_total", "counter", "Requests that met a snapshot which had been ended.",
 		role_expired(s->role));
-	if (role_follows(s->role))
-		metrics_upstream(b, &status);
 }

@@ -13,8 +13,12 @@
 #include "role.h"
 #include "server.h"
 #include "text.h"
+#include "work.h"
 
+#define REPLY_FETCH ((size_t)256 << 10) /* what a thread makes at a time */
+#define REPLY_FETCH_ROOM 65536
 #define REPLY_BLOCK 65536 /* of a stream: how much is made at a time */
+#define REPLY_PIECE 262144 /* of a large value */
 
 void reply_token_encode(const struct reply_token *token, char text[REPLY_TOKEN_MAX])
 {
@@ -51,12 +55,50 @@ int reply_token_decode(const char *text, struct reply_token *token)
 	return 0;
 }
 
-static void reply_number(struct MHD_Response *response, const char *name, uint64_t value)
+/* A primary's epoch changes hardly ever: the lock that guards it is not taken by every reply. */
+static void reply_epoch(struct request *r, struct reply_token *token)
 {
-	char text[24];
+	struct reply_memo *memo = &r->loop->memo;
+	unsigned epochs = role_epochs(request_role(r));
 
-	snprintf(text, sizeof(text), "%" PRIu64, value);
-	MHD_add_response_header(response, name, text);
+	if (epochs && epochs == memo->epochs) {
+		token->epoch = memo->of.epoch;
+		token->random = memo->of.random;
+		return;
+	}
+	role_epoch(request_role(r), &token->epoch, &token->random);
+	memo->epochs = epochs;
+}
+
+static struct reply_memo *reply_remember(struct request *r, const struct reply_token *of)
+{
+	struct reply_memo *memo = &r->loop->memo;
+
+	if (of->txid != memo->of.txid || of->epoch != memo->of.epoch || of->random != memo->of.random || !memo->txid[0]) {
+		memo->of = *of;
+		text_from_u64(of->txid, memo->txid);
+		text_from_u64(of->epoch, memo->epoch);
+		memo->token[0] = '\0';
+	}
+	return memo;
+}
+
+/* The epoch of a token is that of its commit, on a follower not always the newest. */
+static void reply_add_token(struct request *r, struct MHD_Response *response, struct reply_token *token, struct reply_memo *memo)
+{
+	struct role *role = request_role(r);
+	char text[REPLY_TOKEN_MAX];
+
+	if (role_follows(role)) {
+		if (role_epoch_of(role, token->txid, &token->epoch, &token->random))
+			return;
+		reply_token_encode(token, text);
+		MHD_add_response_header(response, "BTS-Token", text);
+		return;
+	}
+	if (!memo->token[0])
+		reply_token_encode(token, memo->token);
+	MHD_add_response_header(response, "BTS-Token", memo->token);
 }
 
 static void reply_add_headers(struct request *r, struct MHD_Response *response)
@@ -64,20 +106,22 @@ static void reply_add_headers(struct request *r, struct MHD_Response *response)
 	struct role *role = request_role(r);
 	bts_txid txid = r->txid ? r->txid : role_txid(role);
 	struct reply_token token = {0, 0, txid};
-	char text[REPLY_TOKEN_MAX];
+	struct reply_memo *memo;
+	char text[24];
 	unsigned i;
 
-	role_epoch(role, &token.epoch, &token.random);
+	reply_epoch(r, &token);
+	memo = reply_remember(r, &token);
 	MHD_add_response_header(response, "X-Request-Id", r->id);
-	reply_number(response, "BTS-Txid", txid);
-	reply_number(response, "BTS-Epoch", token.epoch);
+	MHD_add_response_header(response, "BTS-Txid", memo->txid);
+	MHD_add_response_header(response, "BTS-Epoch", memo->epoch);
 	MHD_add_response_header(response, "BTS-Role", role_word(role));
-	if (role_follows(role))
-		reply_number(response, "BTS-Lag-Ms", role_lag_ms(role));
-	if (r->token && !role_epoch_of(role, txid, &token.epoch, &token.random)) {
-		reply_token_encode(&token, text);
-		MHD_add_response_header(response, "BTS-Token", text);
+	if (role_follows(role)) {
+		text_from_u64(role_lag_ms(role), text);
+		MHD_add_response_header(response, "BTS-Lag-Ms", text);
 	}
+	if (r->token)
+		reply_add_token(r, response, &token, memo);
 	for (i = 0; i < r->header_count; i++)
 		MHD_add_response_header(response, r->headers[i].name, r->headers[i].value);
 	if (request_server(r)->draining)
@@ -88,6 +132,7 @@ static void reply_add_headers(struct request *r, struct MHD_Response *response)
 static void reply_queue(struct request *r, unsigned status, const char *type, struct MHD_Response *response)
 {
 	r->status = status;
+	r->replied_us = request_timed_us(r);
 	if (!response) {
 		r->broken = 1;
 		return;
@@ -118,6 +163,7 @@ void reply_buf(struct request *r, unsigned status, const char *type, struct buf 
 			memset(b, 0, sizeof(*b));
 	}
 	server_conn_owes(r->conn, size);
+	r->bytes_out += r->head ? 0 : size;
 	buf_fini(b);
 	reply_queue(r, status, type, response);
 }
@@ -131,6 +177,125 @@ void reply_borrowed(struct request *r, unsigned status, const char *type, struct
 	if (!response)
 		release(arg);
 	server_conn_owes(r->conn, bytes.size);
+	r->bytes_out += r->head ? 0 : bytes.size;
+	reply_queue(r, status, type, response);
+}
+
+/* ---- large values ---- */
+
+struct reply_value {
+	struct bts_slice bytes;
+	struct server_conn *conn;
+	void (*release)(void *arg);
+	void *arg;
+};
+
+static ssize_t reply_piece(void *cls, uint64_t offset, char *out, size_t max)
+{
+	struct reply_value *v = cls;
+	size_t n = v->bytes.size - (size_t)offset;
+
+	if (n > max)
+		n = max;
+	memcpy(out, (const char *)v->bytes.data + offset, n);
+	server_conn_progress(v->conn, n);
+	return (ssize_t)n;
+}
+
+static void reply_value_free(void *cls)
+{
+	struct reply_value *v = cls;
+
+	v->release(v->arg);
+	free(v);
+}
+
+void reply_pieces(struct request *r, unsigned status, const char *type, struct bts_slice bytes, void (*release)(void *arg),
+	void *arg)
+{
+	struct reply_value *v = calloc(1, sizeof(*v));
+	struct MHD_Response *response = NULL;
+
+	if (!v) {
+		release(arg);
+	} else {
+		*v = (struct reply_value){bytes, r->conn, release, arg};
+		response = MHD_create_response_from_callback(bytes.size, REPLY_PIECE, reply_piece, v, reply_value_free);
+		if (!response)
+			reply_value_free(v);
+	}
+	reply_queue(r, status, type, response);
+}
+
+/* ---- bodies that threads make ---- */
+
+struct reply_fetcher {
+	struct work_job job; /* first: what the thread gets */
+	struct reply_fetch fetch;
+	struct request *request;
+	uint64_t size;
+	/* of the body: piece has [at, at + have), and [at, at + wanted) is being made while the connection is suspended */
+	uint64_t at;
+	size_t have, wanted;
+	int failed;
+	char piece[REPLY_FETCH];
+};
+
+static int reply_fetch_step(struct work_job *job)
+{
+	struct reply_fetcher *f = (struct reply_fetcher *)job;
+
+	f->failed = f->fetch.fetch(f->fetch.arg, f->at, f->piece, f->wanted);
+	f->have = f->failed ? 0 : f->wanted;
+	return 0;
+}
+
+static ssize_t reply_fetch_read(void *cls, uint64_t offset, char *out, size_t max)
+{
+	struct reply_fetcher *f = cls;
+	struct request *r = f->request;
+	size_t n;
+
+	if (f->failed)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	if (offset >= f->at && offset - f->at < f->have) {
+		n = f->have - (size_t)(offset - f->at);
+		if (n > max)
+			n = max;
+		memcpy(out, f->piece + (offset - f->at), n);
+		server_conn_progress(r->conn, n);
+		return (ssize_t)n;
+	}
+	f->at = offset;
+	f->have = 0;
+	f->wanted = f->size - offset < REPLY_FETCH ? (size_t)(f->size - offset) : REPLY_FETCH;
+	server_conn_suspend(r->conn);
+	MHD_suspend_connection(r->mhd);
+	work_queue(request_server(r)->work, &f->job);
+	return 0;
+}
+
+static void reply_fetch_free(void *cls)
+{
+	struct reply_fetcher *f = cls;
+
+	f->fetch.release(f->fetch.arg);
+	free(f);
+}
+
+void reply_fetched(struct request *r, unsigned status, const char *type, uint64_t size, const struct reply_fetch *fetch)
+{
+	struct reply_fetcher *f = malloc(sizeof(*f));
+	struct MHD_Response *response = NULL;
+
+	if (!f) {
+		fetch->release(fetch->arg);
+	} else {
+		*f = (struct reply_fetcher){.job = {.step = reply_fetch_step, .owner = r}, .fetch = *fetch, .request = r, .size = size};
+		response = MHD_create_response_from_callback(size, REPLY_FETCH_ROOM, reply_fetch_read, f, reply_fetch_free);
+		if (!response)
+			reply_fetch_free(f);
+	}
 	reply_queue(r, status, type, response);
 }
 
@@ -138,7 +303,7 @@ void reply_borrowed(struct request *r, unsigned status, const char *type, struct
 
 struct reply_source {
 	struct reply_stream stream;
-	struct server_conn *conn;
+	struct request *request; /* while it is read; its end comes before the release */
 	struct buf block;
 	size_t sent; /* of the block */
 	int more;    /* what fill last said */
@@ -171,7 +336,8 @@ static ssize_t reply_read(void *cls, uint64_t offset, char *out, size_t max)
 		n = max;
 	memcpy(out, s->block.data + s->sent, n);
 	s->sent += n;
-	server_conn_progress(s->conn, n);
+	server_conn_progress(s->request->conn, n);
+	s->request->bytes_out += n;
 	return (ssize_t)n;
 }
 
@@ -193,7 +359,7 @@ int reply_stream(struct request *r, unsigned status, const char *type, const str
 	if (!s)
 		return -1;
 	s->stream = *stream;
-	s->conn = r->conn;
+	s->request = r;
 	s->more = 1;
 	reply_fill(s);
 	if (s->more < 0) {

@@ -20,6 +20,18 @@ void reply_buf(struct request *, unsigned status, const char *type, struct buf *
 void reply_borrowed(struct request *, unsigned status, const char *type, struct bts_slice bytes,
 	void (*release)(void *arg), void *arg);
 
+/* The same in pieces, for large ones: a client that takes too little of it is cut. */
+void reply_pieces(struct request *, unsigned status, const char *type, struct bts_slice bytes, void (*release)(void *arg),
+	void *arg);
+
+/* A body of known size that threads of work.h make, a piece at a time, while the connection is suspended. */
+struct reply_fetch {
+	int (*fetch)(void *arg, uint64_t at, void *out, size_t size); /* on such a thread; 0, or -1: cut the connection */
+	void (*release)(void *arg);				      /* called in any case */
+	void *arg;
+};
+void reply_fetched(struct request *, unsigned status, const char *type, uint64_t size, const struct reply_fetch *);
+
 /* A body made as it is sent. */
 struct reply_stream {
 	/* Append some to the buffer: 1 more will come, 0 that was all, -1 cut the connection. */
@@ -48,6 +60,13 @@ struct reply_token {
 	uint64_t random;
 	bts_txid txid;
 };
+/* What the last reply of a loop said of its commit: the next mostly says the same. */
+struct reply_memo {
+	struct reply_token of;
+	unsigned epochs; /* role_epochs when of.epoch was asked for */
+	char txid[21], epoch[21], token[REPLY_TOKEN_MAX]; /* token[0] 0: not made yet */
+};
+
 void reply_token_encode(const struct reply_token *, char text[REPLY_TOKEN_MAX]);
 int reply_token_decode(const char *text, struct reply_token *);
 #endif

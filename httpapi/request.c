@@ -8,12 +8,13 @@
  */
 #include "request.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
 #include <microhttpd.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "auth.h"
 #include "durable.h"
@@ -27,8 +28,10 @@
 #include "wait.h"
 
 #define REQUEST_DROP_MAX ((uint64_t)256 << 20) /* of a body that nobody wants */
-#define REQUEST_MEMORY 32768		       /* of the library for a connection: bounds the headers */
+#define REQUEST_STRANGER_MAX ((uint64_t)1 << 20) /* of one from who has shown no credentials */
+#define REQUEST_MEMORY 16384		       /* of the library for a connection: bounds the headers */
 #define REQUEST_INACTIVITY_S 60
+#define REQUEST_SPARES 256
 #define REQUEST_BODIES ((size_t)1 << 30) /* bytes of bodies in memory, all requests together */
 
 struct server *request_server(const struct request *r)
@@ -41,16 +44,30 @@ struct role *request_role(const struct request *r)
 	return r->loop->server->role;
 }
 
-static uint64_t request_now_us(void)
+void *request_session(const struct request *r)
 {
-	struct timespec now;
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	return info ? info->tls_session : NULL;
+}
+
+void request_peer(const struct request *r, char text[REQUEST_PEER_SIZE])
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	const struct sockaddr *peer = info ? info->client_addr : NULL;
+
+	if (!peer || !inet_ntop(peer->sa_family,
+			     peer->sa_family == AF_INET6
+				     ? (const void *)&((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr
+				     : (const void *)&((const struct sockaddr_in *)(const void *)peer)->sin_addr,
+			     text, REQUEST_PEER_SIZE))
+		snprintf(text, REQUEST_PEER_SIZE, "-");
 }
 
 const char *request_get_header(const struct request *r, const char *name)
 {
+	if (!(r->headers_seen & framing_mark(name, strlen(name))))
+		return NULL;
 	return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
 }
 
@@ -79,7 +96,8 @@ void request_get_list(const struct request *r, const char *name, struct buf *out
 {
 	struct request_list list = {name, out};
 
-	MHD_get_connection_values_n(r->mhd, MHD_HEADER_KIND, request_list_line, &list);
+	if (r->headers_seen & framing_mark(name, strlen(name)))
+		MHD_get_connection_values_n(r->mhd, MHD_HEADER_KIND, request_list_line, &list);
 }
 
 const struct bts_slice *request_param(const struct request *r, const char *name)
@@ -119,23 +137,33 @@ int request_param_u64(struct request *r, const char *name, uint64_t min, uint64_
 
 void request_set_header(struct request *r, const char *name, const char *value)
 {
-	char *copy = strdup(value);
+	size_t size = strlen(value) + 1;
+	int owned = size > sizeof(r->header_text) - r->header_bytes;
+	char *copy;
 
-	if (copy && r->header_count < REQUEST_HEADERS_MAX)
-		r->headers[r->header_count++] = (struct request_header){name, copy};
-	else
-		free(copy);
+	if (r->header_count == REQUEST_HEADERS_MAX)
+		return;
+	if (owned) {
+		copy = strdup(value);
+	} else {
+		copy = memcpy(r->header_text + r->header_bytes, value, size);
+		r->header_bytes += size;
+	}
+	if (copy)
+		r->headers[r->header_count++] = (struct request_header){name, copy, owned};
 }
 
 void request_suspend(struct request *r, void (*resume)(struct request *))
 {
 	r->resume = resume;
+	r->suspended_us = request_timed_us(r);
 	server_conn_suspend(r->conn);
 	MHD_suspend_connection(r->mhd);
 }
 
 void request_go_on(struct request *r)
 {
+	request_account(r);
 	server_conn_resume(r->conn);
 	MHD_resume_connection(r->mhd);
 }
@@ -155,7 +183,9 @@ void request_write(struct request *r, void (*written)(struct request *))
 	durable_expect(r);
 	/* Only this thread takes up what the writer hands back, so it cannot be resumed before it is
 	 * suspended. */
-	if (writer_queue(request_server(r)->writer, &r->op))
+	r->part = REQUEST_QUEUE;
+	r->loop->wrote = 1;
+	if (writer_append(request_server(r)->writer, &r->op))
 		reply_problem(r, 503, "write-queue-full", NULL, "too many writes are waiting for the disk");
 	else
 		request_suspend(r, request_op_done);
@@ -167,8 +197,13 @@ void request_written(struct writer_op *ops)
 	size_t n = 0;
 
 	while (ops) {
-		batch[n++] = ops->owner;
-		ops = ops->next;
+		struct writer_op *op = ops;
+
+		ops = op->next;
+		if (op->done)
+			op->done(op);
+		else
+			batch[n++] = op->owner;
 		if (n == sizeof(batch) / sizeof(batch[0]) || !ops) {
 			server_resume(batch, n);
 			n = 0;
@@ -209,10 +244,10 @@ static void request_take_id(struct request *r)
 		strspn(given, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:+/=") == n) {
 		memcpy(r->id, given, n + 1);
 	} else {
-		struct server *s = request_server(r);
-		uint64_t x = atomic_fetch_add(&s->id_next, 1) * UINT64_C(0x9e3779b97f4a7c15) ^ s->id_salt;
+		struct server_loop *loop = r->loop;
+		uint64_t x = ++loop->ids * UINT64_C(0x9e3779b97f4a7c15) ^ loop->id_salt;
 
-		snprintf(r->id, sizeof(r->id), "%016" PRIx64, x);
+		text_hex(r->id, &x, sizeof(x));
 	}
 }
 
@@ -271,7 +306,7 @@ static void request_check_conditions(struct request *r)
 {
 	const char *name = request_get_header(r, "If-Match") ? "If-Match" : "If-None-Match";
 
-	if (!request_get_header(r, name) || !(r->route->flags & ROUTE_WRITES) ||
+	if (!request_get_header(r, name) || !(r->route->flags & (ROUTE_WRITES | ROUTE_MAY_WRITE)) ||
 		route_segment(r->route, "key") >= 0)
 		return;
 	snprintf(r->problem, sizeof(r->problem), "%s is known only for single keys", name);
@@ -296,6 +331,14 @@ static void request_to_primary(struct request *r)
 	request_refuse(r, *url ? 307 : 503, "not-primary");
 }
 
+void request_check_write(struct request *r)
+{
+	if (role_follows(request_role(r)))
+		request_to_primary(r);
+	else
+		durable_check(r);
+}
+
 /* For the replication's own loop, which would have had this connection if it had begun so (server.c). */
 static int request_is_frames(const struct request *r, const char *method)
 {
@@ -311,14 +354,14 @@ static void request_check_access(struct request *r)
 		snprintf(r->problem, sizeof(r->problem), "bucket names that begin with a zero byte are the server's own");
 		request_refuse(r, 400, "bucket-name-reserved");
 	} else if (!auth_allows(r, r->route->scope, r->bucket)) {
-		snprintf(r->problem, sizeof(r->problem), "the token does not allow this");
+		snprintf(r->problem, sizeof(r->problem), "these credentials are for other buckets");
 		request_refuse(r, 403, "forbidden");
 	} else if ((r->route->flags & ROUTE_WRITES) && role_follows(request_role(r))) {
 		request_to_primary(r);
 	}
 }
 
-static void request_check_route(struct request *r, const char *method)
+static void request_check_route(struct request *r, const char *method, const struct framing *f)
 {
 	struct route_match match;
 
@@ -330,6 +373,8 @@ static void request_check_route(struct request *r, const char *method)
 	match = route_find(
 		route_table, route_table_size, &r->uri, r->method, r->loop->admin ? ROUTE_ADMIN : 0);
 	r->route = match.route;
+	if (auth_admit(r, f))
+		return;
 	if (!match.allowed && !r->loop->admin && request_is_frames(r, method)) {
 		snprintf(r->problem, sizeof(r->problem),
 			"replication wants a connection of its own, from its first request on");
@@ -356,9 +401,14 @@ static void request_check_route(struct request *r, const char *method)
 	}
 }
 
+static uint64_t request_drop_max(const struct request *r)
+{
+	return r->early_status == 401 ? REQUEST_STRANGER_MAX : REQUEST_DROP_MAX;
+}
+
 static void request_check_body(struct request *r, const struct framing *f)
 {
-	size_t max = request_server(r)->config->max_body;
+	size_t max = SETTINGS_NOW(request_server(r)->config->max_body);
 	const char *expect = request_get_header(r, "Expect");
 
 	if (!r->early_status && (r->route->flags & ROUTE_BODY) && f->length > max) {
@@ -366,8 +416,10 @@ static void request_check_body(struct request *r, const struct framing *f)
 			"the body has %" PRIu64 " bytes, at most %zu are allowed", f->length, max);
 		request_refuse(r, 413, "body-too-large");
 	}
+	if (!r->early_status && (r->route->flags & ROUTE_ANNOUNCED))
+		(void)r->route->feed(r, NULL, f->length);
 	/* A client that waits for leave to send need not; one that sends too much is cut off. */
-	if (r->early_status && (expect || f->length > REQUEST_DROP_MAX))
+	if (r->early_status && !r->status && (expect || f->length > request_drop_max(r)))
 		request_answer_refusal(r);
 }
 
@@ -381,12 +433,13 @@ static enum MHD_Result request_start(
 	r->head = !strcmp(method, "HEAD");
 	r->method = route_method(method);
 	problem = framing_problem(&framing, mhd, version);
+	r->headers_seen = framing.seen;
 	request_take_id(r);
 	if (problem) {
 		reply_problem(r, 400, "bad-request", NULL, "%s", problem);
 		return r->broken ? MHD_NO : MHD_YES;
 	}
-	request_check_route(r, method);
+	request_check_route(r, method, &framing);
 	request_check_body(r, &framing);
 	return r->broken ? MHD_NO : MHD_YES;
 }
@@ -398,6 +451,8 @@ int request_hold(struct request *r, size_t bytes)
 	atomic_size_t *all = &request_server(r)->body_bytes;
 	size_t before = r->body_counted;
 
+	if (bytes == before)
+		return 0;
 	r->body_counted = bytes;
 	if (bytes <= before) {
 		atomic_fetch_sub(all, before - bytes);
@@ -406,13 +461,11 @@ int request_hold(struct request *r, size_t bytes)
 	return atomic_fetch_add(all, bytes - before) + bytes - before <= REQUEST_BODIES ? 0 : -1;
 }
 
-static void request_collect(struct request *r, const char *data, size_t size)
+void request_collect(struct request *r, const char *data, size_t size, size_t max)
 {
-	struct server *s = request_server(r);
-
-	if (r->body.size + size > s->config->max_body) {
+	if (r->body.size + size > max) {
 		snprintf(r->problem, sizeof(r->problem), "the body has more than the allowed %zu bytes",
-			s->config->max_body);
+			max);
 		request_refuse(r, 413, "body-too-large");
 		return;
 	}
@@ -437,7 +490,7 @@ static void request_call_resume(struct request *r)
  */
 static int request_drops_too_much(const struct request *r)
 {
-	return r->dropped > REQUEST_DROP_MAX && !(r->route && r->route->feed && r->state);
+	return r->dropped > request_drop_max(r) && !(r->route && r->route->feed && r->state);
 }
 
 static enum MHD_Result request_upload(struct request *r, const char *data, size_t *size)
@@ -451,9 +504,10 @@ static enum MHD_Result request_upload(struct request *r, const char *data, size_
 	else if (r->route->feed)
 		used = r->route->feed(r, data, *size);
 	else if (r->route->flags & ROUTE_BODY)
-		request_collect(r, data, *size);
+		request_collect(r, data, *size, SETTINGS_NOW(request_server(r)->config->max_body));
 	else
 		r->dropped += used;
+	r->bytes_in += used;
 	server_conn_progress(r->conn, used);
 	*size -= used;
 	return r->broken || request_drops_too_much(r) ? MHD_NO : MHD_YES;
@@ -461,22 +515,58 @@ static enum MHD_Result request_upload(struct request *r, const char *data, size_
 
 /* ---- the library's callbacks ---- */
 
+/* A loop keeps some for its next requests: each is too large for the allocator's fast lists. */
+static struct request *request_take(struct server_loop *loop)
+{
+	struct request *r = loop->spare;
+
+	if (!r)
+		return calloc(1, sizeof(*r));
+	loop->spare = r->next;
+	loop->spares--;
+	memset(r, 0, sizeof(*r));
+	return r;
+}
+
+static void request_give(struct server_loop *loop, struct request *r)
+{
+	if (loop->spares == REQUEST_SPARES) {
+		free(r);
+		return;
+	}
+	r->next = loop->spare;
+	loop->spare = r;
+	loop->spares++;
+}
+
+void request_spares_free(struct server_loop *loop)
+{
+	struct request *r;
+
+	while ((r = loop->spare)) {
+		loop->spare = r->next;
+		free(r);
+	}
+}
+
 static void *request_new(void *cls, const char *target, struct MHD_Connection *mhd)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	struct request *r = calloc(1, sizeof(*r));
+	struct request *r;
 
-	if (!r || !info || !info->socket_context) {
-		free(r);
+	if (!info || !info->socket_context)
 		return NULL;
-	}
+	r = request_take(cls);
+	if (!r)
+		return NULL;
 	r->loop = cls;
 	r->conn = info->socket_context;
 	r->started_us = request_now_us();
+	metrics_begin(r->loop->metrics);
 	r->uri_err = uri_parse(&r->uri, target, r->problem);
 	if (r->uri_err == URI_MEMORY) {
-		free(r);
+		request_give(cls, r);
 		return NULL;
 	}
 	server_conn_busy(r->conn);
@@ -490,22 +580,23 @@ static void request_end(
 	unsigned i;
 
 	(void)cls;
-	(void)mhd;
 	(void)why;
 	*context = NULL;
 	if (!r)
 		return;
-	metrics_count(r->loop->metrics, r->route ? (unsigned)(r->route - route_table) : METRICS_ROUTES - 1,
-		r->status, request_now_us() - r->started_us);
+	r->mhd = mhd;
+	request_tell(r);
 	if (r->state_free)
 		r->state_free(r->state);
 	for (i = 0; i < r->header_count; i++)
-		free(r->headers[i].value);
+		if (r->headers[i].owned)
+			free(r->headers[i].value);
 	(void)request_hold(r, 0);
 	buf_fini(&r->body);
+	free(r->buckets);
 	uri_fini(&r->uri);
 	server_conn_idle(r->conn);
-	free(r);
+	request_give(r->loop, r);
 }
 
 static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, const char *url,
@@ -526,6 +617,8 @@ static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, con
 	if (*size)
 		return request_upload(r, data, size);
 	r->conn->receiving = 0;
+	if (!r->handled)
+		r->received_us = request_timed_us(r);
 	if (r->resume)
 		request_call_resume(r);
 	if (!r->early_status && !r->handled) {

@@ -22,11 +22,22 @@ struct MHD_Connection;
 struct server_conn;
 struct server_loop;
 
-#define REQUEST_HEADERS_MAX 6
+#define REQUEST_HEADERS_MAX 12
 
 struct request_header {
 	const char *name; /* a literal */
-	char *value;	  /* owned */
+	char *value;	  /* in header_text, or ours to free */
+	int owned;
+};
+
+/* What a suspended request waits for; the slow-request log tells how long. */
+enum request_pause {
+	REQUEST_JOB,	/* a thread of its own */
+	REQUEST_WAIT,	/* a commit (BTS-After) */
+	REQUEST_QUEUE,	/* the writer */
+	REQUEST_COMMIT, /* the writer's group, its flush included */
+	REQUEST_COPIES, /* other nodes */
+	REQUEST_PARTS
 };
 
 struct request {
@@ -38,11 +49,22 @@ struct request {
 	char problem[160];
 	unsigned method;
 	int head;
+	uint64_t headers_seen; /* framing.seen */
 	const struct route *route;    /* NULL when none matched */
 	struct bts_slice bucket, key; /* decoded */
+	unsigned scopes; /* that its sender has (auth.c) */
+	char *buckets;	 /* only on these; owned, NULL: on all */
 	char id[65];
 	uint64_t started_us;
 	unsigned status; /* of the reply, 0 until then */
+	char who[16];	 /* id of the token or certificate that it came with (guard.h), "" = none */
+
+	/* for the logs */
+	uint64_t bytes_in, bytes_out;	   /* of bodies */
+	uint64_t received_us, replied_us;  /* its body had come; its reply was there: only while slow requests are logged */
+	uint64_t suspended_us;
+	enum request_pause part;	   /* why it is suspended; set before request_suspend, else REQUEST_JOB */
+	uint64_t part_us[REQUEST_PARTS];
 
 	struct buf body;
 	size_t body_counted; /* of it, or of what its route holds instead, in server.body_bytes */
@@ -63,6 +85,8 @@ struct request {
 	int token;     /* add BTS-Token: txid was read or written by this request */
 	struct request_header headers[REQUEST_HEADERS_MAX];
 	unsigned header_count;
+	size_t header_bytes;
+	char header_text[160]; /* values that fit */
 
 	struct writer_op op;
 	void (*written)(struct request *); /* called when op is done, and the copies are there or given up */
@@ -91,11 +115,26 @@ int request_param_u64(struct request *, const char *name, uint64_t min, uint64_t
 /* Remember a refusal, told in problem, for when the body has been read; the first counts. */
 void request_refuse(struct request *, unsigned status, const char *code);
 
+/* Of ROUTE_MAY_WRITE, one that writes: refused where others that write would have been before their body was read. */
+void request_check_write(struct request *);
+
 /* So many bytes are held in memory for its body now, as server.body_bytes counts.  -1: that is too much. */
 int request_hold(struct request *, size_t bytes);
 
+/* A piece of the body into r->body, at most so many bytes in all; may refuse. */
+void request_collect(struct request *, const char *data, size_t size, size_t max);
+
 /* Added to the reply, copied. */
 void request_set_header(struct request *, const char *name, const char *value);
+
+/* Numeric address of the peer. */
+#define REQUEST_PEER_SIZE 48
+void request_peer(const struct request *, char text[REQUEST_PEER_SIZE]);
+/* What is counted and logged of a request (request_log.c). */
+uint64_t request_now_us(void); /* CLOCK_MONOTONIC */
+uint64_t request_timed_us(const struct request *); /* the same while slow requests are logged, else 0 */
+void request_account(struct request *); /* it goes on after a suspension */
+void request_tell(const struct request *); /* it has ended */
 
 /* Until server_resume; then resume is called.  Set before anybody can resume it. */
 void request_suspend(struct request *, void (*resume)(struct request *));
@@ -105,6 +144,7 @@ void request_write(struct request *, void (*written)(struct request *));
 /* The writer's writer_done_fn: resumes the owners. */
 void request_written(struct writer_op *ops);
 
+void *request_session(const struct request *); /* of TLS, for tls_client; NULL without */
 struct server *request_server(const struct request *);
 struct role *request_role(const struct request *);
 
@@ -112,4 +152,5 @@ struct role *request_role(const struct request *);
 struct MHD_Daemon;
 struct MHD_Daemon *request_daemon(struct server_loop *, unsigned connection_limit);
 void request_go_on(struct request *);
+void request_spares_free(struct server_loop *); /* the loop has ended */
 #endif

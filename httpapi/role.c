@@ -9,8 +9,26 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ages.h"
 #include "log.h"
-#include "role_internal.h"
+
+struct role {
+	const struct config *config;
+	struct node *node;
+	char name[64];
+	uint64_t started_ms;
+	atomic_int poisoned, draining;
+	atomic_uint epochs; /* that began here: role_epochs */
+	atomic_uint_least64_t expired;
+	pthread_mutex_t lock;	      /* what follows */
+	struct bts_position position; /* epoch_txid's */
+	bts_txid position_txid;
+	struct bts_position seen; /* the newest that role_epoch_of has looked at */
+	bts_txid seen_since;	  /* its epoch is that of all from here on */
+	struct ages ages;
+	void (*held)(void *arg);
+	void *held_arg;
+};
 
 uint64_t role_clock_ms(void)
 {
@@ -41,110 +59,73 @@ struct repl_events role_events(struct role *r)
 	return (struct repl_events){role_event, r};
 }
 
-enum bts_err role_record_primary(struct role *r, struct bts_error *error)
+/* Before anybody sees it: the handle's own epoch would be the last one's. */
+static void role_promoted(void *arg, const struct bts_position *position)
 {
-	struct bts_upstream up = {.fresh_ms = 0};
+	struct role *r = arg;
 
-	snprintf(up.node, sizeof(up.node), "%s", r->name);
-	return bts_upstream_record(atomic_load(&r->db), &up, error);
-}
-
-static enum bts_err role_open_primary(struct role *r, struct bts_error *error)
-{
-	struct bts_options options;
-	struct bts_stat stat = {.size = sizeof(stat)};
-	struct bts *db = NULL;
-	enum bts_err err;
-
-	bts_options_init(&options);
-	err = bts_open(r->config->data, &options, &db, error);
-	if (err)
-		return err;
-	atomic_store(&r->db, db);
-	err = bts_stat(r->db, &stat, error);
-	if (err)
-		return err;
-	if (stat.follower) {
-		snprintf(error->text, sizeof(error->text), "%.200s is a follower's file", r->config->data);
-		return error->code = BTS_READ_ONLY;
-	}
-	atomic_store(&r->txid, stat.durable_txid);
-	if (stat.fell_back)
-		log_event("warn", "fell-back",
-			LOG_FIELDS(LOG_TEXT("detail",
-					   "the newest meta page was not valid; the commit before is served"),
-				LOG_U64("txid", stat.durable_txid)));
-	else if (!stat.clean_open)
-		log_event("info", "recovered", LOG_FIELDS(LOG_U64("txid", stat.durable_txid)));
-	err = role_record_primary(r, error);
-	return err ? err : bts_ship_position(r->db, &r->position, error);
-}
-
-const char *role_keep_text(struct role *r, const char *text)
-{
-	size_t size = strlen(text) + 1;
-	struct role_text *kept = malloc(sizeof(*kept) + size);
-
-	if (!kept)
-		return "";
-	memcpy(kept->text, text, size);
 	pthread_mutex_lock(&r->lock);
-	kept->next = r->texts;
-	r->texts = kept;
+	r->position = *position;
+	r->position_txid = 0;
 	pthread_mutex_unlock(&r->lock);
-	return kept->text;
+	atomic_fetch_add(&r->epochs, 1);
 }
 
-enum bts_err role_start_follow(struct role *r, const char *source, struct bts_error *error)
+static void role_held(void *arg)
 {
-	struct follow_options options = {
-		.path = r->config->data,
-		.upstream = source,
-		.node = r->name,
-		.url = r->url,
-		.max_rate = r->config->max_rate,
-		.zstd = r->config->zstd,
-		.events = {role_event, r},
-		.rejoin = r->config->rejoin,
-		.db = r->applier,
-	};
-	struct follow *follow;
-	enum bts_err err = follow_start(&options, &follow, error);
+	struct role *r = arg;
 
-	if (err)
-		return err;
-	pthread_rwlock_wrlock(&r->switching);
-	r->follow = follow;
-	pthread_rwlock_unlock(&r->switching);
-	return BTS_OK;
+	if (r->held)
+		r->held(r->held_arg);
+}
+
+void role_on_held(struct role *r, void (*held)(void *arg), void *arg)
+{
+	r->held = held;
+	r->held_arg = arg;
+}
+
+static void role_set_name(struct role *r, const char *own_url)
+{
+	char host[40] = "";
+
+	if (r->config->name) {
+		snprintf(r->name, sizeof(r->name), "%s", r->config->name);
+	} else {
+		gethostname(host, sizeof(host) - 1);
+		snprintf(r->name, sizeof(r->name), "%s-%s", host, strrchr(own_url, ':') + 1);
+	}
 }
 
 int role_open(const struct config *config, const char *own_url, struct role **out)
 {
 	struct role *r = calloc(1, sizeof(*r));
+	struct node_options options = {.kind = config->follower ? NODE_FOLLOWER : NODE_PRIMARY,
+		.path = config->data,
+		.url = own_url,
+		.source = config->from,
+		.max_rate = config->max_rate,
+		.zstd = config->zstd,
+		.rejoin = config->rejoin,
+		.promoted = role_promoted,
+		.promoted_arg = r,
+		.held = role_held,
+		.held_arg = r};
 	struct bts_error error = {0};
-	char host[40] = "";
 	enum bts_err err;
 
 	if (!r)
 		return -1;
 	r->config = config;
-	r->started_ms = role_clock_ms();
+	r->started_ms = r->ages.since_ms = role_clock_ms();
 	pthread_mutex_init(&r->lock, NULL);
-	pthread_mutex_init(&r->changing, NULL);
-	pthread_rwlock_init(&r->switching, NULL);
-	pthread_mutex_init(&r->scrubbing, NULL);
-	snprintf(r->url, sizeof(r->url), "%s", own_url);
-	atomic_init(&r->source, config->from ? config->from : "");
-	atomic_init(&r->primary_url, config->primary_url ? config->primary_url : "");
-	atomic_init(&r->kind, config->follower ? BTS_ROLE_FOLLOWER : BTS_ROLE_PRIMARY);
-	if (config->name) {
-		snprintf(r->name, sizeof(r->name), "%s", config->name);
-	} else {
-		gethostname(host, sizeof(host) - 1);
-		snprintf(r->name, sizeof(r->name), "%s-%s", host, strrchr(own_url, ':') + 1);
-	}
-	err = config->follower ? role_start_follow(r, config->from, &error) : role_open_primary(r, &error);
+	role_set_name(r, own_url);
+	options.name = r->name;
+	options.primary_url = config->primary_url;
+	options.events = role_events(r);
+	err = node_open(&options, &r->node, &error);
+	if (!err && !config->follower)
+		err = bts_ship_position(node_db(r->node), &r->position, &error);
 	if (err) {
 		log_event("error", "open-failed",
 			LOG_FIELDS(LOG_TEXT("data", config->data), LOG_TEXT("code", bts_err_name(err)),
@@ -160,34 +141,24 @@ void role_close(struct role *r)
 {
 	if (!r)
 		return;
-	repair_stop(r->repair);
-	follow_stop(r->follow);
-	if (r->applier != atomic_load(&r->db))
-		bts_close(r->applier);
-	bts_close(atomic_load(&r->db));
-	while (r->texts) {
-		struct role_text *next = r->texts->next;
-
-		free(r->texts);
-		r->texts = next;
-	}
+	node_close(r->node);
 	pthread_mutex_destroy(&r->lock);
-	pthread_mutex_destroy(&r->changing);
-	pthread_rwlock_destroy(&r->switching);
-	pthread_mutex_destroy(&r->scrubbing);
 	free(r);
+}
+
+struct node *role_node(struct role *r)
+{
+	return r->node;
 }
 
 int role_follows(const struct role *r)
 {
-	return atomic_load(&r->kind) != BTS_ROLE_PRIMARY;
+	return node_follows(r->node);
 }
 
 const char *role_word(const struct role *r)
 {
-	int kind = atomic_load(&r->kind);
-
-	return kind == BTS_ROLE_PRIMARY ? "primary" : kind == BTS_ROLE_FENCED ? "fenced" : "follower";
+	return node_word(r->node);
 }
 
 const char *role_name(const struct role *r)
@@ -197,12 +168,12 @@ const char *role_name(const struct role *r)
 
 const char *role_primary_url(const struct role *r)
 {
-	return atomic_load(&r->primary_url);
+	return node_primary_url(r->node);
 }
 
 const char *role_source_url(const struct role *r)
 {
-	return atomic_load(&r->source);
+	return node_source_url(r->node);
 }
 
 const char *role_path(const struct role *r)
@@ -215,43 +186,19 @@ uint64_t role_uptime_ms(const struct role *r)
 	return role_clock_ms() - r->started_ms;
 }
 
-/* False, and *status as it was, when nothing is followed. */
-static int role_follow_status(struct role *r, struct follow_status *status, struct bts **db)
-{
-	int follows;
-
-	pthread_rwlock_rdlock(&r->switching);
-	follows = r->follow != NULL;
-	if (follows)
-		follow_status(r->follow, status);
-	if (follows && db)
-		*db = follow_db(r->follow);
-	pthread_rwlock_unlock(&r->switching);
-	return follows;
-}
-
 struct bts *role_db(struct role *r)
 {
-	struct follow_status status = {0};
-	struct bts *db = atomic_load(&r->db);
-
-	if (db)
-		return db;
-	/* The file exists from the first frame's header on, but holds nothing before its end. */
-	if (!role_follow_status(r, &status, &db))
-		return atomic_load(&r->db);
-	if (status.txid)
-		atomic_store(&r->synced, 1);
-	return atomic_load(&r->synced) ? db : NULL;
+	return node_db(r->node);
 }
 
 bts_txid role_txid(struct role *r)
 {
-	struct follow_status status;
+	return node_txid(r->node);
+}
 
-	if (atomic_load(&r->kind) == BTS_ROLE_PRIMARY || !role_follow_status(r, &status, NULL))
-		return atomic_load(&r->txid);
-	return status.txid;
+unsigned role_epochs(struct role *r)
+{
+	return role_follows(r) ? 0 : 1 + atomic_load(&r->epochs);
 }
 
 void role_epoch(struct role *r, uint32_t *number, uint64_t *random)
@@ -306,120 +253,30 @@ int role_epoch_of(struct role *r, bts_txid txid, uint32_t *number, uint64_t *ran
 void role_committed(struct role *r, bts_txid txid)
 {
 	uint64_t now = role_clock_ms();
-	struct role_age *last;
 
-	atomic_store(&r->txid, txid);
+	node_committed(r->node, txid);
 	pthread_mutex_lock(&r->lock);
-	last = &r->ages[(r->age_first + r->age_count - 1) % ROLE_AGES];
-	if (!r->age_count || (last->txid < txid && now - last->ms >= ROLE_AGE_STEP_MS)) {
-		if (r->age_count == ROLE_AGES)
-			r->age_first++;
-		else
-			r->age_count++;
-		r->ages[(r->age_first + r->age_count - 1) % ROLE_AGES] = (struct role_age){txid, now};
-	}
+	ages_note(&r->ages, txid, now);
 	pthread_mutex_unlock(&r->lock);
 }
 
 uint64_t role_commit_age_ms(struct role *r, bts_txid txid)
 {
-	uint64_t now = role_clock_ms(), since = r->started_ms;
-	size_t i;
+	uint64_t now = role_clock_ms(), age;
 
 	if (txid >= role_txid(r))
 		return 0;
 	pthread_mutex_lock(&r->lock);
-	for (i = 0; i < r->age_count; i++) {
-		const struct role_age *age = &r->ages[(r->age_first + i) % ROLE_AGES];
-
-		since = age->ms;
-		if (age->txid > txid)
-			break;
-	}
+	age = ages_after(&r->ages, txid, now);
 	pthread_mutex_unlock(&r->lock);
-	return now - since;
-}
-
-enum bts_err role_scrub(struct role *r, const char *peers, uint64_t rate, struct bts_error *error)
-{
-	struct repair_options options = {.db = role_db(r), .peers = peers, .rate = rate, .events = {role_event, r}};
-	struct repair_status *last = calloc(1, sizeof(*last));
-	enum bts_err err = BTS_OK;
-
-	pthread_mutex_lock(&r->scrubbing);
-	if (r->repair && last)
-		repair_status(r->repair, last);
-	if (!last || !options.db)
-		err = fail_set(error, BTS_NOT_FOUND, "there is nothing to scrub yet");
-	else if (last->running)
-		err = fail_set(error, BTS_BUSY, "a scrub is running");
-	if (!err) {
-		repair_stop(r->repair);
-		r->repair = NULL;
-		err = repair_start(&options, &r->repair, error);
-	}
-	pthread_mutex_unlock(&r->scrubbing);
-	free(last);
-	return err;
-}
-
-int role_scrub_status(struct role *r, struct repair_status *status)
-{
-	int there;
-
-	pthread_mutex_lock(&r->scrubbing);
-	there = r->repair != NULL;
-	if (there)
-		repair_status(r->repair, status);
-	pthread_mutex_unlock(&r->scrubbing);
-	return there;
-}
-
-void role_upstream(struct role *r, struct role_upstream *up)
-{
-	struct follow_status status;
-
-	memset(up, 0, sizeof(*up));
-	up->mode = "streaming";
-	if (!role_follow_status(r, &status, NULL)) {
-		if (!role_follows(r))
-			return;
-		snprintf(up->state, sizeof(up->state), "%s", !strcmp(role_word(r), "fenced") ? "fenced" : "stopped");
-		up->txid = role_txid(r);
-		up->contact_ms = up->lag_ms = role_clock_ms() - r->changed_ms;
-		return;
-	}
-	snprintf(up->state, sizeof(up->state), "%s", status.state);
-	snprintf(up->error, sizeof(up->error), "%s", status.error);
-	up->txid = status.txid;
-	up->mode = !strcmp(status.state, "grafting") ? "graft" : status.txid ? "streaming" : "first-sync";
-	up->head = status.upstream_txid;
-	up->heard = status.heard;
-	up->stopped = !strcmp(status.state, "stopped");
-	up->contact_ms = status.heard ? status.contact_ms : role_uptime_ms(r);
-	up->lag_ms = status.lag_ms;
-	/* The source may have committed since its last answer, and may hang without ending the connection. */
-	if (up->lag_ms < up->contact_ms)
-		up->lag_ms = up->contact_ms;
-	up->lag_ms += status.source_lag_ms;
-	snprintf(up->url, sizeof(up->url), "%s", status.upstream);
-	snprintf(up->via, sizeof(up->via), "%s", status.via);
-	up->switches = status.switches;
-	up->grafts = status.grafts;
-	up->graft_pages = status.graft_pages;
-	up->digest_mismatches = status.digest_mismatches;
-	snprintf(up->orphans, sizeof(up->orphans), "%s", status.orphans);
-	up->frames = status.frames;
-	up->bytes = status.bytes;
-	up->pages = status.pages;
-	up->retries = status.retries;
+	return age;
 }
 
 uint64_t role_lag_ms(struct role *r)
 {
-	struct role_upstream up;
+	struct node_upstream up;
 
-	role_upstream(r, &up);
+	node_upstream(r->node, &up);
 	return up.lag_ms;
 }
 
@@ -433,7 +290,7 @@ void role_note(struct role *r, enum bts_err err)
 	if (err == BTS_EXPIRED)
 		atomic_fetch_add(&r->expired, 1);
 	if (err == BTS_FENCED) /* by another process, perhaps */
-		role_look(r);
+		node_look(r->node);
 	if (err == BTS_POISONED && !atomic_exchange(&r->poisoned, 1))
 		log_event("error", "poisoned",
 			LOG_FIELDS(LOG_TEXT("detail",
@@ -448,6 +305,7 @@ int role_poisoned(const struct role *r)
 void role_drain(struct role *r)
 {
 	atomic_store(&r->draining, 1);
+	node_cancel(r->node);
 }
 
 int role_draining(const struct role *r)

@@ -16,14 +16,21 @@ static int route_path_matches(const char *template, const struct uri *u)
 	unsigned i;
 
 	for (i = 0; i < u->segments; i++) {
-		size_t n;
+		const char *part = u->segment[i].data, *end = part + u->segment[i].size;
 
 		if (*at++ != '/')
 			return 0;
-		n = route_part(at);
-		if (*at != '{' && (n != u->segment[i].size || memcmp(at, u->segment[i].data, n)))
+		if (*at == '{') {
+			at += route_part(at);
+			continue;
+		}
+		/* not memcmp: most templates differ in their first bytes, and each request looks at all */
+		while (part < end && *at == *part) {
+			at++;
+			part++;
+		}
+		if (part < end || (*at && *at != '/'))
 			return 0;
-		at += n;
 	}
 	return !*at;
 }
@@ -38,8 +45,10 @@ struct route_match route_find(
 		if ((table[i].flags & needed) != needed || !route_path_matches(table[i].template, u))
 			continue;
 		match.allowed |= table[i].method | ROUTE_OPTIONS;
-		if (table[i].method == method)
+		if (table[i].method == method) {
 			match.route = &table[i];
+			break;
+		}
 	}
 	return match;
 }
@@ -100,6 +109,7 @@ static const struct {
 	{ROUTE_PUT, "PUT"},
 	{ROUTE_DELETE, "DELETE"},
 	{ROUTE_POST, "POST"},
+	{ROUTE_PATCH, "PATCH"},
 	{ROUTE_OPTIONS, "OPTIONS"},
 };
 

@@ -17,13 +17,18 @@ struct request;
 #define ROUTE_DELETE 0x4u
 #define ROUTE_POST 0x8u
 #define ROUTE_OPTIONS 0x10u /* every known path answers it */
-#define ROUTE_METHODS 5
+#define ROUTE_PATCH 0x20u
+#define ROUTE_METHODS 6
 
 /* flags */
 #define ROUTE_ADMIN 0x1u  /* also on the admin listener */
 #define ROUTE_WRITES 0x2u /* a follower sends it to the primary */
 #define ROUTE_BODY 0x4u	  /* takes a body, collected before handle is called */
 #define ROUTE_READS 0x8u  /* honours BTS-After and BTS-Max-Staleness */
+#define ROUTE_MAY_WRITE 0x10u /* what is in the body tells: the handler calls request_check_write */
+
+/* feed is also called when the headers are there and nothing was refused: no data, and as size the Content-Length, 0 without */
+#define ROUTE_ANNOUNCED 0x40u
 
 #define ROUTE_PARAMS_MAX 20
 
@@ -40,9 +45,10 @@ struct route {
 
 struct route_match {
 	const struct route *route; /* NULL: nothing there, or not with this method */
-	unsigned allowed;	   /* methods of the path; 0 = no such path */
+	unsigned allowed;	   /* methods of the path, all of them when route is NULL; 0 = no such path */
 };
 
+/* The first row that matches counts: those asked for most often come first, a literal part before one in braces. */
 extern const struct route route_table[];
 extern const size_t route_table_size;
 
@@ -55,6 +61,8 @@ int route_segment(const struct route *, const char *name);
 const struct bts_slice *route_bad_param(const struct route *, const struct uri *, int *twice);
 /* "GET, HEAD, OPTIONS" for an Allow header. */
 void route_allow(unsigned methods, char text[64]);
+/* All of them as JSON to standard output (route_print.c). */
+void route_print(void);
 /* 0 when the method is none of ours. */
 unsigned route_method(const char *name);
 const char *route_method_name(unsigned method);

@@ -27,6 +27,7 @@
 #include "request.h"
 #include "role.h"
 #include "serve.h"
+#include "writer.h"
 
 #define SERVER_IDLE_MS 75000	/* a connection without a request */
 #define SERVER_CREDIT_MS 120000 /* how far ahead of SERVER_RATE a connection may be */
@@ -270,6 +271,10 @@ static void *server_loop_main(void *arg)
 		server_poll(loop, info->epoll_fd);
 		server_take(loop);
 		MHD_run(loop->daemon);
+		if (loop->wrote) {
+			loop->wrote = 0;
+			writer_kick(loop->server->writer);
+		}
 		if (!draining && loop->server->draining) {
 			draining = 1;
 			loop->draining_since_ms = loop->now_ms;
@@ -278,6 +283,7 @@ static void *server_loop_main(void *arg)
 			server_sweep(loop, draining);
 	}
 	MHD_stop_daemon(loop->daemon);
+	request_spares_free(loop);
 	return NULL;
 }
 
@@ -387,7 +393,8 @@ static void server_to_frames(struct server_accept *a, int fd)
 
 	if (!frames && (db = role_db(a->server->role))) {
 		struct serve_options options = {
-			.db = db, .name = role_name(a->server->role), .events = role_events(a->server->role)};
+			.db = db, .name = role_name(a->server->role),
+			.rate = a->server->config->serve_rate, .guard = a->server->guard, .events = role_events(a->server->role)};
 
 		if (serve_start(&options, &frames, &error))
 			log_event("error", "replication-failed", LOG_FIELDS(LOG_TEXT("detail", error.text)));
@@ -475,7 +482,7 @@ static void *server_accept_main(void *arg)
 	return NULL;
 }
 
-int server_listen(const struct config_address *address, char text[64])
+int server_listen(const struct settings_address *address, char text[64])
 {
 	struct sockaddr_storage addr = address->addr;
 	socklen_t size = sizeof(addr);
@@ -517,6 +524,7 @@ static int server_start_loop(struct server *s, unsigned i, int admin)
 
 	loop->server = s;
 	loop->admin = admin;
+	(void)!getrandom(&loop->id_salt, sizeof(loop->id_salt), 0);
 	loop->resumed_last = &loop->resumed;
 	loop->now_ms = role_clock_ms();
 	atomic_store(&loop->beat_ms, loop->now_ms);
@@ -542,7 +550,7 @@ static int server_start_accept(struct server *s, int which, int fd)
 	a->fd = fd;
 	a->admin = which;
 	a->first_loop = which ? s->loop_count - 1 : 0;
-	a->loops = which ? 1 : s->config->threads;
+	a->loops = which ? 1 : (unsigned)s->config->threads;
 	a->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (a->stop_fd < 0 || pthread_create(&a->thread, NULL, server_accept_main, a)) {
 		free(a);
@@ -557,9 +565,8 @@ int server_start(struct server *s, int fd, int admin_fd)
 	unsigned i;
 
 	s->connection_limit = server_connection_limit();
-	s->loop_count = s->config->threads + (admin_fd >= 0);
+	s->loop_count = (unsigned)s->config->threads + (admin_fd >= 0);
 	s->loops = calloc(s->loop_count, sizeof(*s->loops));
-	(void)!getrandom(&s->id_salt, sizeof(s->id_salt), 0);
 	if (!s->loops)
 		goto fail;
 	for (i = 0; i < s->loop_count; i++)

@@ -13,14 +13,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "access.h"
 #include "config.h"
 #include "metrics.h"
+#include "reply.h"
 
 struct MHD_Daemon;
+struct backups;
 struct durable;
+struct guard;
 struct role;
 struct serve;
+struct ttl_sweep;
+struct work;
 struct request;
+struct snapshots;
 struct wait;
 struct writer;
 
@@ -43,6 +50,7 @@ struct server_loop {
 	pthread_t thread;
 	int wake_fd;
 	int admin;
+	int tls;
 	int started;
 	pthread_mutex_t lock; /* the queues */
 	int *sockets;
@@ -52,7 +60,12 @@ struct server_loop {
 	struct server_conn *conns;
 	uint64_t now_ms, swept_ms, draining_since_ms;
 	unsigned suspended;
+	int wrote; /* operations were appended to the writer's queue */
 	struct metrics_shard *metrics;
+	struct request *spare; /* memory of ended requests */
+	unsigned spares;
+	uint64_t ids, id_salt; /* of requests */
+	struct reply_memo memo;
 	/* any thread */
 	atomic_uint_least64_t beat_ms;
 	atomic_uint connections;
@@ -60,10 +73,16 @@ struct server_loop {
 
 struct server {
 	const struct config *config;
+	struct access access;
 	struct role *role;
 	struct writer *writer;
 	struct wait *wait;
 	struct durable *durable;
+	struct snapshots *snapshots;
+	struct backups *backups;
+	struct ttl_sweep *sweep;
+	struct guard *guard; /* who is asking */
+	struct work *work;
 	_Atomic(struct serve *) frames; /* the routes of /v1/replication, once somebody has asked and there is a file */
 	struct server_loop *loops; /* the last is the admin's when there is one */
 	unsigned loop_count;
@@ -72,15 +91,14 @@ struct server {
 	atomic_uint connections;
 	atomic_uint_least64_t refused;
 	atomic_size_t body_bytes; /* held in memory for request bodies */
+	atomic_uint uploads;	  /* large values being written (handle_upload.c) */
 	atomic_int draining;
 	atomic_uint jobs; /* threads of requests that change the role (handle_role.c), until they touch nothing any more */
 	unsigned grace_ms;
-	uint64_t id_salt;
-	atomic_uint_least64_t id_next;
 };
 
 /* Bind and listen.  The socket, or -1 with the reason logged; text gets the address with its port. */
-int server_listen(const struct config_address *, char text[64]);
+int server_listen(const struct settings_address *, char text[64]);
 
 /* Takes the sockets (admin_fd -1: none).  0, or -1 with the reason logged. */
 int server_start(struct server *, int fd, int admin_fd);

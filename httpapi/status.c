@@ -21,14 +21,14 @@ enum bts_err status_gather(const struct server *server, struct status *s, struct
 	s->role = role;
 	s->server = server;
 	s->stat.size = sizeof(s->stat);
-	role_upstream(role, &s->upstream);
+	node_upstream(role_node(role), &s->upstream);
 	if (!db)
 		return BTS_OK;
 	s->have = 1;
 	s->ack_count = bts_ack_list(db, s->acks, STATUS_FOLLOWERS_MAX);
 	if (s->ack_count > STATUS_FOLLOWERS_MAX)
 		s->ack_count = STATUS_FOLLOWERS_MAX;
-	bts_apply_stat(db, &s->apply);
+	node_apply_stat(role_node(role), &s->apply);
 	return bts_stat(db, &s->stat, error);
 }
 
@@ -65,7 +65,7 @@ static void status_hex(struct buf *b, const char *name, const uint8_t bytes[16])
 	buf_printf(b, ",\"%s\":\"%s\"", name, text);
 }
 
-static void status_time(uint64_t ms, char text[40])
+void status_time(uint64_t ms, char text[40])
 {
 	time_t seconds = (time_t)(ms / 1000);
 	struct tm tm;
@@ -151,7 +151,7 @@ static void status_durability(struct buf *b, const struct status *s)
 
 static void status_upstream(struct buf *b, const struct status *s)
 {
-	const struct role_upstream *up = &s->upstream;
+	const struct node_upstream *up = &s->upstream;
 
 	status_text(b, "upstream", up->url);
 	status_text(b, "via", up->via);
@@ -162,12 +162,20 @@ static void status_upstream(struct buf *b, const struct status *s)
 	status_u64(b, "contact_ms", up->contact_ms);
 	status_u64(b, "lag_ms", up->lag_ms);
 	status_u64(b, "lag_txids", up->head > up->txid ? up->head - up->txid : 0);
+	if (up->lag_bytes < 0)
+		buf_str(b, ",\"lag_bytes\":null");
+	else
+		status_u64(b, "lag_bytes", (uint64_t)up->lag_bytes);
+	buf_printf(b, ",\"transfer\":{\"done_bytes\":%" PRIu64 ",\"total_bytes\":%" PRIu64 ",\"bytes_per_second\":%" PRIu64
+		",\"resumes\":%" PRIu64 "}", up->transfer_done, up->transfer_total, up->transfer_rate, up->resumes);
+	status_u64(b, "pending_pages", s->apply.pending_pages);
 	status_u64(b, "frames", up->frames);
 	status_u64(b, "frame_bytes", up->bytes);
 	status_u64(b, "retries", up->retries);
 	status_u64(b, "grafts", up->grafts);
 	status_u64(b, "graft_pages", up->graft_pages);
 	status_u64(b, "digest_mismatches", up->digest_mismatches);
+	status_text(b, "fork", up->fork);
 	status_text(b, "orphans", up->orphans);
 	status_u64(b, "source_switches", up->switches);
 	status_text(b, "last_error", up->error);

@@ -16,7 +16,7 @@ struct status {
 	int have; /* the file is there: stat and acks hold */
 	struct bts_stat stat;
 	struct bts_apply_stat apply;
-	struct role_upstream upstream;
+	struct node_upstream upstream;
 	struct bts_ack acks[STATUS_FOLLOWERS_MAX];
 	size_t ack_count;
 };
@@ -26,6 +26,8 @@ enum bts_err status_gather(const struct server *, struct status *, struct bts_er
 
 /* The pages that a follower lacks at this node's usual rate of writing, in bytes: at most the live ones; -1: not known. */
 int64_t status_lag_bytes(const struct status *, const struct bts_ack *);
+
+void status_time(uint64_t ms, char text[40]); /* since 1970, as RFC 3339 */
 
 struct buf;
 void status_json(struct buf *, const struct status *);

@@ -204,6 +204,21 @@ void text_hex(char *out, const void *data, size_t size)
 	*out = '\0';
 }
 
+size_t text_from_u64(uint64_t value, char out[21])
+{
+	char digits[20];
+	size_t n = 0, i;
+
+	do {
+		digits[n++] = (char)('0' + value % 10);
+		value /= 10;
+	} while (value);
+	for (i = 0; i < n; i++)
+		out[i] = digits[n - 1 - i];
+	out[n] = '\0';
+	return n;
+}
+
 int text_u64(const char *text, size_t size, uint64_t max, uint64_t *value)
 {
 	uint64_t v = 0;
@@ -236,6 +251,10 @@ int text_duration_ms(const char *text, size_t size, uint64_t *ms)
 		unit = 1000;
 	} else if (size > 1 && text[size - 1] == 'm') {
 		unit = 60 * 1000;
+	} else if (size > 1 && text[size - 1] == 'h') {
+		unit = 3600 * 1000;
+	} else if (size > 1 && text[size - 1] == 'd') {
+		unit = 24 * 3600 * 1000;
 	} else {
 		return -1;
 	}

@@ -27,6 +27,8 @@ void text_hex(char *out, const void *data, size_t size); /* 2 * size characters 
 
 /* Decimal without sign or spaces; 0, or -1 when it is not that or above max. */
 int text_u64(const char *text, size_t size, uint64_t max, uint64_t *value);
-/* "30s", "500ms", "2m"; 0 or -1. */
+/* value as decimal and a NUL; how many digits.  What snprintf would do, in a tenth of its time. */
+size_t text_from_u64(uint64_t value, char out[21]);
+/* "500ms", "30s", "2m", "8h", "7d"; 0 or -1. */
 int text_duration_ms(const char *text, size_t size, uint64_t *ms);
 #endif

@@ -1,6 +1,7 @@
 /* A request target: path segments and query parameters. */
 #include "uri.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,9 +9,9 @@
 #include "text.h"
 
 /* RFC 3986, and those below that clients send all the same. */
-#define URI_CHARACTERS                                                                                       \
-	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%/?&=+:@!$'()*,;"                 \
-	"[]{}|^`\"<>\\"
+static const bool uri_characters[256] = {
+	['!'] = true, ['"'] = true, ['$' ... ';'] = true, ['<' ... '~'] = true
+};
 
 static enum uri_err uri_percent(const struct uri *u, struct bts_slice *part, char problem[128])
 {
@@ -79,17 +80,21 @@ static enum uri_err uri_split_query(struct uri *u, char *query, char problem[128
 
 enum uri_err uri_parse(struct uri *u, const char *target, char problem[128])
 {
+	size_t size = strlen(target) + 1, good = 0;
 	char *query;
 	enum uri_err err;
 
 	memset(u, 0, sizeof(*u));
-	u->target = strdup(target);
-	u->text = strdup(target);
-	if (!u->target || !u->text)
+	u->target = malloc(2 * size);
+	if (!u->target)
 		return URI_MEMORY;
-	if (target[strspn(target, URI_CHARACTERS)]) {
-		snprintf(problem, 128, "a character that a target may not have at byte %zu",
-			strspn(target, URI_CHARACTERS));
+	u->text = u->target + size;
+	memcpy(u->target, target, size);
+	memcpy(u->text, target, size);
+	while (uri_characters[(unsigned char)target[good]])
+		good++;
+	if (target[good]) {
+		snprintf(problem, 128, "a character that a target may not have at byte %zu", good);
 		return URI_MALFORMED;
 	}
 	if (u->text[0] != '/') {
@@ -108,7 +113,6 @@ enum uri_err uri_parse(struct uri *u, const char *target, char problem[128])
 void uri_fini(struct uri *u)
 {
 	free(u->target);
-	free(u->text);
 	memset(u, 0, sizeof(*u));
 }
 

@@ -19,7 +19,7 @@ struct uri_param {
 
 struct uri {
 	char *target; /* owned, as it came */
-	char *text;   /* owned; everything below points into it */
+	char *text;   /* behind it; everything below points into it */
 	unsigned segments, params;
 	struct bts_slice segment[URI_SEGMENTS_MAX]; /* raw: uri_decode is for the ones that are data */
 	struct uri_param param[URI_PARAMS_MAX];

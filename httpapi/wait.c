@@ -154,13 +154,15 @@ static int wait_for(struct request *r)
 	}
 	/* A commit of a later epoch may have a number that this node is past: then any news is worth asking. */
 	r->wait_txid = token->txid > txid ? token->txid : txid + 1;
-	if (r->wait_until_ms <= role_clock_ms() || wait_add(request_server(r)->wait, r))
+	if (r->wait_until_ms <= role_clock_ms() || wait_add(request_server(r)->wait, r)) {
 		reply_problem(r, 503, "behind", NULL,
 			"this node is at transaction %" PRIu64 " of its epoch, the read asks for %" PRIu64
 			" of epoch %" PRIu32,
 			(uint64_t)txid, (uint64_t)token->txid, token->epoch);
-	else
+	} else {
+		r->part = REQUEST_WAIT;
 		request_suspend(r, wait_resumed);
+	}
 	return 1;
 }
 

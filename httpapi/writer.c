@@ -9,6 +9,7 @@
 
 #include "log.h"
 #include "role.h"
+#include "ttl.h"
 
 #define WRITER_QUEUE_OPS 16384
 #define WRITER_QUEUE_BYTES ((size_t)256 << 20)
@@ -24,8 +25,10 @@ struct writer {
 	struct writer_op *first, **last;
 	size_t ops, bytes;
 	int stopping;
+	int kicked; /* what is queued is to be taken */
 	struct writer_stat stat;
 	bts_txid txid; /* thread's own: the newest commit */
+	uint64_t group_us; /* and when the present group began */
 };
 
 static int writer_tags_have(const struct writer_tags *tags, bts_txid version)
@@ -53,9 +56,14 @@ static enum bts_err writer_run_key(
 {
 	struct bts_slice present;
 	bts_txid version = 0;
+	uint64_t expires = 0;
+	struct ttl_view ttl;
 	enum bts_err err;
 
-	err = bts_get_version(txn, bucket, op->key, &present, &version);
+	err = ttl_open(&ttl, txn);
+	if (err)
+		return err;
+	err = ttl_peek(&ttl, bucket, op->bucket, op->key, &present, &version, &expires);
 	if (err && err != BTS_NOT_FOUND)
 		return err;
 	if (err && op->kind == WRITER_DELETE) {
@@ -70,21 +78,27 @@ static enum bts_err writer_run_key(
 	*changed = 1;
 	if (op->kind == WRITER_DELETE) {
 		op->result = WRITER_DONE;
-		return bts_del(txn, bucket, op->key);
+		err = bts_del(txn, bucket, op->key);
+	} else {
+		op->result = err ? WRITER_CREATED : WRITER_DONE;
+		op->expires_ms = op->ttl_ms ? ttl_now_ms() + op->ttl_ms : 0;
+		err = bts_put(txn, bucket, op->key, op->value, 0);
 	}
-	op->result = err ? WRITER_CREATED : WRITER_DONE;
-	return bts_put(txn, bucket, op->key, op->value, 0);
+	return !err && (expires || op->expires_ms) ? ttl_set(txn, op->bucket, op->key, op->expires_ms) : err;
 }
 
 static enum bts_err writer_run_load(
 	struct writer_op *op, struct bts_txn *txn, struct bts_bucket *bucket, int *changed)
 {
+	uint64_t expires = op->ttl_ms ? ttl_now_ms() + op->ttl_ms : 0;
 	enum bts_err err;
 	size_t i;
 
 	op->result = op->pair_count ? WRITER_DONE : WRITER_UNCHANGED;
 	for (i = 0; i < op->pair_count; i++) {
 		err = bts_put(txn, bucket, op->pairs[i].key, op->pairs[i].value, 0);
+		if (!err && expires)
+			err = ttl_set(txn, op->bucket, op->pairs[i].key, expires);
 		if (err)
 			return err;
 		*changed = 1;
@@ -166,6 +180,8 @@ static void writer_step(struct writer *w, struct bts_group *group, struct writer
 	memset(&op->error, 0, sizeof(op->error));
 	op->txid = w->txid;
 	op->version = 0;
+	op->taken_us = w->group_us;
+	op->expires_ms = 0;
 	err = bts_group_txn(group, &txn, &op->error);
 	if (!err)
 		err = writer_run(op, txn, &changed);
@@ -257,6 +273,8 @@ static void writer_batch(struct writer *w, struct writer_op *ops, size_t count)
 	struct writer_op *op;
 	enum bts_err err;
 
+	w->group_us = start;
+
 	err = writer_group(w, ops, &error);
 	if (err) {
 		if (!error.code) {
@@ -291,7 +309,7 @@ static struct writer_op *writer_take(struct writer *w, size_t *count)
 	size_t bytes = 0;
 
 	pthread_mutex_lock(&w->lock);
-	while (!w->first && !w->stopping)
+	while (!(w->first && w->kicked) && !w->stopping)
 		pthread_cond_wait(&w->work, &w->lock);
 	first = op = w->first;
 	*count = 0;
@@ -304,8 +322,10 @@ static struct writer_op *writer_take(struct writer *w, size_t *count)
 	}
 	if (op) {
 		w->first = op->next;
-		if (!w->first)
+		if (!w->first) {
 			w->last = &w->first;
+			w->kicked = 0;
+		}
 		op->next = NULL;
 		w->ops -= *count;
 		w->bytes -= bytes;
@@ -362,7 +382,7 @@ void writer_stop(struct writer *w)
 	free(w);
 }
 
-int writer_queue(struct writer *w, struct writer_op *op)
+int writer_append(struct writer *w, struct writer_op *op)
 {
 	int full;
 
@@ -376,10 +396,27 @@ int writer_queue(struct writer *w, struct writer_op *op)
 		w->last = &op->next;
 		w->ops++;
 		w->bytes += op->bytes;
-		pthread_cond_signal(&w->work);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return full ? -1 : 0;
+}
+
+void writer_kick(struct writer *w)
+{
+	pthread_mutex_lock(&w->lock);
+	if (w->ops && !w->kicked) {
+		w->kicked = 1;
+		pthread_cond_signal(&w->work);
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+int writer_queue(struct writer *w, struct writer_op *op)
+{
+	int err = writer_append(w, op);
+
+	writer_kick(w);
+	return err;
 }
 
 void writer_stat(struct writer *w, struct writer_stat *stat)

@@ -59,6 +59,7 @@ struct writer_op {
 	enum writer_kind kind;
 	struct bts_slice bucket;     /* borrowed until handed back, as all slices */
 	struct bts_slice key, value; /* PUT, DELETE; BUCKET_PUT: value is the new meta, data NULL = keep */
+	uint64_t ttl_ms; /* PUT, LOAD: they live so long from the transaction on; 0 = for ever */
 	struct writer_conditions conditions;
 	const struct writer_pair *pairs; /* LOAD: put all, in order */
 	size_t pair_count;
@@ -66,10 +67,13 @@ struct writer_op {
 	writer_call_fn *call; /* CALL */
 	void *arg;	      /* its own */
 	void *owner;
+	void (*done)(struct writer_op *); /* called instead of handing back to an owner; NULL: there is one */
 
 	enum writer_result result;
 	bts_txid txid;	  /* the commit, or the state the answer was read from */
 	bts_txid version; /* see WRITER_PRECONDITION */
+	uint64_t expires_ms; /* PUT with ttl_ms: when it ends, since 1970 */
+	uint64_t taken_us; /* CLOCK_MONOTONIC, when its group began */
 	struct bts_error error;
 	struct writer_op *next; /* the writer's while queued */
 };
@@ -83,6 +87,13 @@ int writer_start(struct role *, writer_done_fn *done, struct writer **);
 void writer_stop(struct writer *);
 /* 0, or -1 when the queue is full (or stopping): op was not taken. */
 int writer_queue(struct writer *, struct writer_op *op);
+/* The same, but to be begun only by the next writer_kick or writer_queue. */
+int writer_append(struct writer *, struct writer_op *op);
+/*
+ * Begin, if nothing is under way, with what has been queued.  A loop says so once it has gone through all its connections that
+ * were ready: the batch then has what they brought, not the first of it.
+ */
+void writer_kick(struct writer *);
 
 /* Whether the conditions hold for what is present, if anything is. */
 int writer_holds(const struct writer_conditions *, int present, bts_txid version);

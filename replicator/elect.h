@@ -68,10 +68,11 @@ enum elect_verdict elect_judge(const struct elect *, char why[ELECT_WHY_SIZE]);
 int elect_compare(const struct bts_position *a, const struct bts_position *b, bool *diverged);
 
 /*
- * Ask every member that has not answered for its promise, one after the other, each for a few seconds at most (elect_http.c).
- * Blocks.  BTS_MEMORY.
+ * Ask every member for its promise, one after the other, each for a few seconds at most (elect_http.c).  Blocks; transport_interrupt
+ * ends it, and whoever was not asked is silent.
  */
-BTS_MUST_CHECK enum bts_err elect_ask(struct elect *, struct bts_error *error);
+struct transport;
+void elect_ask(struct elect *, struct transport *);
 
 #define ELECT_PROMISE_PATH "/v1/replication/promise"
 

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <strings.h>
 
-#include "fail.h"
 #include "position.h"
 #include "transport.h"
 
@@ -69,13 +68,10 @@ static void elect_take(struct elect_member *member, const struct elect_reply *re
 	}
 }
 
-enum bts_err elect_ask(struct elect *elect, struct bts_error *error)
+void elect_ask(struct elect *elect, struct transport *transport)
 {
-	struct transport *transport = transport_new("btree_store/" BTS_VERSION_STRING);
 	char id[POSITION_ID_SIZE], url[ELECT_URL_MAX + ELECT_TARGET_SIZE];
 
-	if (!transport)
-		return fail_set(error, BTS_MEMORY, "no memory to ask the members");
 	position_hex(elect->own.database, sizeof(elect->own.database), id);
 	for (unsigned i = 0; i < elect->count; i++) {
 		struct elect_member *member = &elect->members[i];
@@ -91,6 +87,4 @@ enum bts_err elect_ask(struct elect *elect, struct bts_error *error)
 		else
 			elect_take(member, &reply);
 	}
-	transport_free(transport);
-	return BTS_OK;
 }

@@ -18,11 +18,13 @@
 #include <time.h>
 
 #include "position.h"
+#include "progress.h"
 #include "rejoin.h"
 #include "sabotage.h"
 #include "session.h"
 #include "transport.h"
 
+#define FOLLOW_SIZE_MAX (UINT64_C(1) << 62)
 #define FOLLOW_REST_MS 60000 /* stopped: both that end it interrupt the wait */
 
 struct follow {
@@ -40,11 +42,13 @@ struct follow {
 	struct transport *transport;
 	struct frame_decoder *decoder;
 	struct session session;
+	uint64_t resumes;
 	struct frame_header frame; /* the one being received */
 	struct bts_apply *apply;   /* NULL between frames */
 	struct session_reply reply;
 	char reply_code[40];
 	char reply_via[BTS_VIA_MAX + 1];
+	char reply_fork[POSITION_TEXT_SIZE];
 	struct bts_position fork; /* of the reply: what it named as the fork */
 	bool has_fork;
 	bool rejoin; /* as in the options */
@@ -52,6 +56,8 @@ struct follow {
 	bool has_digest;
 	bool suspect; /* the source's digest was another one: no frame can follow, a graft can */
 	uint64_t frame_bytes, frame_pages;
+	uint64_t source_size;	  /* of the reply: bytes of the source's file, 0: not told */
+	struct progress progress; /* of a first transfer */
 	struct bts_error failure; /* of the request of the moment */
 	char reported[256];	  /* the failure last emitted, "" = none since all went well */
 
@@ -84,6 +90,12 @@ static void follow_publish(struct follow *follow, const char *state)
 
 	pthread_mutex_lock(&follow->lock);
 	follow->status.state = state;
+	if (session->query.after.txid)
+		progress_end(&follow->progress);
+	follow->status.resumes = follow->resumes;
+	follow->status.transfer_done = follow->progress.done;
+	follow->status.transfer_total = follow->progress.total;
+	follow->status.transfer_rate = follow->progress.rate;
 	follow->status.txid = session->query.after.txid;
 	follow->status.upstream_txid = session->upstream_txid;
 	follow->status.contact_ms = session->contact_ms;
@@ -92,6 +104,7 @@ static void follow_publish(struct follow *follow, const char *state)
 	follow->status.frames = session->frames;
 	snprintf(follow->status.upstream, sizeof(follow->status.upstream), "%s", sources_current(&follow->sources));
 	snprintf(follow->status.via, sizeof(follow->status.via), "%s", session->via);
+	snprintf(follow->status.fork, sizeof(follow->status.fork), "%s", session->fork);
 	follow->status.retries = session->retries;
 	snprintf(follow->status.error, sizeof(follow->status.error), "%s", session->error.text);
 	pthread_mutex_unlock(&follow->lock);
@@ -184,9 +197,11 @@ static enum bts_err follow_begin(
 			return err;
 	}
 	follow->frame = *header;
-	follow->frame_pages = 0;
 	follow_publish(follow, "receiving");
+	if (!header->base.txid)
+		progress_begin(&follow->progress, follow->source_size, follow_now());
 	if (follow->session.resumed) {
+		follow->resumes++;
 		repl_emit(&follow->events, REPL_INFO, "transfer-resumed", "to %" PRIu64 ", from page %" PRIu64 " of %" PRIu64,
 			header->target.txid, header->partial.cursor, header->partial.position.txid);
 		return bts_apply_resume(
@@ -245,6 +260,11 @@ static enum bts_err follow_finish(struct follow *follow, struct bts_slice record
 	follow_compare(follow, follow->frame.target.txid);
 	pthread_mutex_lock(&follow->lock);
 	follow->status.pages += follow->frame_pages;
+	/* The numbers between two epochs are no commits. */
+	if (follow->frame.base.txid && follow->frame.base.epoch == follow->frame.target.epoch) {
+		follow->status.streamed_txids += follow->frame.target.txid - follow->frame.base.txid;
+		follow->status.streamed_bytes += follow->frame_bytes;
+	}
 	pthread_mutex_unlock(&follow->lock);
 	repl_emit(&follow->events, REPL_INFO, "frame-applied",
 		"from %" PRIu64 " to %" PRIu64 ", %" PRIu64 " pages, %" PRIu64 " bytes",
@@ -262,6 +282,8 @@ static enum bts_err follow_event(
 		return follow_begin(follow, event->header, error);
 	case FRAME_PIECE:
 		follow->frame_pages += event->piece.pages;
+		progress_came(&follow->progress, event->bytes.size,
+			(event->piece.id.pgno + event->piece.first + event->piece.pages) * follow->frame.page_size, follow_now());
 		return bts_apply_piece(
 			follow->apply, &event->piece.id, event->piece.first, event->bytes, error);
 	case FRAME_END:
@@ -289,6 +311,11 @@ static void follow_on_header(void *arg, const char *name, const char *value)
 		follow->has_digest = position_hex_parse(value, follow->digest, sizeof(follow->digest));
 	} else if (strcasecmp(name, "BTS-Fork") == 0) {
 		follow->has_fork = position_parse(value, &follow->fork);
+		snprintf(follow->reply_fork, sizeof(follow->reply_fork), "%s", value);
+		follow->reply.fork = follow->has_fork ? follow->reply_fork : NULL;
+	} else if (strcasecmp(name, "BTS-Size") == 0) {
+		if (!position_number_parse(value, FOLLOW_SIZE_MAX, &follow->source_size))
+			follow->source_size = 0;
 	} else if (strcasecmp(name, "BTS-Error") == 0) {
 		snprintf(follow->reply_code, sizeof(follow->reply_code), "%s", value);
 		follow->reply.code = follow->reply_code;
@@ -323,6 +350,9 @@ static enum bts_err follow_on_body(void *arg, const void *data, size_t size)
 	follow->frame_bytes += size;
 	pthread_mutex_lock(&follow->lock);
 	follow->status.bytes += size;
+	follow->status.transfer_done = follow->progress.done;
+	follow->status.transfer_total = follow->progress.total;
+	follow->status.transfer_rate = follow->progress.rate;
 	pthread_mutex_unlock(&follow->lock);
 	do {
 		if (atomic_load(&follow->stopping))
@@ -458,7 +488,8 @@ static void follow_request(struct follow *follow, const char *target)
 	memset(failure, 0, sizeof(*failure));
 	memset(&follow->reply, 0, sizeof(follow->reply));
 	follow->has_fork = follow->has_digest = false;
-	follow->frame_bytes = 0;
+	follow->source_size = 0;
+	follow->frame_bytes = follow->frame_pages = 0;
 	frame_decoder_reset(follow->decoder);
 	err = transport_get(follow->transport, url, follow->session.query.wait_ms, &handler, failure);
 	if (!err && follow->session.state == SESSION_STREAMING)

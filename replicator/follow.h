@@ -12,6 +12,7 @@
 #include <btree_store/ship.h>
 
 #include "fail.h"
+#include "position.h"
 #include "sources.h"
 
 #define FOLLOW_URL_MAX SOURCES_URL_MAX
@@ -67,10 +68,15 @@ struct follow_status {
 	uint64_t source_lag_ms; /* how old what the source gave may have been when it gave it: it may follow, too */
 	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first; "" = not known */
 	uint64_t switches;	/* of source, by failure or by order */
-	uint64_t frames, bytes, pages, retries;
+	uint64_t frames, bytes, pages, retries, resumes;
+	uint64_t streamed_txids, streamed_bytes; /* of frames between commits: what a commit takes, about */
+	/* Of a first transfer under way, in bytes of the file: up to where it has come, and its size as the source told it (0: it
+	 * did not); and what it brings a second, in bytes.  All 0 when none is. */
+	uint64_t transfer_done, transfer_total, transfer_rate;
 	uint64_t grafts, graft_pages; /* taken where no frame could be made */
 	uint64_t digest_mismatches;   /* the source told another root digest for the commit that is here */
 	char orphans[256];	      /* the file of what the last rewind left behind, "" = none */
+	char fork[POSITION_TEXT_SIZE]; /* where this history and the source's part, as far as it told; "" = they do not */
 	char error[256]; /* the last failure, "" = none */
 };
 /* A consistent copy.  Any thread, never blocks for long. */

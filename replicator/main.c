@@ -1,5 +1,4 @@
 /* bts-replicator: serves the frames of a file that another process writes. */
-#include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
@@ -13,10 +12,15 @@
 #include <btree_store/ship.h>
 
 #include "fail.h"
-#include "position.h"
+#include "node.h"
+#include "notify.h"
+#include "pace.h"
 #include "query.h"
 #include "repair.h"
+#include "secure.h"
 #include "serve.h"
+#include "settings.h"
+#include "sources.h"
 
 /* Well above what a follower takes for an answer that does not wait: SESSION_EARLY_MS. */
 #define MAIN_WAIT_LEAST_MS 200
@@ -27,35 +31,85 @@ enum { MAIN_OK = 0, MAIN_FAILURE = 1, MAIN_USAGE = 2 };
 
 struct main_settings {
 	const char *data;
-	const char *listen;
+	struct settings_address listen;
 	const char *name;
-	unsigned wait_max_ms;
-	uint64_t pin_limit;
-	bool json;
+	uint64_t wait_max_ms;
+	uint64_t pin_limit; /* 0: by the file's size */
+	uint64_t serve_rate; /* bytes a second; 0: no limit */
+	unsigned log_format, log_level; /* SETTINGS_NOW */
+	int admin, rejoin;
+	const char *from; /* NULL: not given */
+	struct secure secure;
 	const char *scrub; /* peers to repair from, "": none; NULL: serve */
 };
 
+/* What the program was started with. */
+struct main_start {
+	int argc;
+	char **argv;
+	struct settings settings;
+	struct main_settings values;
+	sigset_t signals; /* blocked; taken by the main thread alone */
+};
+
 static const char main_help[] =
-	"usage: bts-replicator --data FILE --listen HOST:PORT [options]\n"
-	"\n"
-	"Serves the committed state of FILE to followers, from a process of its own beside the program that "
-	"writes FILE.\n"
-	"\n"
-	"  --data FILE          the database; opened for reading only\n"
-	"  --listen HOST:PORT   a loopback address to serve on; port 0 takes a free one\n"
-	"  --name NODE          name of this node where the program that writes FILE tells none; followers see it\n"
-	"  --scrub URL[,URL]    instead of serving: read every page of FILE, repair damaged ones from these nodes\n"
-	"                       (\"\": only read), and exit: 1 when some are left\n"
-	"  --wait-max DURATION  longest long poll granted, as 30s or 500ms (200ms to 60s, default 60s)\n"
-	"  --pin-limit BYTES    a frame whose snapshot keeps more than that from being reused is broken off (1M to 1024G; K, M, G\n"
-	"                       are multiples of 1024; default a quarter of the file, at least 256M)\n"
-	"  --log-format FORMAT  text (key=value, the default) or json, one line an event on standard error\n"
-	"  --help               print this\n"
-	"  --version            print the version\n"
-	"\n"
-	"Routes: GET /v1/replication/frames, /v1/replication/position, /v1/replication/segments, /livez, /readyz, /metrics;\n"
-	"POST /v1/replication/pages.\n"
+	"Usage: bts-replicator --data FILE --listen HOST:PORT [OPTION...]\n"
+	"       bts-replicator --data FILE --scrub URL[,URL]\n"
+	"Serves the committed state of FILE to followers, from a process of its own beside the program that writes FILE.\n";
+
+static const char main_trailer[] =
+	"\nRoutes: GET /v1/replication/frames, /v1/replication/position, /v1/replication/segments, /livez, /readyz, /metrics;\n"
+	"POST /v1/replication/pages.  With --admin: /v1/admin/{promote,demote,follow,scrub}, POST /v1/replication/promise.\n"
 	"SIGTERM and SIGINT stop it cleanly.  Exit status: 0, 1 failure, 2 usage.\n";
+
+static const char *main_check_name(const char *text)
+{
+	return query_node_valid(text) ? NULL : "a node name: letters, digits, '.', '_', '-', at most 63";
+}
+
+static const char *main_check_from(const char *text)
+{
+	struct sources sources;
+
+	return sources_parse(&sources, text, NULL) ? "http://HOST:PORT, or several with commas between" : NULL;
+}
+
+static const struct settings_row main_rows[] = {
+	SETTINGS_GROUP("The node"),
+	{"data", SETTINGS_PATH(struct main_settings, data), .arg = "FILE", .help = "the database; opened for reading only, but for --admin"},
+	{"name", SETTINGS_TEXT(struct main_settings, name), .arg = "NODE", .check = main_check_name,
+		.help = "name of this node where the program that writes FILE tells none; followers see it"},
+	{"admin", SETTINGS_FLAG(struct main_settings, admin),
+		.help = "roles can be changed here: promote, demote, follow, promise, scrub, as with btsd (needs --name)"},
+	{"from", SETTINGS_TEXT(struct main_settings, from), .arg = "URL[,URL]", .check = main_check_from,
+		.help = "with --admin: the nodes to follow while FILE is not a primary's"},
+	{"rejoin", SETTINGS_FLAG(struct main_settings, rejoin),
+		.help = "with --admin: when the histories parted, write what only FILE has to FILE.orphans-EPOCH-TXID.ndjson, then "
+			"take the source's"},
+	{"scrub", SETTINGS_TEXT(struct main_settings, scrub), .arg = "URL[,URL]",
+		.help = "instead of serving: read every page of FILE, repair damaged ones from these nodes (\"\": only read), "
+			"and exit: 1 when some are left"},
+
+	SETTINGS_GROUP("Serving"),
+	{"listen", SETTINGS_ADDRESS(struct main_settings, listen), .arg = "HOST:PORT",
+		.help = "where to serve; port 0 takes a free one; beyond the loopback only with TLS and credentials"},
+	{"wait-max", SETTINGS_DURATION(struct main_settings, wait_max_ms), .arg = "DURATION", .fallback = "60s",
+		.least = MAIN_WAIT_LEAST_MS, .most = QUERY_WAIT_MS_MAX, .help = "longest long poll granted, as 30s or 500ms"},
+	{"pin-limit", SETTINGS_BYTES(struct main_settings, pin_limit), .arg = "BYTES", .least = MAIN_PIN_LEAST,
+		.most = MAIN_PIN_MOST,
+		.help = "a frame whose snapshot keeps more than that from being reused is broken off (default: a quarter of the "
+			"file, at least 256M)"},
+	{"serve-rate", SETTINGS_BYTES(struct main_settings, serve_rate), .arg = "BYTES", .least = PACE_RATE_LEAST,
+		.most = MAIN_PIN_MOST, .help = "sent a second to all followers together (default: no limit)"},
+
+	SECURE_ROWS(struct main_settings, secure),
+
+	SETTINGS_GROUP("Logs"),
+	{"log-format", SETTINGS_ENUM(struct main_settings, log_format), .words = "text|json", .fallback = "text",
+		.flags = SETTINGS_RELOAD, .help = "one event a line on standard error"},
+	{"log-level", SETTINGS_ENUM(struct main_settings, log_level), .words = "info|warn|error", .fallback = "info",
+		.flags = SETTINGS_RELOAD, .help = "the least that is logged"},
+};
 
 /* Quotes, backslashes and controls escaped, as JSON and key=value readers both take it. */
 static void main_quote(const char *text, FILE *out)
@@ -78,19 +132,22 @@ static void main_log(void *arg, const struct repl_event *event)
 	static const char *const levels[] = {"info", "warn", "error"};
 	const struct main_settings *settings = arg;
 	struct timespec now;
+	bool json = SETTINGS_NOW(settings->log_format);
 	struct tm utc;
 	char when[40];
 
+	if ((unsigned)event->level < SETTINGS_NOW(settings->log_level))
+		return;
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &utc);
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &utc);
 	pthread_mutex_lock(&lock);
 	fprintf(stderr,
-		settings->json ? "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"event\":\"%s\",\"text\":"
+		json ? "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"event\":\"%s\",\"text\":"
 			       : "time=%s.%03ldZ level=%s event=%s text=",
 		when, now.tv_nsec / 1000000, levels[event->level], event->name);
 	main_quote(event->text, stderr);
-	fputs(settings->json ? "}\n" : "\n", stderr);
+	fputs(json ? "}\n" : "\n", stderr);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -105,149 +162,162 @@ static void main_raise_descriptors(void)
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static int main_usage(const char *format, const char *what)
+static int main_read(struct settings *s, struct main_settings *values, int argc, char **argv)
 {
-	fprintf(stderr, "bts-replicator: ");
-	fprintf(stderr, format, what);
-	fprintf(stderr, "\nTry 'bts-replicator --help'.\n");
-	return MAIN_USAGE;
-}
+	char why[SECURE_WHY_SIZE];
 
-static bool main_bytes(const char *text, uint64_t *bytes)
-{
-	static const char units[] = "KMG";
-	size_t digits = strspn(text, "0123456789");
-	const char *unit = text[digits] ? strchr(units, text[digits]) : NULL;
-	unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
-	char number[16];
-
-	if (digits >= sizeof(number) || (text[digits] && (!unit || text[digits + 1])))
-		return false;
-	memcpy(number, text, digits);
-	number[digits] = '\0';
-	if (!position_number_parse(number, MAIN_PIN_MOST >> shift, bytes))
-		return false;
-	*bytes <<= shift;
-	return *bytes >= MAIN_PIN_LEAST;
+	*s = (struct settings){.program = "bts-replicator", .version = bts_version(), .usage = main_help, .trailer = main_trailer,
+		.rows = main_rows, .count = sizeof(main_rows) / sizeof(main_rows[0])};
+	memset(values, 0, sizeof(*values));
+	if (settings_read(s, values, argc, argv, environ))
+		return -1;
+	if (s->help || s->tell_version)
+		return 0;
+	if (!values->data)
+		return settings_refuse(s, "--data FILE is missing");
+	if (!values->scrub && !values->listen.size)
+		return settings_refuse(s, "--listen HOST:PORT is missing");
+	if (values->admin && (!values->name || values->scrub))
+		return settings_refuse(s, values->scrub ? "--admin goes not with --scrub" : "--admin needs --name");
+	if (!values->admin && (values->from || values->rejoin))
+		return settings_refuse(s, "%s is for --admin", values->from ? "--from" : "--rejoin");
+	if (!secure_fits(&values->secure, why) || !secure_may_serve(&values->secure, &values->listen, false, why))
+		return settings_refuse(s, "%s", why);
+	return 0;
 }
 
 /* -1: go on; else the exit status. */
-static int main_parse(int argc, char **argv, struct main_settings *settings)
+static int main_parse(struct main_start *start)
 {
-	static const struct option options[] = {
-		{"data", required_argument, NULL, 'd'},
-		{"listen", required_argument, NULL, 'l'},
-		{"name", required_argument, NULL, 'n'},
-		{"wait-max", required_argument, NULL, 'w'},
-		{"scrub", required_argument, NULL, 's'},
-		{"pin-limit", required_argument, NULL, 'p'},
-		{"log-format", required_argument, NULL, 'f'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'v'},
-		{NULL, 0, NULL, 0},
-	};
-	int option;
+	struct settings *s = &start->settings;
+	int status;
 
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (option) {
-		case 'd':
-			settings->data = optarg;
-			break;
-		case 'l':
-			settings->listen = optarg;
-			break;
-		case 'n':
-			settings->name = optarg;
-			if (!query_node_valid(optarg))
-				return main_usage("--name '%s': letters, digits, '.', '_', '-', at most 63", optarg);
-			break;
-		case 's':
-			settings->scrub = optarg;
-			break;
-		case 'w':
-			if (!query_duration_parse(optarg, &settings->wait_max_ms) ||
-				settings->wait_max_ms < MAIN_WAIT_LEAST_MS)
-				return main_usage(
-					"--wait-max '%s': a duration from 200ms to 60s, as 30s or 500ms",
-					optarg);
-			break;
-		case 'p':
-			if (!main_bytes(optarg, &settings->pin_limit))
-				return main_usage("--pin-limit '%s': bytes from 1M to 1024G, as 512M", optarg);
-			break;
-		case 'f':
-			settings->json = strcmp(optarg, "json") == 0;
-			if (!settings->json && strcmp(optarg, "text") != 0)
-				return main_usage("--log-format '%s': text or json", optarg);
-			break;
-		case 'h':
-			fputs(main_help, stdout);
-			return MAIN_OK;
-		case 'v':
-			printf("bts-replicator %s\n", bts_version());
-			return MAIN_OK;
-		default:
-			fputs("Try 'bts-replicator --help'.\n", stderr);
-			return MAIN_USAGE;
-		}
+	if (main_read(s, &start->values, start->argc, start->argv))
+		return settings_complain(s);
+	status = settings_asked(s);
+	return status < 0 ? settings_checked(s) : status;
+}
+
+static void main_reload(struct main_start *start, struct guard *guard, const struct repl_events *events)
+{
+	struct main_settings values;
+	struct settings fresh;
+	char restart[256];
+	unsigned changed;
+
+	notify_state(NOTIFY_RELOADING);
+	if (main_read(&fresh, &values, start->argc, start->argv)) {
+		repl_emit(events, REPL_ERROR, "reload-failed", "%s", fresh.why);
+	} else {
+		changed = settings_adopt(&start->settings, &start->values, &fresh, &values, restart, sizeof(restart));
+		secure_reload(guard, events);
+		repl_emit(events, *restart ? REPL_WARN : REPL_INFO, "reloaded", "%u changed, needs a restart: %s", changed,
+			*restart ? restart : "none");
 	}
-	if (optind < argc)
-		return main_usage("unexpected argument '%s'", argv[optind]);
-	if (settings->data && settings->scrub)
-		return -1;
-	if (!settings->data || !settings->listen)
-		return main_usage("%s is missing", settings->data ? "--listen HOST:PORT" : "--data FILE");
-	return -1;
+	settings_fini(&fresh);
+	notify_state(NOTIFY_READY);
 }
 
 /*
  * Until a signal comes, or the file is poisoned: then this process must let go of it, or no writer could open it again.
  * A supervisor starts it anew.
  */
-static enum bts_err main_wait(struct bts *db, const sigset_t *signals, int *signal, struct bts_error *error)
+static enum bts_err main_wait(struct bts *db, struct node *node, struct main_start *start, struct guard *guard,
+	const struct repl_events *events, int *signal, struct bts_error *error)
 {
 	const struct timespec patience = {1, 0};
 	enum bts_err err = BTS_OK;
 
 	do {
-		*signal = sigtimedwait(signals, NULL, &patience);
-		if (*signal < 0)
+		*signal = sigtimedwait(&start->signals, NULL, &patience);
+		if (*signal == SIGHUP)
+			main_reload(start, guard, events);
+		else if (*signal < 0)
 			err = bts_sync(db, error);
-	} while (*signal < 0 && !err);
+		if (node)
+			node_look(node);
+	} while ((*signal < 0 || *signal == SIGHUP) && !err);
 	return err;
 }
 
-static enum bts_err main_run(struct main_settings *settings, const sigset_t *signals, struct bts_error *error)
+/* With --admin.  A file that is not there yet is waited for: *db stays NULL when a signal comes first. */
+static enum bts_err main_open_node(struct main_start *start, struct guard *guard, const struct repl_events *events, struct node **node, struct bts **db,
+	int *signal, struct bts_error *error)
 {
+	const struct main_settings *settings = &start->values;
+	const struct timespec patience = {0, 50000000};
+	const struct node_options options = {.kind = NODE_ANY,
+		.path = settings->data,
+		.name = settings->name,
+		.source = settings->from,
+		.rejoin = settings->rejoin,
+		.events = *events};
+	enum bts_err err = node_open(&options, node, error);
+
+	while (!err && !(*db = node_db(*node))) {
+		*signal = sigtimedwait(&start->signals, NULL, &patience);
+		if (*signal == SIGHUP)
+			main_reload(start, guard, events);
+		else if (*signal > 0)
+			break;
+	}
+	return err;
+}
+
+static enum bts_err main_open(struct main_start *start, struct guard *guard, const struct repl_events *events, struct node **node, struct bts **db,
+	int *signal, struct bts_error *error)
+{
+	struct bts_options options;
+
+	if (start->values.admin)
+		return main_open_node(start, guard, events, node, db, signal, error);
+	bts_options_init(&options);
+	options.flags = BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING;
+	return bts_open(start->values.data, &options, db, error);
+}
+
+static void main_close(struct node *node, struct bts *db)
+{
+	if (node)
+		node_close(node);
+	else
+		bts_close(db);
+}
+
+static enum bts_err main_run(struct main_start *start, struct guard *guard, struct bts_error *error)
+{
+	struct main_settings *settings = &start->values;
 	const struct repl_events events = {main_log, settings};
 	struct serve_options serve_options = {
-		.listen = settings->listen, .name = settings->name, .wait_max_ms = settings->wait_max_ms,
-		.pin_limit = settings->pin_limit, .events = events};
-	struct bts_options options;
+		.listen = settings->listen.text, .name = settings->name, .wait_max_ms = (unsigned)settings->wait_max_ms,
+		.pin_limit = settings->pin_limit, .rate = settings->serve_rate, .events = events,
+		.guard = guard, .tls = settings->secure.tls_cert != NULL};
 	struct serve *serve = NULL;
+	struct node *node = NULL;
 	struct bts *db = NULL;
 	enum bts_err err;
 	int signal = 0;
 
-	bts_options_init(&options);
-	options.flags = BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING;
-	err = bts_open(settings->data, &options, &db, error);
-	if (err)
-		return err;
+	err = main_open(start, guard, &events, &node, &db, &signal, error);
+	if (err || !db)
+		goto fail;
 	serve_options.db = db;
+	serve_options.node = node;
 	err = serve_start(&serve_options, &serve, error);
 	if (err)
 		goto fail;
 	repl_emit(&events, REPL_INFO, "ready", "listen=%.*s:%u data=%s version=%s",
-		(int)(strrchr(settings->listen, ':') - settings->listen), settings->listen, serve_port(serve),
+		(int)(strrchr(settings->listen.text, ':') - settings->listen.text), settings->listen.text, serve_port(serve),
 		settings->data, bts_version());
-	err = main_wait(db, signals, &signal, error);
+	notify_state(NOTIFY_READY);
+	err = main_wait(db, node, start, guard, &events, &signal, error);
+	notify_state(NOTIFY_STOPPING);
 	if (!err)
 		repl_emit(&events, REPL_INFO, "stopping", "signal %d", signal);
 	serve_stop(serve);
 	repl_emit(&events, REPL_INFO, "stopped", "%s closed", settings->data);
 fail:
-	bts_close(db);
+	main_close(node, db);
 	return err;
 }
 
@@ -285,25 +355,33 @@ static enum bts_err main_scrub(struct main_settings *settings, struct bts_error 
 
 int main(int argc, char **argv)
 {
-	struct main_settings settings = {0};
-	struct repl_events events = {main_log, &settings};
+	static struct main_start start;
+	struct repl_events events = {main_log, &start.values};
 	struct bts_error error = {0};
-	sigset_t signals;
+	struct guard *guard = NULL;
 	int status;
 
-	status = main_parse(argc, argv, &settings);
+	start.argc = argc;
+	start.argv = argv;
+	status = main_parse(&start);
 	if (status >= 0)
-		return status;
-	/* Blocked before any thread starts, so that only sigwait takes them. */
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGINT);
-	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+		goto end;
+	/* Blocked before any thread starts, so that only the wait below takes them. */
+	sigemptyset(&start.signals);
+	sigaddset(&start.signals, SIGTERM);
+	sigaddset(&start.signals, SIGINT);
+	sigaddset(&start.signals, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &start.signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	main_raise_descriptors();
-	if (settings.scrub ? main_scrub(&settings, &error) : main_run(&settings, &signals, &error)) {
+	status = MAIN_OK;
+	if (secure_open(&start.values.secure, &events, &guard, &error) ||
+		(start.values.scrub ? main_scrub(&start.values, &error) : main_run(&start, guard, &error))) {
 		repl_emit(&events, REPL_ERROR, "failed", "%s: %s", bts_err_name(error.code), error.text);
-		return error.code == BTS_INVALID ? MAIN_USAGE : MAIN_FAILURE;
+		status = error.code == BTS_INVALID ? MAIN_USAGE : MAIN_FAILURE;
 	}
-	return MAIN_OK;
+end:
+	guard_free(guard);
+	settings_fini(&start.settings);
+	return status;
 }

@@ -115,7 +115,7 @@ void query_encode(const struct query *query, char out[QUERY_TARGET_SIZE])
 }
 
 /* Percent-decode; no NUL may come out of it, and '+' is a plus. */
-static bool query_unescape(const char *text, char *out, size_t size)
+bool query_unescape(const char *text, char *out, size_t size)
 {
 	uint8_t byte;
 	size_t at = 0;

@@ -27,6 +27,8 @@ struct query {
 };
 
 /* Letters, digits, '.', '_' and '-', 1 to BTS_ACK_NAME_MAX of them. */
+/* %XX back; false: malformed, a zero byte among it, or it does not fit. */
+bool query_unescape(const char *text, char *out, size_t size);
 bool query_node_valid(const char *name);
 /* Printable ASCII without spaces and quotes, shorter than the field; may be empty. */
 bool query_url_valid(const char *url);

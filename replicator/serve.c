@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tls.h"
+
 #define SERVE_TICK_MS 500  /* the loop looks around at least so often */
 #define SERVE_REST_MS 100  /* no connection is taken for so long after one could not be */
 #define SERVE_WAIT_MS 1000 /* of one bts_ship_wait: the time a stop may take at worst */
@@ -44,7 +46,7 @@ uint64_t serve_realtime_ms(void)
 	return serve_clock_ms(CLOCK_REALTIME);
 }
 
-static void serve_wake(struct serve *serve)
+void serve_wake(struct serve *serve)
 {
 	uint64_t one = 1;
 	ssize_t done;
@@ -64,6 +66,9 @@ static void *serve_waiter(void *arg)
 		err = bts_ship_wait(serve->db, known, SERVE_WAIT_MS, &head);
 		if (!err && head > known) {
 			known = head;
+			pthread_mutex_lock(&serve->ages_lock);
+			ages_note(&serve->ages, head, serve_now_ms());
+			pthread_mutex_unlock(&serve->ages_lock);
 			atomic_store(&serve->head, head);
 			serve_wake(serve);
 		} else if (err != BTS_OK && err != BTS_TIMEOUT) {
@@ -167,6 +172,8 @@ static int serve_timeout(struct serve *serve, bool resting)
 	int ms = serve_sooner(SERVE_TICK_MS, now, serve->due_ms);
 	MHD_UNSIGNED_LONG_LONG wanted;
 
+	if (serve->turns)
+		ms = serve_sooner(ms, now, pace_due(&serve->pace));
 	if (resting)
 		ms = serve_sooner(ms, now, serve->accept_ms);
 	if (MHD_get_timeout(serve->daemon, &wanted) == MHD_YES && wanted < (unsigned)ms)
@@ -197,22 +204,31 @@ static void *serve_loop(void *arg)
 			serve_accept(serve);
 		serve_resume_due(serve);
 		serve_watch(serve);
+		serve_pace_resume(serve);
+		serve_admin_resume(serve);
 		pages_pins_tick(serve->pins, serve_now_ms());
 		MHD_run(serve->daemon);
 	}
 	serve_resume_due(serve);
+	serve_pace_resume(serve);
+	serve_admin_resume(serve);
 	MHD_run(serve->daemon);
 	return NULL;
 }
 
 static enum bts_err serve_start_daemon(struct serve *serve, struct bts_error *error)
 {
-	serve->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME,
+	struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
+		{MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, tls_callback()}, {MHD_OPTION_END, 0, NULL}};
+
+	serve->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
+						 (serve->tls ? MHD_USE_TLS : MHD_NO_FLAG),
 		0, NULL, NULL, serve_on_request, serve, MHD_OPTION_NOTIFY_COMPLETED, serve_on_completed,
 		serve, MHD_OPTION_URI_LOG_CALLBACK, serve_on_uri, serve, MHD_OPTION_UNESCAPE_CALLBACK,
 		serve_on_unescape, serve, MHD_OPTION_CONNECTION_LIMIT, (unsigned)SERVE_CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)SERVE_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		(size_t)SERVE_POOL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+		(size_t)SERVE_POOL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY,
+		serve->tls ? tls : &tls[2], MHD_OPTION_END);
 	if (!serve->daemon)
 		return fail_set(error, BTS_IO, "libmicrohttpd does not start");
 	return BTS_OK;
@@ -263,9 +279,17 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 	serve->listen_fd = serve->wake_fd = serve->adopt_fd = -1;
 	serve->db = options->db;
 	serve->events = options->events;
+	serve->guard = options->guard;
+	serve->tls = options->tls;
 	serve->wait_max_ms = options->wait_max_ms ? options->wait_max_ms : QUERY_WAIT_MS_MAX;
 	serve->pin_limit = options->pin_limit;
 	serve->slow_ms = options->slow_ms ? options->slow_ms : SERVE_SLOW_MS;
+	pace_init(&serve->pace, options->rate, serve_now_ms());
+	serve->node = options->node;
+	pthread_mutex_init(&serve->jobs_lock, NULL);
+	pthread_mutex_init(&serve->ages_lock, NULL);
+	serve->ages.since_ms = serve_now_ms();
+	pthread_cond_init(&serve->jobs_ended, NULL);
 	atomic_init(&serve->stopping, false);
 	atomic_init(&serve->head, 0);
 	serve->due_ms = UINT64_MAX;
@@ -279,7 +303,8 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 		err = fail_set(error, BTS_MEMORY, "no memory for a server");
 		goto fail;
 	}
-	err = options->listen ? serve_listen(options->listen, &serve->listen_fd, &serve->port, error)
+	err = options->listen ? serve_listen(options->listen, options->tls && options->guard && !guard_is_open(options->guard),
+						  &serve->listen_fd, &serve->port, error)
 			      : serve_open_pipe(serve, error);
 	if (err)
 		goto fail;
@@ -305,6 +330,8 @@ void serve_stop(struct serve *serve)
 {
 	if (!serve)
 		return;
+	if (serve->node)
+		node_cancel(serve->node);
 	atomic_store(&serve->stopping, true);
 	if (serve->wake_fd >= 0)
 		serve_wake(serve);
@@ -329,6 +356,9 @@ void serve_stop(struct serve *serve)
 	if (serve->wake_fd >= 0)
 		close(serve->wake_fd);
 	pages_pins_free(serve->pins);
+	pthread_mutex_destroy(&serve->jobs_lock);
+	pthread_mutex_destroy(&serve->ages_lock);
+	pthread_cond_destroy(&serve->jobs_ended);
 	free(serve);
 }
 

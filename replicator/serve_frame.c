@@ -9,6 +9,7 @@
 #include "serve_private.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -24,11 +25,20 @@ static ssize_t serve_frame_read(void *arg, uint64_t at, char *out, size_t cap)
 	size_t got;
 
 	(void)at;
+	/* Nor is a follower slow that has to wait for its turn. */
+	if (!frame->broken) {
+		cap = serve_pace_take(&frame->turn, frame->serve, cap);
+		if (!cap) {
+			frame->since_ms = serve_now_ms();
+			return 0;
+		}
+	}
 	if (source_stream_read(frame->stream, out, cap, &got, &error)) {
 		repl_emit(&frame->serve->events, frame->broken ? REPL_WARN : REPL_ERROR, "frame-broken", "follower %s: %s",
 			frame->follower[0] ? frame->follower : "-", frame->broken ? frame->broken : error.text);
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	}
+	pace_return(&frame->serve->pace, cap - got);
 	frame->bytes += got;
 	/* A source that is not ready is not a follower that is slow. */
 	if (source_stream_held(frame->stream))
@@ -47,6 +57,7 @@ static void serve_frame_free(void *arg)
 		serve->frames = frame->next;
 	if (frame->next)
 		frame->next->prev = frame->prev;
+	serve_pace_leave(&frame->turn);
 	source_stream_close(frame->stream);
 	free(frame);
 }
@@ -68,6 +79,7 @@ static struct serve_frame *serve_frame_new(
 		return NULL;
 	}
 	frame->serve = serve;
+	frame->turn.connection = connection;
 	frame->fd = info ? info->connect_fd : -1;
 	memcpy(frame->follower, request->query.follower, sizeof(frame->follower));
 	frame->since_ms = serve_now_ms();
@@ -76,6 +88,18 @@ static struct serve_frame *serve_frame_new(
 		frame->next->prev = frame;
 	serve->frames = frame;
 	return frame;
+}
+
+/* For a first transfer, so that it can say how far it has come.  What is free is part of it, as page numbers are what it goes by. */
+static void serve_tell_size(struct serve *serve, struct MHD_Response *response)
+{
+	struct bts_stat stat = {.size = sizeof(stat)};
+	char text[24];
+
+	if (bts_stat(serve->db, &stat, NULL))
+		return;
+	snprintf(text, sizeof(text), "%" PRIu64, stat.pages * stat.page_size);
+	MHD_add_response_header(response, "BTS-Size", text);
 }
 
 enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Connection *connection)
@@ -97,6 +121,8 @@ enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Conne
 		serve_frame_free(frame);
 		return serve_problem(request, connection, &problem);
 	}
+	if (!request->query.after.txid)
+		serve_tell_size(request->serve, response);
 	source_stream_digest(frame->stream, request->digest);
 	request->has_digest = true;
 	serve_headers(request, response, source_stream_target(frame->stream));
@@ -115,6 +141,7 @@ static void serve_break(struct serve_frame *frame, const char *why)
 	source_stream_break(frame->stream);
 	if (frame->fd >= 0)
 		shutdown(frame->fd, SHUT_RDWR);
+	serve_pace_wake(&frame->turn);
 	repl_emit(&frame->serve->events, REPL_WARN, "frame-expired", "follower %s, commit %" PRIu64 ": %s",
 		frame->follower[0] ? frame->follower : "-", source_stream_target(frame->stream)->txid, why);
 }

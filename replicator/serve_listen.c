@@ -1,4 +1,4 @@
-/* A listening socket on a loopback address. */
+/* A listening socket. */
 #include "serve.h"
 
 #include <arpa/inet.h>
@@ -41,7 +41,7 @@ static bool serve_split(const char *address, char *host, size_t size, unsigned *
 }
 
 static enum bts_err serve_parse_address(
-	const char *text, union serve_address *address, socklen_t *size, struct bts_error *error)
+	const char *text, bool open_to_all, union serve_address *address, socklen_t *size, struct bts_error *error)
 {
 	unsigned port;
 	char host[64];
@@ -55,21 +55,20 @@ static enum bts_err serve_parse_address(
 		address->v4.sin_family = AF_INET;
 		address->v4.sin_port = htons((uint16_t)port);
 		*size = sizeof(address->v4);
-		if (ntohl(address->v4.sin_addr.s_addr) >> 24 == 127)
+		if (open_to_all || ntohl(address->v4.sin_addr.s_addr) >> 24 == 127)
 			return BTS_OK;
 	} else if (inet_pton(AF_INET6, host, &address->v6.sin6_addr) == 1) {
 		address->v6.sin6_family = AF_INET6;
 		address->v6.sin6_port = htons((uint16_t)port);
 		*size = sizeof(address->v6);
-		if (IN6_IS_ADDR_LOOPBACK(&address->v6.sin6_addr))
+		if (open_to_all || IN6_IS_ADDR_LOOPBACK(&address->v6.sin6_addr))
 			return BTS_OK;
 	} else {
 		return fail_set(error, BTS_INVALID,
 			"address '%.80s': the host must be a numeric address or localhost", text);
 	}
 	return fail_set(error, BTS_INVALID,
-		"address '%.80s': only loopback addresses (127.0.0.0/8, ::1) are accepted, as there is no "
-		"TLS and no token yet",
+		"address '%.80s': beyond the loopback only with TLS (--tls-cert, --tls-key) and credentials (--token-file, --client-ca)",
 		text);
 }
 
@@ -84,14 +83,14 @@ static unsigned serve_bound_port(int fd)
 	return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
-enum bts_err serve_listen(const char *text, int *out, unsigned *port, struct bts_error *error)
+enum bts_err serve_listen(const char *text, bool open_to_all, int *out, unsigned *port, struct bts_error *error)
 {
 	union serve_address address;
 	enum bts_err err;
 	socklen_t size = 0;
 	int fd, one = 1;
 
-	err = serve_parse_address(text, &address, &size, error);
+	err = serve_parse_address(text, open_to_all, &address, &size, error);
 	if (err)
 		return err;
 	fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

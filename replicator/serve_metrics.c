@@ -13,6 +13,44 @@ static void serve_metrics_number(
 	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", name, help, name, type, name, value);
 }
 
+static uint64_t serve_lag_ms(struct serve *serve, const struct bts_ack *ack, const struct bts_position *head)
+{
+	uint64_t age;
+
+	if (ack->txid >= head->txid)
+		return 0;
+	pthread_mutex_lock(&serve->ages_lock);
+	age = ages_after(&serve->ages, ack->txid, serve_now_ms());
+	pthread_mutex_unlock(&serve->ages_lock);
+	return age;
+}
+
+/* -1: not known; at most the live pages. */
+static int64_t serve_lag_bytes(struct serve *serve, const struct bts_ack *ack, const struct bts_position *head)
+{
+	const struct source *source = &serve->source;
+	struct bts_stat stat = {.size = sizeof(stat)};
+	double bytes, live;
+
+	if (ack->txid >= head->txid)
+		return 0;
+	if (!source->streamed_txids || bts_stat(serve->db, &stat, NULL))
+		return -1;
+	bytes = (double)source->streamed_bytes / (double)source->streamed_txids * (double)(head->txid - ack->txid);
+	live = (double)(stat.pages - stat.free_pages) * stat.page_size;
+	return (int64_t)(bytes < live ? bytes : live);
+}
+
+/* What this node gets itself, where it may follow. */
+static void serve_metrics_node(FILE *out, struct serve *serve)
+{
+	char *text = serve->node ? node_metrics(serve->node) : NULL;
+
+	if (text)
+		fputs(text, out);
+	free(text);
+}
+
 static void serve_metrics_followers(FILE *out, struct serve *serve, const struct bts_position *head)
 {
 	struct bts_ack acks[SERVE_ACKS_MAX];
@@ -31,6 +69,17 @@ static void serve_metrics_followers(FILE *out, struct serve *serve, const struct
 	for (i = 0; i < count; i++)
 		fprintf(out, "bts_follower_lag_transactions{follower=\"%s\"} %" PRIu64 "\n", acks[i].node,
 			head->txid > acks[i].txid ? head->txid - acks[i].txid : 0);
+	fprintf(out, "# HELP bts_follower_lag_seconds age of the first commit a follower lacks\n"
+		     "# TYPE bts_follower_lag_seconds gauge\n");
+	for (i = 0; i < count; i++)
+		fprintf(out, "bts_follower_lag_seconds{follower=\"%s\"} %.3f\n", acks[i].node,
+			(double)serve_lag_ms(serve, &acks[i], head) / 1e3);
+	fprintf(out, "# HELP bts_follower_lag_bytes bytes a follower lacks, estimated from what commits have taken so far\n"
+		     "# TYPE bts_follower_lag_bytes gauge\n");
+	for (i = 0; i < count; i++)
+		if (serve_lag_bytes(serve, &acks[i], head) >= 0)
+			fprintf(out, "bts_follower_lag_bytes{follower=\"%s\"} %" PRId64 "\n", acks[i].node,
+				serve_lag_bytes(serve, &acks[i], head));
 	fprintf(out, "# HELP bts_follower_seen_milliseconds time since a follower asked\n"
 		     "# TYPE bts_follower_seen_milliseconds gauge\n");
 	for (i = 0; i < count; i++)
@@ -60,6 +109,8 @@ void serve_counts(const struct serve *serve, struct serve_counts *counts)
 	counts->alarms = serve_count(&source->alarms);
 	counts->loops = serve_count(&source->loops);
 	counts->twins = serve_count(&source->twins);
+	counts->resumed = serve_count(&source->resumed);
+	counts->paused = serve_count(&serve->paused);
 	counts->waiting = serve_count(&serve->suspended_count);
 }
 
@@ -80,13 +131,17 @@ char *serve_metrics(struct serve *serve, const struct bts_position *head)
 	serve_metrics_number(out, "bts_txid", "gauge", "newest durable commit", head->txid);
 	serve_metrics_number(out, "bts_epoch", "gauge", "number of the epoch", head->epoch);
 	serve_metrics_number(
-		out, "bts_replication_frames_total", "counter", "frames sent whole", source->frames);
+		out, "bts_replication_sent_frames_total", "counter", "frames sent whole", source->frames);
 	serve_metrics_number(
-		out, "bts_replication_frames_broken_total", "counter", "frames broken off", source->broken);
+		out, "bts_replication_sent_broken_total", "counter", "frames broken off", source->broken);
 	serve_metrics_number(
-		out, "bts_replication_pages_total", "counter", "pages put into frames", source->pages);
+		out, "bts_replication_sent_pages_total", "counter", "pages put into frames", source->pages);
 	serve_metrics_number(
-		out, "bts_replication_bytes_total", "counter", "bytes of frames sent", source->bytes);
+		out, "bts_replication_sent_bytes_total", "counter", "bytes of frames sent", source->bytes);
+	serve_metrics_number(out, "bts_replication_sent_resumed_total", "counter",
+		"frames that went on where one had broken off", source->resumed);
+	serve_metrics_number(out, "bts_replication_paused_total", "counter",
+		"how often a stream waited for --serve-rate", serve->paused);
 	serve_metrics_number(
 		out, "bts_replication_refused_total", "counter", "followers refused", source->refused);
 	serve_metrics_number(out, "bts_replication_ahead_total", "counter",
@@ -104,6 +159,7 @@ char *serve_metrics(struct serve *serve, const struct bts_position *head)
 	serve_metrics_number(out, "bts_http_requests_total", "counter", "requests taken", serve->requests);
 	serve_metrics_number(out, "bts_http_errors_total", "counter", "problems answered", serve->errors);
 	serve_metrics_followers(out, serve, head);
+	serve_metrics_node(out, serve);
 	if (fclose(out)) {
 		free(text);
 		return NULL;

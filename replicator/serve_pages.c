@@ -8,6 +8,7 @@ struct serve_answer {
 	struct serve_answer *next, *prev;
 	struct serve *serve;
 	struct pages_stream *stream;
+	struct serve_turn turn;
 	int fd;
 	uint64_t since_ms, bytes; /* as of a frame (serve_frame.c) */
 };
@@ -18,7 +19,13 @@ static ssize_t serve_pages_read(void *arg, uint64_t at, char *out, size_t cap)
 	size_t got;
 
 	(void)at;
+	cap = serve_pace_take(&answer->turn, answer->serve, cap);
+	if (!cap) {
+		answer->since_ms = serve_now_ms();
+		return 0;
+	}
 	pages_stream_read(answer->stream, out, cap, &got);
+	pace_return(&answer->serve->pace, cap - got);
 	answer->bytes += got;
 	return got > 0 ? (ssize_t)got : MHD_CONTENT_READER_END_OF_STREAM;
 }
@@ -33,6 +40,7 @@ static void serve_pages_free(void *arg)
 		answer->serve->answers = answer->next;
 	if (answer->next)
 		answer->next->prev = answer->prev;
+	serve_pace_leave(&answer->turn);
 	pages_stream_close(answer->stream);
 	free(answer);
 }
@@ -43,6 +51,7 @@ static void serve_pages_break(struct serve_answer *answer)
 	if (answer->fd >= 0)
 		shutdown(answer->fd, SHUT_RDWR);
 	answer->fd = -1;
+	serve_pace_wake(&answer->turn);
 }
 
 void serve_pages_watch(struct serve *serve, uint64_t now)
@@ -81,6 +90,7 @@ static enum MHD_Result serve_pages_send(
 	}
 	answer->stream = stream;
 	answer->serve = request->serve;
+	answer->turn.connection = connection;
 	answer->fd = info ? info->connect_fd : -1;
 	answer->since_ms = serve_now_ms();
 	answer->next = request->serve->answers;

@@ -7,6 +7,10 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "admin.h"
+#include "ages.h"
+#include "guard.h"
+#include "pace.h"
 #include "pages_source.h"
 #include "query.h"
 #include "serve.h"
@@ -24,6 +28,7 @@ struct serve_request {
 	char path[128]; /* of the request, cut, for `instance` and events */
 	bool begun;	/* the first call of the handler was made */
 	bool absolute;	/* the target was not in origin form */
+	const struct guard_words *refusal; /* told when its body has been read; NULL: it may go on */
 	bool suspended;
 	bool parsed;	   /* query is set */
 	bool acknowledged; /* its position was recorded */
@@ -31,9 +36,18 @@ struct serve_request {
 	uint8_t *post;	   /* of a POST, the first SERVE_POST_MAX of them; NULL: none */
 	bool has_digest;   /* digest is that of the roots of the commit told of */
 	uint8_t digest[16];
+	struct serve_job *job;	   /* of serve_admin.c; owned */
 	struct query query;
 	uint64_t deadline_ms; /* of the long poll */
 	uint64_t looked_ms;   /* when it was last suspended */
+};
+
+/* The place of a stream among those that wait for the rate (serve_pace.c). */
+struct serve_turn {
+	struct serve *serve;
+	struct serve_turn *next, **link;
+	struct MHD_Connection *connection; /* set before the first take */
+	bool waiting, woken;
 };
 
 /* A frame being sent. */
@@ -41,6 +55,7 @@ struct serve_frame {
 	struct serve_frame *next, *prev;
 	struct serve *serve;
 	struct source_stream *stream;
+	struct serve_turn turn;
 	int fd;
 	char follower[BTS_ACK_NAME_MAX + 1];
 	uint64_t since_ms; /* since when bytes are counted */
@@ -52,6 +67,8 @@ struct serve {
 	struct bts *db;
 	struct source source; /* the loop's */
 	struct repl_events events;
+	struct guard *guard; /* NULL: all may do all */
+	bool tls;
 	unsigned wait_max_ms;
 	unsigned port;
 
@@ -76,6 +93,16 @@ struct serve {
 	struct pages_pins *pins;   /* commits kept for those who ask for single pages */
 	uint64_t requests, errors; /* for metrics */
 	uint64_t pages_answers;
+	struct node *node; /* NULL: roles are not served */
+	pthread_mutex_t jobs_lock; /* of what follows */
+	pthread_cond_t jobs_ended;
+	struct serve_job *jobs_done; /* list */
+	unsigned jobs_running;
+	pthread_mutex_t ages_lock; /* the waiter fills, the loop looks */
+	struct ages ages;
+	struct pace pace;
+	struct serve_turn *turns, **turns_last; /* queue */
+	uint64_t paused;			/* how often a stream had to wait for it */
 };
 
 /* What the file is now, as BTS-Role says it: promotion and demotion happen beside us. */
@@ -98,9 +125,30 @@ void serve_resume(struct serve_request *request);
 enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Connection *connection);
 void serve_watch(struct serve *serve);
 
+void serve_wake(struct serve *serve); /* the loop; any thread */
+
+/* serve_admin.c: false: it is not one of its paths; each turn of the loop, and its last */
+bool serve_admin(struct serve_request *request, struct MHD_Connection *connection, const char *url, const char *method,
+	enum MHD_Result *result);
+/* What must be granted for that path; 0: it is not one of them. */
+unsigned serve_admin_scope(const struct serve *serve, const char *url);
+void serve_admin_resume(struct serve *serve);
+void serve_admin_headers(struct MHD_Response *response, const struct admin_reply *reply);
+void serve_job_free(struct serve_job *job); /* NULL is fine */
+
+/* serve_pace.c: how many of so many bytes a stream may give now; 0: its connection was suspended, nothing is to be given */
+size_t serve_pace_take(struct serve_turn *turn, struct serve *serve, size_t wanted);
+void serve_pace_leave(struct serve_turn *turn);   /* it ends */
+void serve_pace_wake(struct serve_turn *turn);    /* it goes on whatever the rate, to find that it was broken off */
+void serve_pace_resume(struct serve *serve);      /* each turn of the loop */
+
 /* serve_route.c: the answer, or a suspension */
 enum MHD_Result serve_route(struct serve_request *request, struct MHD_Connection *connection, const char *url,
 	const char *method);
+
+/* As the guard judges this request; NULL: it may go on. */
+const struct guard_words *serve_refusal(
+	struct serve_request *request, struct MHD_Connection *connection, const char *url, const char *method);
 
 /* serve_segments.c: the table of segments */
 enum MHD_Result serve_segments(struct serve_request *request, struct MHD_Connection *connection);
@@ -122,6 +170,7 @@ struct serve_problem {
 	const char *allow; /* for 405, else NULL */
 	const struct bts_position *head;
 	const struct bts_position *fork; /* NULL, or where the histories part */
+	const struct admin_reply *more; /* NULL, or whose headers it has, too */
 };
 enum MHD_Result serve_problem(struct serve_request *request, struct MHD_Connection *connection,
 	const struct serve_problem *problem);

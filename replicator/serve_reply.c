@@ -8,17 +8,25 @@
 
 #include "position.h"
 
+#define SERVE_FORK_SIZE 192
+
 static const char *serve_title(unsigned status)
 {
 	switch (status) {
 	case 400:
 		return "Bad Request";
+	case 401:
+		return "Unauthorized";
+	case 403:
+		return "Forbidden";
 	case 404:
 		return "Not Found";
 	case 405:
 		return "Method Not Allowed";
 	case 409:
 		return "Conflict";
+	case 421:
+		return "Misdirected Request";
 	default:
 		return status == 503 ? "Service Unavailable" : "Internal Server Error";
 	}
@@ -101,19 +109,34 @@ void serve_json_escape(const char *text, char *out, size_t size)
 	out[at] = '\0';
 }
 
+/* Members of a problem; "" where no fork is known. */
+static void serve_fork(const struct bts_position *fork, char out[SERVE_FORK_SIZE])
+{
+	char chain[POSITION_ID_SIZE];
+
+	out[0] = '\0';
+	if (!fork)
+		return;
+	position_hex(fork->chain, sizeof(fork->chain), chain);
+	snprintf(out, SERVE_FORK_SIZE,
+		",\"fork\":{\"epoch\":%" PRIu32 ",\"epoch_random\":\"%016" PRIx64 "\",\"txid\":%" PRIu64 ",\"chain\":\"%s\"}",
+		fork->epoch, fork->epoch_random, (uint64_t)fork->txid, chain);
+}
+
 enum MHD_Result serve_problem(
 	struct serve_request *request, struct MHD_Connection *connection, const struct serve_problem *problem)
 {
-	char body[2048], detail[1024];
+	char body[2048], detail[1024], fork[SERVE_FORK_SIZE];
 	struct MHD_Response *response;
 	enum MHD_Result queued;
 	int size;
 
 	serve_json_escape(problem->detail, detail, sizeof(detail));
+	serve_fork(problem->fork, fork);
 	size = snprintf(body, sizeof(body),
 		"{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%u,\"detail\":\"%s\",\"instance\":\"%"
-		"s\",\"code\":\"%s\"}\n",
-		serve_title(problem->status), problem->status, detail, request->id, problem->code);
+		"s\",\"code\":\"%s\"%s}\n",
+		serve_title(problem->status), problem->status, detail, request->id, problem->code, fork);
 	response = MHD_create_response_from_buffer((size_t)size, body, MHD_RESPMEM_MUST_COPY);
 	if (!response)
 		return MHD_NO;
@@ -123,13 +146,17 @@ enum MHD_Result serve_problem(
 	/* The same word where a follower finds it without reading JSON. */
 	MHD_add_response_header(response, "BTS-Error", problem->code);
 	if (problem->fork) {
-		char fork[POSITION_TEXT_SIZE];
+		char text[POSITION_TEXT_SIZE];
 
-		position_text(problem->fork, fork);
-		MHD_add_response_header(response, "BTS-Fork", fork);
+		position_text(problem->fork, text);
+		MHD_add_response_header(response, "BTS-Fork", text);
 	}
+	if (problem->more)
+		serve_admin_headers(response, problem->more);
 	if (problem->allow)
 		MHD_add_response_header(response, "Allow", problem->allow);
+	if (problem->status == 401)
+		MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"btree_store\"");
 	if (problem->status == 503)
 		MHD_add_response_header(response, "Retry-After", "1");
 	queued = MHD_queue_response(connection, problem->status, response);

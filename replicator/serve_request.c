@@ -127,6 +127,7 @@ enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, c
 		serve_make_id(request, connection);
 		((struct serve *)arg)->requests++;
 		problem.detail = serve_filter(request, connection);
+		request->refusal = problem.detail ? NULL : serve_refusal(request, connection, url, method);
 		/* Nothing after an ambiguous request is believed: the early answer closes the connection. */
 		return problem.detail ? serve_problem(request, connection, &problem) : MHD_YES;
 	}
@@ -173,6 +174,7 @@ void serve_on_completed(
 	if (!request)
 		return;
 	serve_unlink(request);
+	serve_job_free(request->job);
 	free(request->post);
 	free(request);
 	*context = NULL;

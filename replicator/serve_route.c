@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "keyring.h"
 #include "position.h"
 
 #define SERVE_PROBE_METHODS "GET, HEAD, OPTIONS"
@@ -196,17 +197,31 @@ static const struct serve_entry {
 	bool probe;	/* HEAD and OPTIONS too, as load balancers ask */
 	bool arguments; /* checks its query parameters itself; others take none */
 	bool post;	/* POST instead of GET */
+	bool open;	/* to anybody: health */
+	unsigned scope; /* that others need, KEYRING_* */
 	serve_route_fn *fn;
 } serve_routes[] = {
-	{.path = QUERY_PATH, .arguments = true, .fn = serve_frames},
-	{.path = PAGES_PATH, .post = true, .fn = serve_pages},
-	{.path = "/v1/replication/position", .probe = true, .fn = serve_position},
-	{.path = "/v1/replication/segments", .probe = true, .fn = serve_segments},
-	{.path = "/livez", .probe = true, .fn = serve_livez},
-	{.path = "/healthz", .probe = true, .fn = serve_livez},
-	{.path = "/readyz", .probe = true, .fn = serve_readyz},
-	{.path = "/metrics", .probe = true, .fn = serve_metrics_route},
+	{.path = QUERY_PATH, .arguments = true, .scope = KEYRING_REPLICATE, .fn = serve_frames},
+	{.path = PAGES_PATH, .post = true, .scope = KEYRING_REPLICATE, .fn = serve_pages},
+	{.path = "/v1/replication/position", .probe = true, .scope = KEYRING_REPLICATE, .fn = serve_position},
+	{.path = "/v1/replication/segments", .probe = true, .scope = KEYRING_REPLICATE, .fn = serve_segments},
+	{.path = "/livez", .probe = true, .open = true, .fn = serve_livez},
+	{.path = "/healthz", .probe = true, .open = true, .fn = serve_livez},
+	{.path = "/readyz", .probe = true, .open = true, .fn = serve_readyz},
+	{.path = "/metrics", .probe = true, .scope = KEYRING_READ, .fn = serve_metrics_route},
 };
+
+bool serve_route_row(size_t i, const char **method, const char **path, const char **scope)
+{
+	const struct serve_entry *entry = &serve_routes[i];
+
+	if (i >= sizeof(serve_routes) / sizeof(serve_routes[0]))
+		return false;
+	*method = entry->post ? "POST" : "GET";
+	*path = entry->path;
+	*scope = entry->open ? "none" : entry->scope == KEYRING_REPLICATE ? "replicate" : entry->scope == KEYRING_READ ? "read" : "admin";
+	return true;
+}
 
 static const struct serve_entry *serve_find(const char *url)
 {
@@ -217,6 +232,34 @@ static const struct serve_entry *serve_find(const char *url)
 			return &serve_routes[i];
 	}
 	return NULL;
+}
+
+/*
+ * A path that does not exist wants credentials too, as any of them may be for one that does.  The routes of health are anybody's, under
+ * any name.
+ */
+const struct guard_words *serve_refusal(
+	struct serve_request *request, struct MHD_Connection *connection, const char *url, const char *method)
+{
+	const struct serve_entry *entry = serve_find(url);
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	struct guard_caller caller = {
+		.authorization = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization"),
+		.host = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Host"),
+		.origin = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Origin"),
+		.reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0,
+		.tls = request->serve->tls,
+		.session = info && request->serve->tls ? info->tls_session : NULL};
+	unsigned scope = !entry ? serve_admin_scope(request->serve, url) : entry->scope ? entry->scope : KEYRING_ADMIN;
+	enum guard_verdict verdict;
+	struct guard_grant grant;
+
+	if (!request->serve->guard || (entry && entry->open))
+		return NULL;
+	verdict = guard_admit(request->serve->guard, &caller, &grant);
+	if (verdict == GUARD_ADMITTED && (!scope || guard_allows(&grant, scope, (struct bts_slice){"", 0})))
+		return NULL;
+	return guard_words(verdict);
 }
 
 bool serve_claims(const char *bytes, size_t size)
@@ -257,6 +300,15 @@ enum MHD_Result serve_route(
 	const struct serve_entry *entry = serve_find(url);
 	struct serve_problem problem = {.status = 404, .code = "not-found", .detail = "no such path"};
 
+	enum MHD_Result result;
+
+	if (request->refusal) {
+		problem = (struct serve_problem){
+			.status = request->refusal->status, .code = request->refusal->code, .detail = request->refusal->detail};
+		return serve_problem(request, connection, &problem);
+	}
+	if (!entry && serve_admin(request, connection, url, method, &result))
+		return result;
 	if (!entry)
 		return serve_problem(request, connection, &problem);
 	if (entry->probe && strcmp(method, "OPTIONS") == 0)

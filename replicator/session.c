@@ -106,8 +106,10 @@ static enum bts_err session_refused(
 	if (reply->status == 409 && reply->follower && strcmp(code, "ahead") == 0)
 		return fail_set(error, BTS_INVALID, "the source, a follower, is behind (own position %s)", own);
 	if (reply->status == 409) {
+		snprintf(session->fork, sizeof(session->fork), "%s", reply->fork ? reply->fork : "");
 		fail_set(error, strcmp(code, "diverged") == 0 ? BTS_DIVERGED : BTS_INVALID,
-			"the source refuses this file for ever: %.32s (own position %s)", code, own);
+			"the source refuses this file for ever: %.32s (own position %s)%s%s", code, own,
+			session->fork[0] ? "; both have " : "", session->fork);
 		if (error)
 			session_stop(session, error);
 		return error ? error->code : BTS_INVALID;
@@ -126,6 +128,8 @@ enum bts_err session_reply(
 	if ((reply->status == 200 || reply->status == 204) && session_loops(session, reply->via))
 		return fail_set(error, BTS_INVALID, "the source's commits come through this node: %.100s", reply->via);
 	session_heard(session, reply, now_ms);
+	if (reply->status == 200 || reply->status == 204)
+		session->fork[0] = '\0';
 	if (reply->status == 200) {
 		session->state = SESSION_STREAMING;
 		return BTS_OK;
@@ -156,13 +160,12 @@ static enum bts_err session_frame_kind(struct session *session, const struct fra
 
 void session_transfer(struct session *session, const struct bts_partial *partial, bool moved)
 {
-	if (moved || !session->resumed)
-		session->stuck = 0;
-	else
+	/* That the reply went on with it is known by what was asked: one that the source cannot make ends before its first byte. */
+	if (moved)
+		session->stuck = session->failures = 0;
+	else if (session->state == SESSION_STREAMING && session->query.partial.position.txid)
 		session->stuck++;
 	session->query.partial = *partial;
-	if (moved)
-		session->failures = 0;
 	if (session->stuck < SESSION_STUCK_MAX)
 		return;
 	session->stuck = 0;

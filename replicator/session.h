@@ -20,6 +20,7 @@
 #define SESSION_H
 
 #include "frame.h"
+#include "position.h"
 #include "query.h"
 
 #define SESSION_BACKOFF_MIN_MS 100
@@ -63,6 +64,7 @@ struct session {
 	uint64_t heard_lag_ms;	/* how old what the source had may have been at its last answer */
 	uint64_t source_lag_ms; /* the same, of the answer that brought what is here */
 	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first; "" = not known */
+	char fork[POSITION_TEXT_SIZE]; /* the newest commit that both histories have, when they parted; "" = they did not, as known */
 	uint64_t frames, retries;
 	struct bts_error error; /* the last failure */
 };
@@ -86,6 +88,7 @@ struct session_reply {
 	uint64_t txid;	  /* BTS-Txid */
 	const char *code; /* BTS-Error, or NULL */
 	const char *via;  /* BTS-Via, or NULL */
+	const char *fork; /* BTS-Fork, or NULL */
 	bool follower;	  /* BTS-Role: the source follows another */
 	bool has_lag;
 	uint64_t lag_ms; /* BTS-Lag-Ms */

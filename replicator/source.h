@@ -17,6 +17,7 @@ struct source {
 
 	/* for metrics */
 	uint64_t frames, bytes, pages; /* sent whole; bytes and pages also of broken-off ones */
+	uint64_t streamed_txids, streamed_bytes; /* of whole frames between commits: what a commit takes, about */
 	uint64_t broken;	       /* frames that failed while being made or sent */
 	uint64_t resumed;	       /* frames that went on where a broken one had ended */
 	uint64_t refused;	       /* 409 answers */

@@ -27,7 +27,8 @@ struct source_stream {
 	enum source_part part, after;
 	size_t scratch_size, scratch_at;
 	uint8_t scratch[FRAME_INDEX_MAX];
-	struct bts_position target; /* the walk may end before the stream */
+	struct bts_position base, target; /* the walk may end before the stream */
+	uint64_t sent;
 	bool anew;		    /* it does not go on where another ended */
 	bool held;		    /* the walk is not ready yet: others have their turn */
 
@@ -108,6 +109,7 @@ enum bts_err source_stream_open(
 		goto fail;
 	if (!stream->anew)
 		header.partial = query->partial;
+	stream->base = query->after;
 	stream->target = header.target = *bts_walk_position(stream->walk);
 	header.page_size = bts_walk_page_size(stream->walk);
 	source_send_small(
@@ -144,6 +146,11 @@ void source_stream_close(struct source_stream *stream)
 {
 	if (!stream)
 		return;
+	/* The numbers between two epochs are no commits. */
+	if (stream->part == SOURCE_PART_DONE && stream->base.txid && stream->base.epoch == stream->target.epoch) {
+		stream->source->streamed_txids += stream->target.txid - stream->base.txid;
+		stream->source->streamed_bytes += stream->sent;
+	}
 	if (stream->part == SOURCE_PART_DONE)
 		stream->source->frames++;
 	else
@@ -308,6 +315,7 @@ enum bts_err source_stream_read(
 		}
 	}
 	stream->source->bytes += at;
+	stream->sent += at;
 	*got = at;
 	return BTS_OK;
 }

@@ -60,7 +60,8 @@ void sources_next(struct sources *sources)
 
 bool sources_refused(struct sources *sources)
 {
-	if (++sources->refused >= sources->count)
+	sources->refused |= UINT32_C(1) << sources->current;
+	if (sources->refused == (UINT32_C(1) << sources->count) - 1)
 		return false;
 	sources_next(sources);
 	return true;

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "fail.h"
 
@@ -13,14 +14,17 @@
 struct sources {
 	char urls[SOURCES_MAX][SOURCES_URL_MAX + 1]; /* without a slash at the end */
 	size_t count, current;
-	size_t refused; /* in a row that said they never will */
+	uint32_t refused; /* a bit for each that said it never will, since one answered */
 };
 
 /* "http://HOST:PORT,http://HOST:PORT,...".  BTS_INVALID names what is wrong; then *sources is as it was. */
 BTS_MUST_CHECK enum bts_err sources_parse(struct sources *sources, const char *list, struct bts_error *error);
 const char *sources_current(const struct sources *); /* borrowed */
 void sources_next(struct sources *);
-/* The current one refuses for ever: go to the next.  false: so have all of them, there is nobody left to ask. */
+/*
+ * The current one refuses for ever: go to the next.  false: so has each of them, there is nobody left to ask.  One that only
+ * cannot be reached has not.
+ */
 bool sources_refused(struct sources *);
 void sources_answered(struct sources *);
 

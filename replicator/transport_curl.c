@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "fail.h"
+#include "identity.h"
 
 #define TRANSPORT_POLL_MS 1000
 #define TRANSPORT_BUFFER (512 * 1024) /* received at a time, at most */
@@ -24,6 +25,7 @@
 struct transport {
 	CURLM *multi;
 	CURL *easy;
+	struct curl_slist *headers; /* of the request */
 	atomic_bool interrupted;
 
 	/* of the transfer of the moment */
@@ -100,6 +102,7 @@ static void transport_set_options(struct transport *transport, const char *user_
 	curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, NULL);
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 15L);
@@ -113,6 +116,19 @@ static void transport_set_options(struct transport *transport, const char *user_
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transport);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, transport_on_header);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, transport);
+}
+
+/* The files are read at each connection, so a certificate that was renewed needs no word. */
+static void transport_show_identity(CURL *easy)
+{
+	const struct identity *identity = identity_get();
+
+	if (identity->ca)
+		curl_easy_setopt(easy, CURLOPT_CAINFO, identity->ca);
+	if (identity->cert) {
+		curl_easy_setopt(easy, CURLOPT_SSLCERT, identity->cert);
+		curl_easy_setopt(easy, CURLOPT_SSLKEY, identity->key);
+	}
 }
 
 struct transport *transport_new(const char *user_agent)
@@ -130,6 +146,7 @@ struct transport *transport_new(const char *user_agent)
 		return NULL;
 	}
 	transport_set_options(transport, user_agent);
+	transport_show_identity(transport->easy);
 	return transport;
 }
 
@@ -141,6 +158,7 @@ void transport_free(struct transport *transport)
 		curl_easy_cleanup(transport->easy);
 	if (transport->multi)
 		curl_multi_cleanup(transport->multi);
+	curl_slist_free_all(transport->headers);
 	free(transport);
 }
 
@@ -194,6 +212,23 @@ static CURLcode transport_drive(struct transport *transport)
 	return CURLE_ABORTED_BY_CALLBACK;
 }
 
+/* The token for this URL, which may be another one's than the last; false: no memory. */
+static bool transport_show_token(struct transport *transport, const char *url)
+{
+	char header[IDENTITY_HEADER_SIZE];
+	struct curl_slist *headers = NULL;
+
+	if (identity_header(url, header)) {
+		headers = curl_slist_append(NULL, header);
+		if (!headers)
+			return false;
+	}
+	curl_easy_setopt(transport->easy, CURLOPT_HTTPHEADER, headers);
+	curl_slist_free_all(transport->headers);
+	transport->headers = headers;
+	return true;
+}
+
 static enum bts_err transport_ask(struct transport *transport, const char *url, unsigned wait_ms,
 	const struct transport_handler *handler, struct bts_error *error)
 {
@@ -205,7 +240,7 @@ static enum bts_err transport_ask(struct transport *transport, const char *url, 
 	transport->refused = BTS_OK;
 	transport->message[0] = '\0';
 	curl_easy_setopt(transport->easy, CURLOPT_LOW_SPEED_TIME, (long)(wait_ms / 1000 + TRANSPORT_IDLE_S));
-	if (curl_easy_setopt(transport->easy, CURLOPT_URL, url) != CURLE_OK ||
+	if (!transport_show_token(transport, url) || curl_easy_setopt(transport->easy, CURLOPT_URL, url) != CURLE_OK ||
 		curl_multi_add_handle(transport->multi, transport->easy) != CURLM_OK)
 		return fail_set(error, BTS_MEMORY, "no memory for a request");
 	code = transport_drive(transport);

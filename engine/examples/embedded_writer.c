@@ -8,7 +8,8 @@
  *	bts-replicator --data events.bts --listen 127.0.0.1:7000 &
  *	btsd follower --data copy.bts --listen 127.0.0.1:8000 --from http://127.0.0.1:7000
  *
- * Prints "NUMBER TXID here" for each event, or "NUMBER TXID replicated" when COPIES followers have it.
+ * Prints "NUMBER TXID here" for each event, or "NUMBER TXID replicated" when COPIES followers have it.  With --admin at bts-replicator
+ * another node can take over while this runs: then it prints "NUMBER 0 fenced", the last event there is, and waits until it may write again.
  */
 #include <btree_store.h>
 #include <btree_store/ship.h>
@@ -102,18 +103,25 @@ static int is_replicated(struct bts *db, const struct bts_position *commit, unsi
 	}
 }
 
-static void commit_event(struct bts *db, uint64_t number, unsigned copies)
+/* 0: another node is to write now, and the event was not. */
+static int commit_event(struct bts *db, uint64_t number, unsigned copies)
 {
 	struct bts_position commit;
 	struct bts_error error;
 	struct bts_txn *txn;
 	bts_txid txid;
+	enum bts_err err = bts_begin(db, BTS_WRITE, &txn, &error);
 
-	if (bts_begin(db, BTS_WRITE, &txn, &error))
+	if (err == BTS_FENCED)
+		return 0;
+	if (err)
 		die("begin", &error);
 	if (put_event(txn, number))
 		die("put", bts_txn_error(txn));
-	if (bts_commit_id(txn, &txid, &error)) /* durable in this file */
+	err = bts_commit_id(txn, &txid, &error); /* durable in this file */
+	if (err == BTS_FENCED)
+		return 0;
+	if (err)
 		die("commit", &error);
 	if (bts_ship_position(db, &commit, &error))
 		die("position", &error);
@@ -121,6 +129,23 @@ static void commit_event(struct bts *db, uint64_t number, unsigned copies)
 	printf("%" PRIu64 " %" PRIu64 " %s\n", number, (uint64_t)txid,
 		copies && is_replicated(db, &commit, copies) ? "replicated" : "here");
 	fflush(stdout);
+	return 1;
+}
+
+/* The file was taken from us (demote).  It may be given back; until then it can be read, also while it follows another node. */
+static void await_role(struct bts *db)
+{
+	const struct timespec moment = {0, 20000000};
+	struct bts_role role = {.size = sizeof(role)};
+	struct bts_error error;
+
+	printf("%" PRIu64 " 0 fenced\n", last_event(db));
+	fflush(stdout);
+	do {
+		nanosleep(&moment, NULL);
+		if (bts_role(db, &role, &error))
+			die("role", &error);
+	} while (role.role != BTS_ROLE_PRIMARY);
 }
 
 int main(int argc, char **argv)
@@ -139,8 +164,15 @@ int main(int argc, char **argv)
 	if (bts_open(argv[1], &options, &db, &error))
 		die(argv[1], &error);
 	printf("ready\n");
-	for (number = last_event(db) + 1; left > 0; left--)
-		commit_event(db, number++, copies);
+	for (number = last_event(db) + 1; left > 0;) {
+		if (commit_event(db, number, copies)) {
+			number++;
+			left--;
+		} else {
+			await_role(db);
+			number = last_event(db) + 1; /* others may have written meanwhile */
+		}
+	}
 	bts_close(db);
 	return 0;
 }

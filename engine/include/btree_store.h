@@ -91,6 +91,7 @@ struct bts_cursor;
 struct bts_group;
 struct bts_load;   /* a bulk load */
 struct bts_stream; /* a value being written in pieces */
+struct bts_diff;   /* the difference of two snapshots */
 struct bts_env;    /* btree_store/env.h */
 
 /* bts_options.flags */
@@ -289,6 +290,12 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get(struct bts_txn *txn, struct bts_b
 /* The same with the number of the transaction that wrote it (0: this transaction's own, not yet committed). */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get_version(struct bts_txn *txn, struct bts_bucket *bucket,
 	struct bts_slice key, struct bts_slice *value, bts_txid *version);
+/*
+ * The same, but a value that is kept outside the leaves is neither read nor verified: value->data is NULL then, and value->size
+ * its size.  Costs the same whatever that is.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_peek(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
+	struct bts_slice *value, bts_txid *version);
 /* bts_put flags */
 #define BTS_PUT_NEW 0x1u      /* BTS_EXISTS when the key is there */
 #define BTS_PUT_EXISTING 0x2u /* BTS_NOT_FOUND when it is not */
@@ -402,6 +409,59 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_snapshot_next(struct bts_txn *txn, st
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin_at(struct bts *db, struct bts_slice name, struct bts_txn **txn,
 	struct bts_error *error);
+
+/*
+ * A further read transaction on the snapshot that another one reads, wherever the head is by now (owned: bts_abort or bts_commit).
+ * `of` is one that reads, may be in use by another thread, and must not end during this call; after it either ends when it
+ * likes.  The new one has an age of its own for reader_age_max_ms.  BTS_EXPIRED: `of` was told to end.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin_same(struct bts_txn *of, struct bts_txn **txn, struct bts_error *error);
+
+/*
+ * The difference of two snapshots: what turns the older state into the newer one, in the order of bucket names, then keys.  Both
+ * trees are walked at once and what they share is not read: the work is that of the pages that differ.
+ */
+enum bts_change_kind {
+	BTS_CHANGE_PUT,            /* an entry is new, or was written again */
+	BTS_CHANGE_DELETE,         /* an entry is gone */
+	BTS_CHANGE_BUCKET_CREATED, /* then its entries come as puts */
+	BTS_CHANGE_BUCKET_DROPPED, /* its entries went with it, and do not come */
+	BTS_CHANGE_BUCKET_META,    /* its note is another one */
+};
+/* All slices are borrowed until the transaction ends that they are of; bucket until the next call on the diff. */
+struct bts_change {
+	size_t size; /* of this struct as the caller knows it: set before the call */
+	enum bts_change_kind kind;
+	struct bts_slice bucket;
+	struct bts_slice key;   /* of an entry */
+	struct bts_slice value; /* of a put, of the newer; a large value is not read: data NULL, see bts_diff_value */
+	uint64_t value_size;    /* of a put */
+	struct bts_slice meta;  /* BUCKET_CREATED, BUCKET_META: the note that it has now */
+	bts_txid version;       /* as of bts_cursor_version, bts_bucket_info; of what is gone: what it was last */
+};
+/* Restrictions; a slice without bytes is none. */
+struct bts_diff_options {
+	size_t size;             /* of this struct */
+	struct bts_slice bucket; /* this one alone.  Copied. */
+	struct bts_slice from;   /* in every bucket, keys from .. below to.  Copied. */
+	struct bts_slice to;
+};
+/*
+ * Two read transactions of one handle, which must outlive the diff, and belong to its thread (bts_begin_same makes them from any).
+ * older NULL: of nothing, so that all there is comes.  Owned: bts_diff_close.  A bucket that was dropped and made anew compares by
+ * its entries; one that was renamed was dropped under one name and created under the other.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_diff_open(struct bts_txn *older, struct bts_txn *newer,
+	const struct bts_diff_options *options, struct bts_diff **diff, struct bts_error *error);
+/* The next change; BTS_NOT_FOUND at the end.  BTS_CORRUPT, BTS_EXPIRED: the diff is over. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_diff_next(struct bts_diff *diff, struct bts_change *change, struct bts_error *error);
+/* The value of the put that bts_diff_next gave last, read now if it is a large one.  Borrowed as by bts_get of the newer. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_diff_value(struct bts_diff *diff, struct bts_slice *value, struct bts_error *error);
+/* Go on after this entry of this bucket, be it there or not; key empty: before its entries, with what the bucket itself met told. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_diff_seek(struct bts_diff *diff, struct bts_slice bucket, struct bts_slice key,
+	struct bts_error *error);
+BTS_EXPORT uint64_t bts_diff_pages(const struct bts_diff *diff); /* read so far, of both; large values not */
+BTS_EXPORT void bts_diff_close(struct bts_diff *diff); /* NULL is fine */
 
 /* Return BTS_OK to commit, anything else to abort and have that returned. */
 typedef enum bts_err bts_txn_fn(struct bts_txn *txn, void *arg);

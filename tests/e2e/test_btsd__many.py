@@ -69,7 +69,7 @@ class Many(unittest.TestCase):
             p.put("b", "k", b"x" * 100)
             for count in (127, 128, 129, 256):
                 conns = [socket.create_connection(("127.0.0.1", p.port)) for _ in range(count)]
-                ask = b"GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: x\r\n\r\n"
+                ask = b"GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 start = time.monotonic()
                 for _ in range(10):
                     for s in conns:
@@ -96,7 +96,7 @@ class Many(unittest.TestCase):
                 self.assertTrue(got.startswith(b"HTTP/1.1 503 "), got)
                 self.assertEqual(json.loads(got.split(b"\r\n\r\n")[1])["code"], "too-many-connections")
                 self.assertEqual(conns[-1].recv(1), b"")
-                conns[0].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                conns[0].sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 self.assertTrue(conns[0].recv(4096).startswith(b"HTTP/1.1 200 "))
                 # The admin listener answers all the same.
                 admin = int(p.wait_log(r"admin=127\.0\.0\.1:(\d+)").group(1))
@@ -161,7 +161,7 @@ class Many(unittest.TestCase):
         with harness.Dir() as d, harness.primary(d) as p:
             p.request("PUT", "/v1/buckets/b")
             with socket.create_connection(("127.0.0.1", p.port), timeout=20) as s:
-                s.sendall(b"PUT /v1/buckets/b/keys/k HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
+                s.sendall(b"PUT /v1/buckets/b/keys/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nabc")
                 harness.await_true(lambda: p.status()["role"], what="the server to have seen it")
                 p.signal(harness.signal.SIGTERM)
                 p.wait_log("event=stopping")

@@ -38,8 +38,8 @@ class Raw(unittest.TestCase):
         return got
 
     def test_smuggling(self):
-        inner = "GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: x\r\n\r\n"
-        put = "PUT /v1/buckets/b/keys/smuggled HTTP/1.1\r\nHost: x\r\n"
+        inner = "GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        put = "PUT /v1/buckets/b/keys/smuggled HTTP/1.1\r\nHost: localhost\r\n"
         for headers, body in (
                 ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
                 ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"),
@@ -66,20 +66,20 @@ class Raw(unittest.TestCase):
 
     def test_targets(self):
         for target in ("http://x/v1/buckets/b/keys/k", "x:80", "*", "/v1/buckets/b/keys/k#f", "/v1/buckets/b/keys/%"):
-            got = self.send("GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
+            got = self.send("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % target)
             self.assertEqual(status_of(got), 400, (target, got))
             self.assertIn(b"application/problem+json", got)
-        self.refused("CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.refused("GET /livez?a=b c HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.refused("CONNECT x:80 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.refused("GET /livez?a=b c HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     def test_nul_and_slash_are_data(self):
         self.p.put("b", b"cut\0here", b"nul")
         self.p.put("b", b"cut/here", b"slash")
         self.p.put("b", b"cut", b"short")
         for part, want in (("cut%00here", b"nul"), ("cut%2Fhere", b"slash"), ("cut%2fhere", b"slash"), ("cut", b"short")):
-            got = self.send("GET /v1/buckets/b/keys/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % part)
+            got = self.send("GET /v1/buckets/b/keys/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % part)
             self.assertTrue(got.endswith(b"\r\n\r\n" + want), got)
-        got = self.send("GET /livez%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        got = self.send("GET /livez%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         self.assertEqual(status_of(got), 404)
 
     def test_host(self):
@@ -88,27 +88,27 @@ class Raw(unittest.TestCase):
         self.assertIn(b" 200 ", got)
 
     def test_nonsense(self):
-        for text in ("\r\n\r\n\r\n", "nonsense\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        for text in ("\r\n\r\n\r\n", "nonsense\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
                      "\0\0\0\0\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
             self.refused(text)
 
     def test_huge_heads(self):
-        self.refused("GET /livez?" + "a" * 100000 + " HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.refused("GET /livez HTTP/1.1\r\nHost: x\r\nX-Large: " + "a" * 100000 + "\r\n\r\n")
-        self.refused("GET /livez HTTP/1.1\r\nHost: x\r\n" + "X-Many: 1\r\n" * 20000 + "\r\n")
+        self.refused("GET /livez?" + "a" * 100000 + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.refused("GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Large: " + "a" * 100000 + "\r\n\r\n")
+        self.refused("GET /livez HTTP/1.1\r\nHost: localhost\r\n" + "X-Many: 1\r\n" * 20000 + "\r\n")
         self.assertEqual(self.p.get("/livez").status, 200)
 
     def test_pipelining(self):
-        one = "GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: x\r\n\r\n"
+        one = "GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: localhost\r\n\r\n"
         last = one.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
-        put = "PUT /v1/buckets/b/keys/piped HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        put = "PUT /v1/buckets/b/keys/piped HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
         got = self.send(one * 10 + put + one * 10 + last, 10)
         self.assertEqual(got.count(b"HTTP/1.1 200 "), 21)
         self.assertEqual(got.count(b"HTTP/1.1 201 "), 1)
         self.assertEqual(self.p.value("b", "piped").body, b"abc")
 
     def test_bytes_one_at_a_time(self):
-        text = b"PUT /v1/buckets/b/keys/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow"
+        text = b"PUT /v1/buckets/b/keys/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow"
         with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for i in range(len(text)):
@@ -124,8 +124,8 @@ class Raw(unittest.TestCase):
 
     def test_cut_bodies_change_nothing(self):
         # Often, as it matters whether the last bytes and the end arrive together.
-        for text in ("PUT /v1/buckets/b/keys/cut HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nonly this",
-                     "PUT /v1/buckets/b/keys/cut HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nshort") * 40:
+        for text in ("PUT /v1/buckets/b/keys/cut HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nonly this",
+                     "PUT /v1/buckets/b/keys/cut HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nshort") * 40:
             with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
                 s.sendall(text.encode())
         harness.await_true(lambda: "btsd_connections 1\n" in self.p.get("/metrics").body.decode(), what="the cut ones to end")
@@ -136,23 +136,23 @@ class Raw(unittest.TestCase):
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                s.sendall(b"GET /v1/buckets/b/keys/large HTTP/1.1\r\nHost: x\r\n\r\n")
+                s.sendall(b"GET /v1/buckets/b/keys/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 self.assertTrue(s.recv(100))
         harness.await_true(lambda: self.p.status()["readers"] == 0, what="the snapshots to go")
 
     def test_expect_continue(self):
         with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
-            s.sendall(b"PUT /v1/buckets/b/keys/exp HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+            s.sendall(b"PUT /v1/buckets/b/keys/exp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
             self.assertTrue(s.recv(100).startswith(b"HTTP/1.1 100"))
             s.sendall(b"abc")
             self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 201"))
-        got = self.send("PUT /v1/buckets/b/keys/exp HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n"
+        got = self.send("PUT /v1/buckets/b/keys/exp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n"
                         "Expect: 100-continue\r\n\r\n")
         self.assertEqual(status_of(got), 413)
 
     def test_endless_body_is_refused_at_once(self):
         start = time.monotonic()
-        got = self.send("PUT /v1/buckets/b/keys/endless HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n" + "x" * 100, 10)
+        got = self.send("PUT /v1/buckets/b/keys/endless HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n" + "x" * 100, 10)
         self.assertEqual(status_of(got), 413)
         self.assertLess(time.monotonic() - start, 9)
 
@@ -180,7 +180,7 @@ class Raw(unittest.TestCase):
         self.p.request("PUT", "/v1/buckets/chunked")
         lines = [b'{"key":"%05d","value":"v%d"}\n' % (i, i) for i in range(5000)]
         body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + b"0\r\n\r\n"
-        got = self.p.raw(b"POST /v1/buckets/chunked/load HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        got = self.p.raw(b"POST /v1/buckets/chunked/load HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                          b"Transfer-Encoding: chunked\r\n\r\n" + body)
         self.assertEqual(status_of(got), 200, got)
         self.assertIn(b'{"records":5000,"lines":5000,"commits":5,', got)
@@ -189,7 +189,7 @@ class Raw(unittest.TestCase):
 
     def test_held_lines_count_as_bodies(self):
         with socket.create_connection(("127.0.0.1", self.p.port), timeout=10) as s:
-            s.sendall(b"POST /v1/buckets/b/load HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 3000000)
+            s.sendall(b"POST /v1/buckets/b/load HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 3000000)
             harness.await_true(lambda: self.gauge("btsd_body_bytes") >= 3000000, 10, "the line to be counted")
         harness.await_true(lambda: self.gauge("btsd_body_bytes") == 0, 10, "the line to be let go")
 

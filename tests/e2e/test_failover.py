@@ -1,6 +1,9 @@
 """Who is primary: handoff without loss, promotion after a death, fencing, two promotions at once."""
+import http.client
 import json
 import os
+import signal
+import socket
 import subprocess
 import threading
 import time
@@ -298,6 +301,86 @@ class Failover(unittest.TestCase):
         self.assertRegex(c.d.status()["last_error"], "history|diverged")
         self.assertEqual(c.d.value("b", "by-b").status, 404)
         self.assertEqual(c.d.value("b", "by-c").status, 200)
+
+    def test_fork_is_told(self):
+        """Where histories part: by the source as a header and as JSON, by the refused in its status and log."""
+        a, b = self.pair()
+        common = a.role()["position"]
+        self.assertEqual(b.post("promote", force=1).status, 200)
+        self.assertEqual(a.d.put("b", "only-a", b"x").status, 201)
+        a.post("demote", upstream=b.r.url)
+        harness.await_true(lambda: a.d.status()["state"] == "stopped", what="the divergence to be noticed")
+        self.assertEqual(a.d.status()["fork"], common)
+        self.assertIn("both have " + common, a.d.status()["last_error"])
+        self.assertIn("both have " + common, a.d.log_text())
+        frames = b.d.get("/v1/replication/frames?after=%(txid)d&epoch=%(epoch)d-%(epoch_random)s&chain=%(chain)s"
+                         "&database=%(database_id)s" % a.role())
+        self.assertEqual((frames.status, frames.code, frames.headers["BTS-Fork"]), (409, "diverged", common), frames)
+        self.assertEqual("%(epoch)d-%(epoch_random)s/%(txid)d/%(chain)s" % frames.json()["fork"], common)
+
+    def test_failed_elections(self):
+        """What they leave are promises; to repeat them is right."""
+        a, b, c = self.pair(["c"])
+        self.assertEqual(a.d.put("b", "acked", b"1").status, 201)
+        for n in (b, c):
+            harness.await_equal(a.d, n.d)
+        everybody = "%s,%s" % (a.url, c.url)
+        c.d.signal(signal.SIGSTOP)
+        few = b.post("promote", members=everybody, survive=0)
+        c.d.signal(signal.SIGCONT)
+        self.assertEqual((few.status, few.code), (409, "no-quorum"), few)
+        # Nobody has won, and the primary that was asked is fenced for good.
+        self.assertEqual((a.role()["role"], b.role()["role"]), ("fenced", "follower"))
+        promised = b.role()["promised_epoch"]
+        self.assertEqual(a.role()["promised_epoch"], promised)
+        self.assertEqual(a.d.put("b", "late", b"x").code, "not-primary")
+        won = b.post("promote", members=everybody, survive=0)
+        self.assertEqual(won.status, 200, won)
+        self.assertGreater(won.json()["epoch"], promised)
+        self.assertEqual(b.d.value("b", "acked").body, b"1")
+        self.assertEqual(b.d.put("b", "new", b"2").status, 201)
+        # One that lacks this runs with a higher number: it loses, the winner is fenced, and is promoted anew.
+        lost = c.post("promote", members=b.url, survive=0)
+        self.assertEqual((lost.status, lost.code), (409, "ahead"), lost)
+        self.assertIn(b.url, lost.json()["detail"])
+        self.assertEqual(b.d.put("b", "late", b"x").code, "not-primary")
+        again = b.post("promote", members=c.url, survive=0)
+        self.assertEqual(again.status, 200, again)
+        self.assertGreater(again.json()["epoch"], won.json()["epoch"])
+        self.assertEqual(b.d.put("b", "newer", b"3").status, 201)
+        for n in (a, c):
+            self.assertEqual(n.post("follow", url=b.r.url).status, 200)
+            harness.await_equal(b.d, n.d)
+        self.assertEqual(a.keys(), {"first": "1", "acked": "1", "new": "2", "newer": "3"})
+
+    def test_stop_during_an_election(self):
+        """A stop cuts it short: the members here would take 45 s to be found silent."""
+        a, b = self.pair()
+        r = harness.Server([harness.binary("bts-replicator"), "--data", self.dir.file("c.bts"), "--listen", "127.0.0.1:0", "--admin",
+                            "--name", "c", "--from", a.r.url], self.dir.file("c.log"))
+        self.addCleanup(lambda: r.alive() and r.stop())
+        for server in (b.d, r):
+            silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(15)]
+            replies = []
+            target = "/v1/admin/promote?survive=1&members=" + harness.quote(
+                ",".join("http://127.0.0.1:%d" % s.getsockname()[1] for s in silent))
+
+            def ask():
+                try:
+                    replies.append(server.request("POST", target))
+                except (OSError, http.client.HTTPException):
+                    pass  # the connection went with the server
+
+            asks = threading.Thread(target=ask)
+            asks.start()
+            silent[0].settimeout(30)
+            asked, _ = silent[0].accept()
+            self.assertEqual(server.stop(), 0)
+            asks.join()
+            self.assertEqual([(reply.status, reply.code) for reply in replies], [(503, "stopping")] * len(replies))
+            asked.close()
+            for s in silent:
+                s.close()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """bts-replicator as a program: its options, and what it does when it is out of descriptors."""
 import os
+import re
 import resource
+import signal
 import socket
 import subprocess
 import time
@@ -21,7 +23,7 @@ class Replicator(unittest.TestCase):
     def setUp(self):
         self.dir = harness.Dir().__enter__()
         self.addCleanup(self.dir.__exit__)
-        p = harness.primary(self.dir)
+        self.p = p = harness.primary(self.dir)
         p.__enter__()
         self.addCleanup(p.__exit__, None, None, None)
         p.request("PUT", "/v1/buckets/b")
@@ -57,9 +59,117 @@ class Replicator(unittest.TestCase):
         harness.await_true(lambda: r.get("/livez").status == 200, what="it to serve again")
         self.assertIn(r.log_text().count("event=accept-failed"), (1, 2, 3))
 
+    def count(self, server, name):
+        return int(re.search(r"(?m)^%s (\d+)$" % name, server.get("/metrics").body.decode()).group(1))
+
+    def paced(self, rate, source):
+        """Two first syncs at once under a rate: they pause as often as they must, and never wake in vain."""
+        value = os.urandom(500000)
+        for i in range(20):
+            self.assertEqual(self.p.put("b", "k%d" % i, value).status, 201)
+        with harness.follower(self.dir, source, name="f1") as f1, harness.follower(self.dir, source, name="f2") as f2:
+            for f in (f1, f2):
+                harness.await_equal(self.p, f)
+                self.assertEqual(f.value("b", "k19").body, value)
+            sent, paused = self.count(source, "bts_replication_sent_bytes_total"), self.count(source, "bts_replication_paused_total")
+        self.assertGreater(sent, 20000000)
+        # Between two pauses at most the burst, a tenth of a second's, goes out, and what comes in while it does.
+        self.assertGreater(paused, sent / (2 * rate / 10))
+        # Each is woken for 16 KiB at least, and waits once more when it was not its turn.
+        self.assertLess(paused, 2 * sent / 16384 + 100)
+
+    def metrics(self, server):
+        """name -> {labels: value}, each name described once."""
+        found, described = {}, []
+        for line in server.get("/metrics").body.decode().splitlines():
+            if line.startswith("# TYPE "):
+                described.append(line.split()[2])
+            elif not line.startswith("#"):
+                name, labels, value = re.match(r"([a-z_]+)(?:\{(.*)\})? (\S+)$", line).groups()
+                found.setdefault(name, {})[labels] = float(value)
+        self.assertEqual(len(described), len(set(described)))
+        return found
+
+    def test_metrics(self):
+        """A chain: what each says of its followers, and of its own source where it has one, under the same names."""
+        r = harness.replicator(self.dir)
+        self.addCleanup(r.stop)
+        value = os.urandom(400000)
+        for i in range(20):
+            self.assertEqual(self.p.put("b", "k%d" % i, value).status, 201)
+        slow = harness.follower(self.dir, r, "--max-rate", "4000000", name="slow")
+        self.addCleanup(slow.stop)
+        done = []
+
+        def moves():
+            found = self.metrics(slow)
+            if found["bts_replication_transfer_done_bytes"][None] and not found["bts_replication_mode"]['mode="first-sync"']:
+                self.fail("a transfer in mode %r" % found["bts_replication_mode"])
+            done.append((found["bts_replication_transfer_done_bytes"][None], found["bts_replication_transfer_total_bytes"][None]))
+            return done[-1][0] > 0 and done[-1][0] != done[0][0]
+
+        harness.await_true(moves, what="the transfer to move")
+        done = [pair for pair in done if pair[0]]
+        self.assertEqual(done, sorted(done))
+        size = os.path.getsize(self.dir.file("primary.bts"))
+        for at, total in done:
+            self.assertLess(at, total + 1)
+            self.assertLess(total, size + 1)
+            self.assertGreater(total, 20 * 400000)
+        self.assertIn("total_bytes", slow.status()["transfer"])
+        harness.await_equal(self.p, slow)
+        self.assertEqual(self.metrics(slow)["bts_replication_transfer_done_bytes"][None], 0)
+        harness.await_true(lambda: self.metrics(slow)["bts_replication_mode"]['mode="idle"'] == 1, what="it to be idle")
+
+        middle = harness.Server([harness.binary("bts-replicator"), "--data", self.dir.file("middle.bts"), "--listen", "127.0.0.1:0",
+                                 "--admin", "--name", "middle", "--from", r.url], self.dir.file("middle.log"))
+        self.addCleanup(middle.stop)
+        for i in range(20):  # frames between commits, so that it is known what they take
+            self.assertEqual(self.p.put("b", "small", b"%d" % i).status // 100, 2)
+            harness.await_equal(self.p, slow)
+        slow.signal(signal.SIGSTOP)
+        for i in range(20):
+            self.assertEqual(self.p.put("b", "small", b"more %d" % i).status // 100, 2)
+        txid = self.p.status()["txid"]
+        harness.await_true(lambda: self.metrics(middle)["bts_txid"][None] == txid, what="the middle to have it")
+        for server in (self.p, r):
+            harness.await_true(lambda: self.metrics(server)["bts_follower_lag_seconds"].get('follower="slow"'), what="an age")
+            found = self.metrics(server)
+            self.assertEqual(found["bts_follower_lag_seconds"]['follower="middle"'], 0)
+            self.assertEqual(found["bts_follower_lag_bytes"]['follower="middle"'], 0)
+            self.assertGreater(found["bts_follower_lag_bytes"]['follower="slow"'], 4096)
+        slow.signal(signal.SIGCONT)
+        mine, theirs = self.metrics(middle), self.metrics(slow)
+        same = {n for n in theirs if n.startswith("bts_replication_")}
+        self.assertGreater(len(same), 20)
+        self.assertEqual(same - set(mine) - {"bts_replication_lag_bytes"}, set())
+        self.assertEqual(mine["bts_replication_pending_pages"][None], 0)
+
+    def test_rate(self):
+        r = harness.replicator(self.dir, "--serve-rate", "16M")
+        self.addCleanup(r.stop)
+        self.paced(16 << 20, r)
+
+    def test_rate_of_btsd(self):
+        self.p.stop()
+        self.p = harness.primary(self.dir, "--serve-rate", str(16 << 20))
+        self.addCleanup(self.p.stop)
+        self.paced(16 << 20, self.p)
+
+    def test_stop_while_paced(self):
+        """Neither a stop nor a follower that goes away waits for the rate."""
+        r = harness.replicator(self.dir, "--serve-rate", "64K")
+        self.assertEqual(self.p.put("b", "k", os.urandom(5000000)).status, 201)
+        f = harness.follower(self.dir, r)
+        harness.await_true(lambda: self.count(r, "bts_replication_paused_total") > 2, what="pauses")
+        f.kill()
+        f = harness.follower(self.dir, r)
+        self.assertEqual(r.stop(), 0)
+        self.assertEqual(f.stop(), 0)
+
     def test_wait_max(self):
         for text in ("0s", "199ms", "61s", "1h"):
-            done = subprocess.run([harness.binary("bts-replicator"), "--data", "x", "--listen", "x:0", "--wait-max", text],
+            done = subprocess.run([harness.binary("bts-replicator"), "--data", "x", "--listen", "127.0.0.1:0", "--wait-max", text],
                                   stderr=subprocess.PIPE, timeout=30)
             self.assertEqual(done.returncode, 2)
             self.assertIn(b"--wait-max", done.stderr)

@@ -2,6 +2,7 @@
 #include "bed.h"
 #include "oracle.h"
 #include "rng.h"
+#include <btree_store/ship.h>
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -448,10 +449,140 @@ static void bad_images_are_refused(void **state)
 	world_fini(&w);
 }
 
+/* ---- the image in any order ---- */
+
+static void image_whole(struct bts_image *image, uint8_t *bytes, struct bed *bed)
+{
+	if (bts_image_read(image, 0, bytes, bts_image_size(image), &bed->error))
+		fail_msg("%s", bed->error.text);
+}
+
+/* Pieces from anywhere, of any size, while others commit, are those of the whole, which is the state when it was opened. */
+static void an_image_in_pieces(void **state)
+{
+	struct world w;
+	struct oracle then;
+	struct bts_image *image;
+	struct bed copy;
+	uint8_t *whole, *piece, digest[16];
+	uint64_t size;
+	int fd = scratch();
+
+	(void)state;
+	world_init(&w);
+	for (int i = 0; i < 8; i++)
+		world_write(&w, 80);
+	oracle_copy(&then, &w.now);
+	if (bts_image_open(w.bed.db, NULL, &image, &w.bed.error))
+		fail_msg("%s", w.bed.error.text);
+	bts_image_digest(image, digest);
+	assert_memory_equal(digest, bed_stat(&w.bed).root_digest, sizeof(digest));
+	assert_int_equal(bts_image_position(image)->txid, then.txid);
+	size = bts_image_size(image);
+	whole = malloc(size);
+	piece = malloc(size);
+	assert_true(whole != NULL && piece != NULL);
+	image_whole(image, whole, &w.bed);
+	for (int i = 0; i < 2000; i++) {
+		uint64_t at = rng_below(&w.rng, size), most = rng_one_in(&w.rng, 10) ? size - at : 5000, n;
+
+		n = rng_below(&w.rng, (most < size - at ? most : size - at) + 1);
+		assert_int_equal(bts_image_read(image, at, piece, n, &w.bed.error), BTS_OK);
+		assert_memory_equal(piece, whole + at, n);
+		if (i % 100 == 0)
+			world_write(&w, 20);
+	}
+	assert_int_equal(bts_image_read(image, size, piece, 0, NULL), BTS_OK);
+	assert_int_equal(bts_image_read(image, size, piece, 1, NULL), BTS_INVALID);
+	assert_int_equal(bts_image_read(image, 1, piece, size, NULL), BTS_INVALID);
+	bts_image_close(image);
+	assert_int_equal(write(fd, whole, size), size);
+	image_open(fd, &copy, 0);
+	image_expect(&copy, &then);
+	bed_fini(&copy);
+	close(fd);
+	free(whole);
+	free(piece);
+	oracle_fini(&then);
+	world_fini(&w);
+}
+
+/* Whatever is damaged after it was opened: the bytes that are given are right ones. */
+static void a_damaged_image_gives_nothing_wrong(void **state)
+{
+	struct world w;
+	struct bts_image *image;
+	uint8_t *whole, *piece;
+	unsigned found = 0;
+	uint64_t size;
+
+	(void)state;
+	world_init(&w);
+	for (int i = 0; i < 6; i++)
+		world_write(&w, 60);
+	assert_int_equal(bts_image_open(w.bed.db, NULL, &image, &w.bed.error), BTS_OK);
+	size = bts_image_size(image);
+	whole = malloc(size);
+	piece = malloc(size);
+	assert_true(whole != NULL && piece != NULL);
+	image_whole(image, whole, &w.bed);
+	for (int i = 0; i < 200; i++) {
+		uint64_t flip = 65536 + rng_below(&w.rng, size - 65536), begin = 0, at, n;
+		uint8_t bit = (uint8_t)(1u << rng_below(&w.rng, 8));
+
+		env_mem_flip(w.bed.mem, w.bed.path, flip, bit);
+		begin = flip > 100000 ? flip - rng_below(&w.rng, 100000) : 0;
+		for (at = begin; at < size && at < flip + 100000; at += n) {
+			enum bts_err err;
+
+			n = size - at < 7000 ? size - at : 7000;
+			err = bts_image_read(image, at, piece, n, &w.bed.error);
+			if (err) {
+				assert_int_equal(err, BTS_CORRUPT);
+				assert_non_null(strstr(w.bed.error.text, "page "));
+				found++;
+				break;
+			}
+			assert_memory_equal(piece, whole + at, n);
+		}
+		env_mem_flip(w.bed.mem, w.bed.path, flip, bit);
+	}
+	assert_true(found > 50);
+	bts_image_close(image);
+	free(whole);
+	free(piece);
+	world_fini(&w);
+}
+
+static int image_no(void *arg)
+{
+	return ++*(int *)arg;
+}
+
+static void opening_can_be_given_up(void **state)
+{
+	int asked = 0;
+	struct bts_image_options options = {sizeof(options), image_no, &asked};
+	struct bts_image *image;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	for (int i = 0; i < 40; i++)
+		world_write(&w, 400);
+	assert_int_equal(bts_image_open(w.bed.db, &options, &image, &w.bed.error), BTS_TIMEOUT);
+	assert_int_equal(asked, 1);
+	assert_int_equal(bed_stat(&w.bed).readers, 0);
+	world_fini(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_image_is_a_database),
+		cmocka_unit_test(an_image_in_pieces),
+		cmocka_unit_test(a_damaged_image_gives_nothing_wrong),
+		cmocka_unit_test(opening_can_be_given_up),
 		cmocka_unit_test(an_empty_database),
 		cmocka_unit_test(named_snapshots_too),
 		cmocka_unit_test(beside_a_writer),

@@ -108,7 +108,7 @@ struct proxy *proxy_start(unsigned upstream_port, char *url, size_t size)
 	unsigned port;
 
 	proxy->upstream_port = upstream_port;
-	assert_int_equal(serve_listen("127.0.0.1:0", &proxy->listen_fd, &port, NULL), BTS_OK);
+	assert_int_equal(serve_listen("127.0.0.1:0", false, &proxy->listen_fd, &port, NULL), BTS_OK);
 	assert_int_equal(pthread_create(&proxy->thread, NULL, proxy_run, proxy), 0);
 	snprintf(url, size, "http://127.0.0.1:%u", port);
 	return proxy;

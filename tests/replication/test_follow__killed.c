@@ -82,7 +82,7 @@ static unsigned free_port(void)
 	unsigned port;
 	int fd;
 
-	assert_int_equal(serve_listen("127.0.0.1:0", &fd, &port, NULL), BTS_OK);
+	assert_int_equal(serve_listen("127.0.0.1:0", false, &fd, &port, NULL), BTS_OK);
 	close(fd);
 	return port;
 }

@@ -64,7 +64,7 @@ static void liar_start(struct liar *liar, char *url, size_t size)
 {
 	unsigned port;
 
-	assert_int_equal(serve_listen("127.0.0.1:0", &liar->listen_fd, &port, NULL), BTS_OK);
+	assert_int_equal(serve_listen("127.0.0.1:0", false, &liar->listen_fd, &port, NULL), BTS_OK);
 	snprintf(url, size, "http://127.0.0.1:%u", port);
 	atomic_init(&liar->stopping, false);
 	assert_int_equal(pthread_create(&liar->thread, NULL, liar_run, liar), 0);

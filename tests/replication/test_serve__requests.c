@@ -75,7 +75,7 @@ static void probes(void **state)
 		"X-Request-Id: my-id.1");
 	answers("HEAD /readyz HTTP/1.1\r\nHost: a\r\n\r\n", "200", "\r\n\r\n");
 	answers("OPTIONS /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "204", "Allow: GET, HEAD, OPTIONS");
-	answers("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", "200", "bts_replication_frames_total 0");
+	answers("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", "200", "bts_replication_sent_frames_total 0");
 	answers("GET /v1/replication/position HTTP/1.1\r\nHost: a\r\n\r\n", "200", "\"page_size\":4096}");
 	answers("GET /v1/replication/frames?after=0 HTTP/1.1\r\nHost: a\r\n\r\n", "200", "BTSFRAME");
 }

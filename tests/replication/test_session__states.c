@@ -372,6 +372,38 @@ static void another_source(void **state)
 	asks(&session, 3, "wait=0ms");
 }
 
+/* One whose cursor the source can not make anything of: begun anew at last, and asked ever more seldom until then. */
+static void transfer_that_is_stuck(void **state)
+{
+	const struct bts_partial partial = {.position = own(5), .cursor = 34};
+	struct bts_position position = own(0);
+	struct bts_error error = {.code = BTS_IO};
+	struct session_step step;
+	struct session session;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	session_transfer(&session, &partial, true);
+	for (unsigned i = 0; i < 2 * SESSION_STUCK_MAX; i++) { /* nobody answers: that says nothing of the cursor */
+		asks(&session, i, "&cursor=34");
+		session_transfer(&session, &partial, false);
+		session_done(&session, &error);
+		session_next(&session, i, &step);
+	}
+	for (unsigned i = 0; i < SESSION_STUCK_MAX; i++) {
+		asks(&session, i, "&cursor=34");
+		assert_int_equal(reply(&session, 200, 9, NULL, i), BTS_OK);
+		session_transfer(&session, &partial, false); /* it broke before the frame's header */
+		session_done(&session, &error);
+		assert_int_equal(session.failures, 2 * SESSION_STUCK_MAX + i + 1);
+		session_next(&session, i, &step);
+		assert_int_equal(step.what, SESSION_WAIT);
+	}
+	session_next(&session, 99, &step);
+	assert_int_equal(step.what, SESSION_REQUEST);
+	assert_null(strstr(step.target, "cursor"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -387,6 +419,7 @@ int main(void)
 		cmocka_unit_test(loops_are_retried),
 		cmocka_unit_test(lag_of_the_source),
 		cmocka_unit_test(another_source),
+		cmocka_unit_test(transfer_that_is_stuck),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

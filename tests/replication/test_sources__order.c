@@ -49,11 +49,29 @@ static void test_order(void **state)
 	assert_string_equal(sources_current(&sources), "http://b:2");
 }
 
+/* One that refuses for ever and one that cannot be reached: the first asked twice is not both. */
+static void test_unreachable(void **state)
+{
+	struct sources sources;
+
+	(void)state;
+	assert_int_equal(sources_parse(&sources, "http://a:1,http://b:2", NULL), BTS_OK);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(sources_refused(&sources));
+		assert_string_equal(sources_current(&sources), "http://b:2");
+		sources_next(&sources); /* no answer */
+		assert_string_equal(sources_current(&sources), "http://a:1");
+	}
+	sources_next(&sources);
+	assert_false(sources_refused(&sources));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_unreachable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

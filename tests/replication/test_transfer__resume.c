@@ -271,6 +271,43 @@ static void made_up(void **state)
 	replica_assert_clean(f->db);
 }
 
+static bts_pgno some_extent(struct bts *db)
+{
+	struct bts_page_id id;
+	struct bts_slice bytes;
+	struct bts_walk *walk;
+
+	assert_int_equal(bts_walk_open(db, 0, &walk, NULL), BTS_OK);
+	do
+		assert_int_equal(bts_walk_next(walk, &id, &bytes, NULL), BTS_OK);
+	while (id.kind != BTS_KIND_EXTENT);
+	bts_walk_close(walk);
+	return id.pgno;
+}
+
+/* A cursor within a large value: said before the first page, or the peer would take those for progress and ask again for ever. */
+static void no_page_begins_there(void **state)
+{
+	struct bts_partial partial = {.cursor = 0};
+	struct fixture *f = *state;
+	struct bts_page_id id;
+	struct bts_slice bytes;
+	struct bts_walk *walk;
+	enum bts_err err;
+
+	assert_int_equal(bts_ship_position(f->db, &partial.position, NULL), BTS_OK);
+	for (bts_pgno within = 0; within < 2; within++) {
+		partial.cursor = some_extent(f->db) + within;
+		replica_put(f->db, 0, 20, 1, 200); /* there are pages that it lacks */
+		assert_int_equal(bts_walk_open_from(f->db, &partial, &walk, NULL), BTS_OK);
+		do
+			err = bts_walk_next(walk, &id, &bytes, NULL);
+		while (err == BTS_BUSY);
+		assert_int_equal(err, within ? BTS_INVALID : BTS_OK);
+		bts_walk_close(walk);
+	}
+}
+
 static void while_the_primary_writes(void **state)
 {
 	struct fixture *f = *state;
@@ -409,6 +446,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(every_boundary, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(made_up, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(no_page_begins_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(while_the_primary_writes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(restarts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(budget_and_speed, set_up, tear_down),

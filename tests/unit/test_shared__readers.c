@@ -286,12 +286,44 @@ static void test_parked_is_taken_away(void **state)
 	fixture_free(&f);
 }
 
+/*
+ * Beside another reader, in a slot above its, whatever slots are free below: a scan that goes upwards and finds the other gone
+ * comes to ours after that.
+ */
+static void test_beside(void **state)
+{
+	struct fixture f = fixture_new();
+	struct shared_reader low[4], of, beside, third;
+	bts_txid snapshots[4];
+
+	(void)state;
+	for (size_t i = 0; i < 4; i++)
+		low[i] = enter(f.shared);
+	of = enter(f.shared);
+	for (size_t i = 0; i < 4; i++)
+		shared_reader_leave(f.shared, &low[i]);
+	publish(f.shared, 9);
+	assert_int_equal(shared_reader_enter_beside(f.shared, &beside, &of, NULL), BTS_OK);
+	assert_true(beside.slot > of.slot);
+	assert_int_equal(shared_reader_enter_beside(f.shared, &third, &of, NULL), BTS_OK);
+	assert_true(third.slot > beside.slot);
+	shared_reader_leave(f.shared, &of);
+	shared_reader_leave(f.shared, &third);
+	assert_int_equal(shared_readers(f.shared, snapshots, 4, NULL), 1);
+	assert_int_equal(snapshots[0], 7);
+	assert_true(shared_reader_settled(f.shared, 7));
+	shared_reader_leave(f.shared, &beside);
+	assert_int_equal(shared_readers(f.shared, snapshots, 4, NULL), 0);
+	fixture_free(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_seen),
 		cmocka_unit_test(test_expire_reaches_one),
 		cmocka_unit_test(test_every_place),
+		cmocka_unit_test(test_beside),
 		cmocka_unit_test(test_parked_is_no_reader),
 		cmocka_unit_test(test_parked_follows_the_head),
 		cmocka_unit_test(test_parked_is_taken_away),

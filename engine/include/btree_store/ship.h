@@ -185,6 +185,31 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_apply_orphans(struct bts_apply *apply
 	struct bts_error *error);
 
 /*
+ * The newest durable commit as a file, to be read at any offset and in any order: what bts_backup writes (owned:
+ * bts_image_close).  Opening reads all nodes of the trees and sees that every page is the one meant; interrupt (may be
+ * NULL) is asked now and then whether to give up, BTS_TIMEOUT then.  The snapshot is held until closed; takes a bit of memory a
+ * page.  One thread at a time.
+ */
+struct bts_image;
+struct bts_image_options {
+	size_t size; /* of this struct */
+	int (*interrupt)(void *arg);
+	void *arg;
+};
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_image_open(struct bts *db, const struct bts_image_options *options,
+	struct bts_image **image, struct bts_error *error);
+BTS_EXPORT uint64_t bts_image_size(const struct bts_image *image); /* bytes */
+BTS_EXPORT const struct bts_position *bts_image_position(const struct bts_image *image); /* borrowed until closed */
+BTS_EXPORT void bts_image_digest(const struct bts_image *image, uint8_t digest[16]); /* of its roots, as bts_role has it */
+/*
+ * Bytes [at, at + size) of it, each page verified; the same ones whenever they are asked for.  BTS_CORRUPT: a page is damaged, out
+ * holds nothing of use.  BTS_EXPIRED: as for bts_scrub_next.  BTS_INVALID: beyond the end.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_image_read(struct bts_image *image, uint64_t at, void *out, size_t size,
+	struct bts_error *error);
+BTS_EXPORT void bts_image_close(struct bts_image *image); /* NULL is fine */
+
+/*
  * Single pages of the newest durable root, which is pinned until closed (owned: bts_pages_close), for peers that heal
  * themselves.  Reads the free log once.  One thread at a time.
  */

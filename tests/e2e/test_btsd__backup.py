@@ -1,0 +1,253 @@
+"""Backups over HTTP: the image under write load, downloads that break off and go on, damage, limits."""
+import hashlib
+import http.client
+import json
+import os
+import random
+import subprocess
+import threading
+import time
+import unittest
+
+import harness
+
+PAGE = 4096
+
+
+def tool(*args, data=None):
+    done = subprocess.run([harness.binary("bts")] + list(args), input=data, capture_output=True, timeout=100)
+    return done.returncode, done.stdout + done.stderr
+
+
+def fill(server, count=3000, big=3):
+    server.request("PUT", "/v1/buckets/b")
+    lines = b"".join(b'{"key":"k%05d","value":"%s"}\n' % (i, b"v%d" % i * 40) for i in range(count))
+    assert server.request("POST", "/v1/buckets/b/load", lines).status == 200
+    for i in range(big):
+        server.put("b", "big%d" % i, os.urandom(3000000 + i * 777))
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.dir = harness.Dir().__enter__()
+        self.addCleanup(self.dir.__exit__, None, None, None)
+
+    def started(self, server):
+        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
+        return server
+
+    def primary(self, *args):
+        return self.started(harness.primary(self.dir, *args))
+
+    def refused(self, reply, status, code):
+        self.assertEqual((reply.status, reply.code), (status, code), reply)
+
+    def restored(self, image, name, digest):
+        """The image as a database: whole, of that digest; a primary on a restored copy of it."""
+        with open(self.dir.file(name + ".img"), "wb") as f:
+            f.write(image)
+        for file, options in ((name + "-same.bts", ["--same-id"]), (name + ".bts", [])):
+            code, text = tool("restore", self.dir.file(file), self.dir.file(name + ".img"), *options)
+            self.assertEqual(code, 0, text)
+            code, text = tool("check", self.dir.file(file))
+            self.assertEqual(code, 0, text)
+        code, text = tool("stat", self.dir.file(name + "-same.bts"), "--json")
+        self.assertEqual((code, json.loads(text)["root_digest"]), (0, digest))
+        return self.started(harness.primary(self.dir, data=name + ".bts"))
+
+
+class Writer(threading.Thread):
+    """Puts, each key's newest value being its number, until told to stop."""
+
+    def __init__(self, server):
+        super().__init__()
+        self.server = server
+        self.stop = False
+        self.count = 0
+        self.start()
+
+    def run(self):
+        with self.server.client() as c:
+            while not self.stop:
+                for key in ("left", "right"):
+                    c.request("PUT", "/v1/buckets/b/keys/" + key, b"%d" % self.count)
+                c.request("PUT", "/v1/buckets/b/keys/k%05d" % (self.count * 37 % 3000), b"%d" % self.count * 50)
+                self.count += 1
+
+    def __exit__(self, *exc):
+        self.stop = True
+        self.join()
+
+    def __enter__(self):
+        return self
+
+
+class Image(Case):
+    def test_under_writes(self):
+        p = self.primary()
+        fill(p)
+        p.request("PUT", "/v1/snapshots/named/one")
+        with Writer(p) as w:
+            harness.await_true(lambda: w.count > 20, 10, "writes")
+            got = p.get("/v1/backup")
+            before = w.count
+            harness.await_true(lambda: w.count > before + 20, 10, "writes")
+        self.assertEqual((got.status, len(got.body)), (200, int(got.headers["Content-Length"])))
+        self.assertEqual(len(got.body) % PAGE, 0)
+        self.assertTrue(got.headers["BTS-Position"].split("/")[1] == got.headers["BTS-Txid"], got)
+        s = self.restored(got.body, "copy", got.headers["BTS-Digest"])
+        # A commit's state: the two keys are written one after the other.
+        left, right = int(s.value("b", "left").body), int(s.value("b", "right").body)
+        self.assertIn(left - right, (0, 1))
+        self.assertEqual(s.get("/v1/buckets/b/keys/k00007?snapshot=name:one").body, b"v7" * 40)
+        self.assertNotEqual(p.status()["root_digest"], got.headers["BTS-Digest"])
+
+    def test_a_download_goes_on(self):
+        p = self.primary()
+        fill(p)
+        with Writer(p) as w:
+            c = p.client()
+            c.http.request("GET", "/v1/backup")
+            r = c.http.getresponse()
+            tag, size, place = r.headers["ETag"], int(r.headers["Content-Length"]), r.headers["Content-Location"]
+            self.assertEqual(r.headers["Accept-Ranges"], "bytes")
+            image = r.read(size // 3)
+            c.close()  # broken off
+            harness.await_true(lambda: w.count > 50, 10, "writes")
+            some = p.get("/v1/backup", {"Range": "bytes=%d-%d" % (len(image), len(image) + 100000), "If-Range": tag})
+            self.assertEqual((some.status, some.headers["ETag"], len(some.body)), (206, tag, 100001))
+            self.assertEqual(some.headers["Content-Range"], "bytes %d-%d/%d" % (len(image), len(image) + 100000, size))
+            image += some.body
+            rest = p.get(place, {"Range": "bytes=%d-" % len(image)})
+            self.assertEqual(rest.status, 206)
+            image += rest.body
+            self.assertEqual(len(image), size)
+            self.assertEqual(hashlib.sha256(image).digest(), hashlib.sha256(p.get(place).body).digest())
+            # Any part, several at once.
+            wrong = []
+
+            def part(seed):
+                rng = random.Random(seed)
+                with p.client() as c:
+                    for _ in range(15):
+                        at = rng.randrange(size)
+                        end = min(size, at + rng.choice([1, 5000, 700000]))
+                        got = c.request("GET", place, None, {"Range": "bytes=%d-%d" % (at, end - 1)})
+                        if got.status != 206 or got.body != image[at:end]:
+                            wrong.append((at, end, got.status))
+
+            threads = [threading.Thread(target=part, args=(i,)) for i in range(4)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            self.assertEqual(wrong, [])
+        self.restored(image, "copy", r.headers["BTS-Digest"])
+        self.refused(p.get(place, {"Range": "bytes=%d-" % size}), 416, "range-not-satisfiable")
+        # Of no image, or of another one: the whole of a new one.
+        for headers in ({"Range": "bytes=5-"}, {"Range": "bytes=5-", "If-Range": '"%s"' % ("0" * 32)}):
+            new = p.get("/v1/backup?ttl=0s", headers)
+            self.assertEqual((new.status, len(new.body)), (200, int(new.headers["Content-Length"])))
+            self.assertNotEqual(new.headers["ETag"], tag)
+        self.assertEqual(p.request("DELETE", place).status, 204)
+        self.refused(p.get(place), 410, "snapshot-expired")
+        self.refused(p.request("DELETE", place), 410, "snapshot-expired")
+        harness.await_true(lambda: p.status()["readers"] == 0, 10, "the images to be let go")
+
+    def test_head_and_time(self):
+        p = self.primary()
+        fill(p, 10, 1)
+        head = p.request("HEAD", "/v1/backup?ttl=1s")
+        place = head.headers["Content-Location"]
+        self.assertEqual(head.status, 200)
+        self.assertEqual(len(p.get(place).body), int(head.headers["Content-Length"]))
+        harness.await_true(lambda: p.get("/v1/status").json()["readers"] == 0, 10, "its end")
+        self.refused(p.get(place), 410, "snapshot-expired")
+        self.refused(p.get("/v1/backup?ttl=2h"), 400, "invalid-parameter")
+        self.refused(p.get("/v1/backup?image=x"), 410, "snapshot-expired")
+
+    def test_how_many(self):
+        p = self.primary("--backups-max", "2")
+        fill(p, 10, 3)
+        clients = [p.client() for _ in range(2)]
+        for c in clients:
+            c.http.request("GET", "/v1/backup")
+            c.response = c.http.getresponse()
+            c.response.read(1000)
+        reply = p.get("/v1/backup")
+        self.refused(reply, 503, "too-many-backups")
+        self.assertEqual(reply.headers["Retry-After"], "1")
+        tag = clients[0].response.headers["ETag"]
+        clients[0].close()
+        harness.await_true(lambda: b"btsd_backup_downloads 1\n" in p.get("/metrics").body, 10, "the end of it")
+        # One that broke off keeps its place; one that was read to its end gives it up.
+        self.refused(p.get("/v1/backup"), 503, "too-many-backups")
+        again = p.get("/v1/backup", {"Range": "bytes=1000-", "If-Range": tag})
+        self.assertEqual(again.status, 206)
+        harness.await_true(lambda: p.get("/v1/backup").status == 200, 10, "a place")
+        clients[1].close()
+
+    def test_damage_cuts_it(self):
+        p = self.primary()
+        fill(p, 2000, 2)
+        p.stop()
+        path = self.dir.file("primary.bts")
+        with open(path, "r+b") as f:
+            f.seek(os.path.getsize(path) * 2 // 3)
+            at = f.tell()
+            byte = f.read(1)
+            f.seek(at)
+            f.write(bytes([byte[0] ^ 4]))
+        p = self.primary()
+        cut = 0
+        c = p.client()
+        c.http.request("GET", "/v1/backup")
+        r = c.http.getresponse()
+        if r.status == 200:
+            size = int(r.headers["Content-Length"])
+            with self.assertRaises(http.client.IncompleteRead) as e:
+                r.read()
+            self.assertLess(len(e.exception.partial), size)
+            self.assertIn("event=backup-cut", p.log_text())
+        else:  # in a node, which the walk at the beginning reads
+            self.assertEqual((r.status, json.loads(r.read())["code"]), (500, "corrupt"))
+        c.close()
+
+    def test_memory_stays(self):
+        p = self.primary()
+        p.request("PUT", "/v1/buckets/b")
+        for i in range(3):
+            p.put("b", "big%d" % i, os.urandom(30000000))
+
+        def anonymous():
+            with open("/proc/%d/smaps_rollup" % p.pid) as f:
+                return [int(line.split()[1]) for line in f if line.startswith("Anonymous:")][0]
+
+        p.get("/v1/backup?ttl=0s")
+        before = anonymous()
+        clients = [p.client() for _ in range(4)]
+        for c in clients:
+            c.http.request("GET", "/v1/backup")
+            c.response = c.http.getresponse()
+        for c in clients:
+            while c.response.read(1 << 20):
+                pass
+            c.close()
+        self.assertLess(anonymous() - before, 16384)
+
+    def test_a_follower_too(self):
+        p = self.primary()
+        fill(p, 500, 1)
+        f = self.started(harness.follower(self.dir, p))
+        harness.await_equal(p, f)
+        got = f.get("/v1/backup")
+        self.assertEqual(got.headers["BTS-Digest"], p.status()["root_digest"])
+        with Writer(p) as w:
+            harness.await_true(lambda: w.count > 20, 10, "writes")
+            self.assertEqual(f.get(got.headers["Content-Location"]).body, got.body)
+        s = self.restored(got.body, "copy", got.headers["BTS-Digest"])
+        self.assertEqual(s.value("b", "k00007").body, b"v7" * 40)
+
+
+if __name__ == "__main__":
+    unittest.main()
