@@ -35,6 +35,14 @@ static void auth_refuse(struct request *r, enum guard_verdict verdict)
 	request_refuse(r, words->status, words->code);
 }
 
+/* Its scope, and the limit to buckets where the path has none. */
+static int auth_fits(const struct request *r)
+{
+	if (r->buckets && route_segment(r->route, "bucket") < 0 && !(r->route->flags & ROUTE_EACH))
+		return 0;
+	return auth_allows(r, r->route->scope, (struct bts_slice){"", 0});
+}
+
 /* Not even which paths there are is told to strangers; but a probe of health has no credentials, and asks under any name. */
 int auth_admit(struct request *r, const struct framing *f)
 {
@@ -55,7 +63,7 @@ int auth_admit(struct request *r, const struct framing *f)
 		r->buckets = grant.limited ? strdup(grant.buckets) : NULL;
 		if (grant.limited && !r->buckets)
 			r->scopes = 0; /* no memory: refused */
-		if (!r->route || auth_allows(r, r->route->scope, (struct bts_slice){"", 0}))
+		if (!r->route || auth_fits(r))
 			return 0;
 	}
 	auth_refuse(r, verdict);
@@ -67,5 +75,10 @@ int auth_allows(const struct request *r, enum auth_scope scope, struct bts_slice
 	unsigned wanted = auth_scopes[scope].scope;
 
 	return (r->scopes & wanted) == wanted &&
-	       (!r->buckets || !bucket.size || keyring_bucket_matches(r->buckets, bucket));
+	       (!bucket.size || auth_among(r->buckets, bucket));
+}
+
+int auth_among(const char *buckets, struct bts_slice bucket)
+{
+	return !buckets || keyring_bucket_matches(buckets, bucket);
 }

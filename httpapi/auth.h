@@ -26,6 +26,8 @@ enum auth_scope {
 int auth_admit(struct request *, const struct framing *);
 /* bucket: empty when the request is for none in particular: then who may do so with any bucket may go on. */
 int auth_allows(const struct request *, enum auth_scope, struct bts_slice bucket);
+/* For who goes on without the request: of the buckets that its credentials are limited to (request.buckets, NULL: all), is this one? */
+int auth_among(const char *buckets, struct bts_slice bucket);
 const char *auth_scope_word(enum auth_scope); /* "read", "none" */
 
 #endif

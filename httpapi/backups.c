@@ -47,7 +47,8 @@ struct backups {
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t changed;
 	struct backup *list;
-	size_t count;
+	size_t count;  /* of the list, and claims */
+	size_t claims; /* of what is no image */
 	int stopping;
 };
 
@@ -353,13 +354,33 @@ int backups_read(struct backup *k, uint64_t at, void *out, size_t size)
 	return 0;
 }
 
+int backups_claim(struct backups *b)
+{
+	int taken;
+
+	pthread_mutex_lock(&b->lock);
+	taken = !b->stopping && backups_room(b);
+	b->count += (size_t)taken;
+	b->claims += (size_t)taken;
+	pthread_mutex_unlock(&b->lock);
+	return taken ? 0 : -1;
+}
+
+void backups_unclaim(struct backups *b)
+{
+	pthread_mutex_lock(&b->lock);
+	b->count--;
+	b->claims--;
+	pthread_mutex_unlock(&b->lock);
+}
+
 void backups_stat(struct backups *b, size_t *images, size_t *users)
 {
 	struct backup *k;
 
 	pthread_mutex_lock(&b->lock);
-	*images = b->count;
-	*users = 0;
+	*images = b->count - b->claims;
+	*users = b->claims;
 	for (k = b->list; k; k = k->next)
 		*users += k->users;
 	pthread_mutex_unlock(&b->lock);

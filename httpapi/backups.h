@@ -42,5 +42,8 @@ void backups_digest(const struct backup *, uint8_t digest[16]);
 /* Any thread.  0, or -1, the reason logged. */
 int backups_read(struct backup *, uint64_t at, void *out, size_t size);
 
+/* Something else that takes the place of an image.  0, or -1: there are as many as may be. */
+int backups_claim(struct backups *);
+void backups_unclaim(struct backups *);
 void backups_stat(struct backups *, size_t *images, size_t *users);
 #endif

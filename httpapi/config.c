@@ -120,14 +120,23 @@ static const struct settings_row config_rows[] = {
 	{"backups-max", SETTINGS_NUMBER(struct config, backups_max), .arg = "N", .fallback = "4", .most = 256,
 		.help = "images for /v1/backup at a time, those of downloads that broke off included"},
 
+	SETTINGS_GROUP("Change feeds"),
+	{"watchers-max", SETTINGS_NUMBER(struct config, watchers_max), .arg = "N", .fallback = "4096", .most = 100000,
+		.help = "who may follow the change feed at a time"},
+	{"changes-retain", SETTINGS_DURATION(struct config, changes_retain_ms), .arg = "TIME", .fallback = "5m", .least = 1000,
+		.most = 86400000, .help = "how long a bookmark is good"},
+	{"changes-pages", SETTINGS_NUMBER(struct config, changes_pages), .arg = "N", .fallback = "262144", .least = 1,
+		.most = UINT64_C(1) << 40, .help = "of the file that a bookmark may keep from being used again"},
+	{"changes-heartbeat", SETTINGS_DURATION(struct config, changes_heartbeat_ms), .arg = "TIME", .fallback = "15s", .least = 100,
+		.most = 600000, .help = "how often an idle feed says something"},
+
 	SETTINGS_GROUP("Logs"),
 	{"log-format", SETTINGS_ENUM(struct config, log_format), .words = "text|json", .fallback = "text",
 		.flags = SETTINGS_RELOAD, .help = "one event a line on standard error"},
 	{"log-level", SETTINGS_ENUM(struct config, log_level), .words = "info|warn|error", .fallback = "info",
 		.flags = SETTINGS_RELOAD, .help = "the least that is logged"},
 	{"access-log", SETTINGS_PATH(struct config, access_log), .arg = "PATH", .fallback = "off", .flags = SETTINGS_RELOAD,
-		.help = "a line a request, in the combined form or as JSON, into this file, - for standard output, or off; SIGHUP opens "
-			"it anew"},
+		.help = "a line a request, in the combined form or as JSON, into this file, - for standard output, or off"},
 	{"slow-log", SETTINGS_DURATION(struct config, slow_ms), .arg = "DURATION", .fallback = "0s", .most = 3600000,
 		.flags = SETTINGS_RELOAD, .help = "requests that take longer are logged with where their time went; 0s: none are"},
 };

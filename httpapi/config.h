@@ -37,6 +37,9 @@ struct config {
 	uint64_t snapshots_max;	/* leased ones at a time */
 	uint64_t snapshot_ttl_max_ms; /* of a lease */
 	uint64_t snapshot_bytes_max;  /* that one may keep; 0: no limit */
+	uint64_t watchers_max;	/* of change feeds */
+	uint64_t changes_retain_ms, changes_pages; /* how old a bookmark may be, and what its state may cost */
+	uint64_t changes_heartbeat_ms;
 	unsigned log_format;	/* enum config_log_format; SETTINGS_NOW */
 	const char *access_log; /* path, "-" or "off" */
 	uint64_t slow_ms;	/* 0: none is logged */

@@ -12,6 +12,7 @@ void handle_index(struct request *);
 void handle_livez(struct request *);
 void handle_readyz(struct request *);
 void handle_status(struct request *);
+void handle_openapi(struct request *);
 void handle_metrics(struct request *);
 
 void handle_role(struct request *);
@@ -54,8 +55,15 @@ void handle_named_get(struct request *);
 void handle_named_put(struct request *);
 void handle_named_delete(struct request *);
 
+void handle_compact_get(struct request *);
+void handle_compact_post(struct request *);
+void handle_compact_delete(struct request *);
+
 void handle_backup_get(struct request *);
 void handle_backup_delete(struct request *);
+void handle_backup_since(struct request *);
+
+void handle_changes(struct request *);
 
 void handle_load(struct request *);
 size_t handle_load_feed(struct request *, const char *data, size_t size);

@@ -28,11 +28,11 @@ struct backup_reply {
 	uint64_t from;
 };
 
-static int backup_fetch(void *arg, uint64_t at, void *out, size_t size)
+static ssize_t backup_fetch(void *arg, uint64_t at, void *out, size_t size)
 {
 	struct backup_reply *reply = arg;
 
-	return backups_read(reply->backup, reply->from + at, out, size);
+	return backups_read(reply->backup, reply->from + at, out, size) ? -1 : (ssize_t)size;
 }
 
 static void backup_release(void *arg)
@@ -133,9 +133,14 @@ void handle_backup_get(struct request *r)
 {
 	const struct bts_slice *image = request_param(r, "image"), *keep = request_param(r, "ttl");
 	struct server *server = request_server(r);
-	struct backup *backup = image ? backups_find(server->backups, *image) : backup_named(r);
+	struct backup *backup;
 	uint64_t keep_ms = BACKUP_KEEP_MS;
 
+	if (request_param(r, "since")) {
+		handle_backup_since(r);
+		return;
+	}
+	backup = image ? backups_find(server->backups, *image) : backup_named(r);
 	if (backup) {
 		backup_reply(r, backup, 1);
 		return;

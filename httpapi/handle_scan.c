@@ -53,7 +53,8 @@ static size_t scan_rolled(const struct scan *s, struct bts_slice key)
 {
 	const char *at = key.data, *found;
 
-	if (!s->delimiter.size || key.size < s->prefix.size || memcmp(at, s->prefix.data, s->prefix.size))
+	if (!s->delimiter.size || key.size < s->prefix.size ||
+		(s->prefix.size && memcmp(at, s->prefix.data, s->prefix.size)))
 		return 0;
 	found = memmem(at + s->prefix.size, key.size - s->prefix.size, s->delimiter.data, s->delimiter.size);
 	return found ? (size_t)(found - at) + s->delimiter.size : 0;

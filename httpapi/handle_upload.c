@@ -103,8 +103,12 @@ static void upload_begin(struct request *r, uint64_t size)
 	struct bts_bucket *bucket;
 	struct bts_slice present;
 	struct ttl_view ttl;
-	enum bts_err err = db ? bts_begin(db, BTS_WRITE, &u->txn, &error) : BTS_READ_ONLY;
+	enum bts_err err = db ? BTS_OK : BTS_READ_ONLY;
 
+	if (!err && r->op.ttl_ms)
+		err = ttl_prepare(db, &error);
+	if (!err)
+		err = bts_begin(db, BTS_WRITE, &u->txn, &error);
 	if (!err)
 		err = bts_bucket(u->txn, r->bucket, 0, &bucket, &error);
 	if (err == BTS_NOT_FOUND) {

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include "backups.h"
+#include "compaction.h"
 #include "config.h"
 #include "durable.h"
 #include "input.h"
+#include "listener.h"
 #include "log.h"
 #include "notify.h"
 #include "request.h"
@@ -21,6 +23,7 @@
 #include "snapshots.h"
 #include "ttl_sweep.h"
 #include "wait.h"
+#include "watch.h"
 #include "work.h"
 #include "writer.h"
 
@@ -33,6 +36,11 @@ struct main_start {
 	struct settings settings;
 	struct config config;
 	sigset_t signals; /* blocked; taken by the main thread alone */
+};
+
+struct main_sockets {
+	int fd[LISTENER_KINDS]; /* -1: none */
+	char text[LISTENER_KINDS][64];
 };
 
 /* Before any thread, so that all inherit it and only sigwait below sees them. */
@@ -119,17 +127,17 @@ static void main_await_stop(struct main_start *start, struct server *server)
 		"info", "stopping", LOG_FIELDS(LOG_TEXT("signal", number == SIGINT ? "SIGINT" : "SIGTERM")));
 }
 
-static void main_log_ready(
-	const struct config *config, const struct role *role, const char *listen, const char *admin)
+static void main_log_ready(const struct config *config, const struct role *role, const struct main_sockets *sockets)
 {
 	log_event("info", "ready",
 		LOG_FIELDS(LOG_TEXT("role", role_word(role)), LOG_TEXT("name", role_name(role)),
-			LOG_TEXT("data", config->data), LOG_TEXT("admin", admin), LOG_TEXT("listen", listen),
+			LOG_TEXT("data", config->data), LOG_TEXT("admin", sockets->text[LISTENER_ADMIN]),
+			LOG_TEXT("replication", sockets->text[LISTENER_FRAMES]), LOG_TEXT("listen", sockets->text[LISTENER_API]),
 			LOG_U64("pid", getpid())));
 }
 
 /* Sockets are there: open, serve until told to stop, close. */
-static int main_serve(struct main_start *start, int fd, int admin_fd, const char *listen, const char *admin)
+static int main_serve(struct main_start *start, const struct main_sockets *sockets)
 {
 	const struct config *config = &start->config;
 	struct server server = {.config = config};
@@ -137,7 +145,7 @@ static int main_serve(struct main_start *start, int fd, int admin_fd, const char
 	char url[80];
 	int status = 1;
 
-	snprintf(url, sizeof(url), "%s://%s", config->secure.tls_cert ? "https" : "http", listen);
+	snprintf(url, sizeof(url), "%s://%s", config->secure.tls_cert ? "https" : "http", sockets->text[LISTENER_API]);
 	if (secure_open(&config->secure, &main_events, &server.guard, &error)) {
 		log_event("error", "secrets-not-read", LOG_FIELDS(LOG_TEXT("detail", error.text)));
 		return 1;
@@ -148,21 +156,27 @@ static int main_serve(struct main_start *start, int fd, int admin_fd, const char
 	}
 	if (writer_start(server.role, request_written, &server.writer))
 		goto close;
+	server.compaction = compaction_new(server.role);
+	if (!server.compaction)
+		goto close;
 	if (snapshots_start(server.role, config, &server.snapshots) || backups_start(server.role, config, &server.backups))
 		goto close;
 	if (wait_start(server.role, &server.wait) || durable_start(server.role, config, &server.durable))
+		goto close;
+	if (watch_start(server.role, config, &server.watch))
 		goto close;
 	if (ttl_sweep_start(server.role, server.writer, &server.sweep) || work_start(&server.work))
 		goto close;
 	if (access_start(&server.access, config, (unsigned)config->threads + 1))
 		goto close;
-	if (server_start(&server, fd, admin_fd))
+	if (server_start(&server, sockets->fd))
 		_exit(1); /* some threads may run; nothing was promised to anybody yet */
-	main_log_ready(config, server.role, listen, admin);
+	main_log_ready(config, server.role, sockets);
 	notify_state(NOTIFY_READY);
 	main_await_stop(start, &server);
 	role_drain(server.role);
 	wait_drain(server.wait);
+	watch_drain(server.watch);
 	durable_drain(server.durable);
 	server_stop(&server, MAIN_GRACE_MS);
 	status = 0;
@@ -172,9 +186,11 @@ close:
 	ttl_sweep_stop(server.sweep);
 	writer_stop(server.writer);
 	wait_stop(server.wait);
+	watch_stop(server.watch);
 	durable_stop(server.durable);
 	snapshots_stop(server.snapshots);
 	backups_stop(server.backups);
+	compaction_free(server.compaction);
 	server_free(&server);
 	role_close(server.role);
 	guard_free(server.guard);
@@ -182,12 +198,29 @@ close:
 	return status;
 }
 
+static int main_listen(const struct config *config, struct main_sockets *sockets)
+{
+	const struct settings_address *const addresses[] = {
+		[LISTENER_API] = &config->listen, [LISTENER_ADMIN] = &config->admin, [LISTENER_FRAMES] = &config->replication};
+
+	for (int i = 0; i < LISTENER_KINDS; i++) {
+		sockets->fd[i] = -1;
+		strcpy(sockets->text[i], "none");
+		if (!addresses[i]->size)
+			continue;
+		sockets->fd[i] = listener_open(addresses[i], sockets->text[i]);
+		if (sockets->fd[i] < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static struct main_start start;
-	char listen[64], admin[64] = "none";
+	struct main_sockets sockets;
 	unsigned seed = 1;
-	int status, fd, admin_fd = -1;
+	int status;
 
 	if (argc > 1 && !strcmp(argv[1], "token"))
 		return token_command(argc - 1, argv + 1);
@@ -205,15 +238,9 @@ int main(int argc, char **argv)
 	main_block_signals(&start.signals);
 	(void)!getrandom(&seed, sizeof(seed), 0);
 	input_seed(seed | 1);
-	fd = server_listen(&start.config.listen, listen);
-	if (fd < 0)
+	if (main_listen(&start.config, &sockets))
 		goto end;
-	if (start.config.admin.size) {
-		admin_fd = server_listen(&start.config.admin, admin);
-		if (admin_fd < 0)
-			goto end;
-	}
-	status = main_serve(&start, fd, admin_fd, listen, admin);
+	status = main_serve(&start, &sockets);
 end:
 	settings_fini(&start.settings);
 	return status;

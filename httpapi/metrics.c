@@ -19,6 +19,7 @@
 #include "snapshots.h"
 #include "ttl_sweep.h"
 #include "status.h"
+#include "watch.h"
 #include "writer.h"
 
 #define METRICS_TEXT(number) METRICS_TEXT_OF(number)
@@ -228,6 +229,23 @@ static void metrics_writer(struct buf *b, struct writer *writer)
 	metrics_powers(b, "btsd_group_operations", w.batch_histogram, 1, (double)w.operations);
 }
 
+static void metrics_watch(struct buf *b, struct watch *watch)
+{
+	struct watch_stat w;
+
+	watch_stat(watch, &w);
+	metrics_one(b, "btsd_watchers", "gauge", "Followers of the change feed.", w.watchers);
+	metrics_one(b, "btsd_watchers_idle", "gauge", "Of these, who wait for a change.", w.idle);
+	metrics_one(b, "btsd_watch_channels", "gauge", "Different filters they have.", w.channels);
+	metrics_one(b, "btsd_watch_states", "gauge", "States kept for bookmarks.", w.kept);
+	metrics_one(b, "btsd_watch_ticks_total", "counter", "Looks at what was committed.", w.ticks);
+	metrics_one(b, "btsd_watch_segments_total", "counter", "Differences made for all of a filter.", w.segments);
+	metrics_one(b, "btsd_watch_events_total", "counter", "Changes told, to each watcher.", w.events);
+	metrics_one(b, "btsd_watchers_lagged_total", "counter", "Times that a watcher was too slow for those.", w.lagged);
+	metrics_one(b, "btsd_watchers_refused_total", "counter", "Watchers refused at the limit.", w.refused);
+	metrics_one(b, "btsd_watch_expired_total", "counter", "Bookmarks that came too late.", w.expired);
+}
+
 static void metrics_file(struct buf *b, const struct bts_stat *st)
 {
 	metrics_one(b, "bts_txid", "gauge", "Newest durable transaction.", st->durable_txid);
@@ -379,6 +397,8 @@ void metrics_write(struct buf *b, struct server *s)
 	metrics_one(b, "btsd_connections", "gauge", "Open connections.", s->connections);
 	metrics_one(b, "btsd_connections_refused_total", "counter", "Connections refused at the limit.",
 		s->refused);
+	metrics_one(b, "btsd_connections_evicted_total", "counter", "Idle or slow connections ended to make room for others.",
+		s->evicted);
 	metrics_one(b, "btsd_body_bytes", "gauge", "Request bodies held in memory.", s->body_bytes);
 	metrics_one(b, "btsd_uploads", "gauge", "Large values being written.", s->uploads);
 	metrics_one(b, "btsd_poisoned", "gauge", "1 when nothing more can be committed.",
@@ -390,6 +410,8 @@ void metrics_write(struct buf *b, struct server *s)
 		metrics_writer(b, s->writer);
 	metrics_ttl(b, s->sweep);
 	metrics_durable(b, s->durable);
+	if (s->watch)
+		metrics_watch(b, s->watch);
 	metrics_snapshots(b, s->snapshots, s->backups);
 	if (role_follows(s->role))
 		metrics_upstream(b, s->role);

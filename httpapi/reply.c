@@ -17,6 +17,7 @@
 
 #define REPLY_FETCH ((size_t)256 << 10) /* what a thread makes at a time */
 #define REPLY_FETCH_ROOM 65536
+#define REPLY_FEED_BLOCK 4096 /* held for each, and used where a client cannot take chunks */
 #define REPLY_BLOCK 65536 /* of a stream: how much is made at a time */
 #define REPLY_PIECE 262144 /* of a large value */
 
@@ -237,7 +238,7 @@ struct reply_fetcher {
 	/* of the body: piece has [at, at + have), and [at, at + wanted) is being made while the connection is suspended */
 	uint64_t at;
 	size_t have, wanted;
-	int failed;
+	int failed, ended;
 	char piece[REPLY_FETCH];
 };
 
@@ -245,8 +246,11 @@ static int reply_fetch_step(struct work_job *job)
 {
 	struct reply_fetcher *f = (struct reply_fetcher *)job;
 
-	f->failed = f->fetch.fetch(f->fetch.arg, f->at, f->piece, f->wanted);
-	f->have = f->failed ? 0 : f->wanted;
+	ssize_t got = f->fetch.fetch(f->fetch.arg, f->at, f->piece, f->wanted);
+
+	f->failed = got < 0;
+	f->ended = got == 0;
+	f->have = got > 0 ? (size_t)got : 0;
 	return 0;
 }
 
@@ -256,8 +260,8 @@ static ssize_t reply_fetch_read(void *cls, uint64_t offset, char *out, size_t ma
 	struct request *r = f->request;
 	size_t n;
 
-	if (f->failed)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
+	if (f->failed || f->ended)
+		return f->failed || f->size != REPLY_UNKNOWN ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
 	if (offset >= f->at && offset - f->at < f->have) {
 		n = f->have - (size_t)(offset - f->at);
 		if (n > max)
@@ -292,9 +296,12 @@ void reply_fetched(struct request *r, unsigned status, const char *type, uint64_
 		fetch->release(fetch->arg);
 	} else {
 		*f = (struct reply_fetcher){.job = {.step = reply_fetch_step, .owner = r}, .fetch = *fetch, .request = r, .size = size};
-		response = MHD_create_response_from_callback(size, REPLY_FETCH_ROOM, reply_fetch_read, f, reply_fetch_free);
+		response = MHD_create_response_from_callback(size == REPLY_UNKNOWN ? MHD_SIZE_UNKNOWN : size, REPLY_FETCH_ROOM,
+			reply_fetch_read, f, reply_fetch_free);
 		if (!response)
 			reply_fetch_free(f);
+		else if (r->head && size == REPLY_UNKNOWN) /* as reply_stream */
+			MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 	}
 	reply_queue(r, status, type, response);
 }
@@ -380,6 +387,43 @@ int reply_stream(struct request *r, unsigned status, const char *type, const str
 		MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 	reply_queue(r, status, type, response);
 	return 0;
+}
+
+struct reply_feed {
+	struct request *r;
+	reply_feed_fn *read;
+	void *arg;
+};
+
+static ssize_t reply_feed_read(void *cls, uint64_t offset, char *out, size_t max)
+{
+	struct reply_feed *feed = cls;
+	ssize_t n = feed->read(feed->arg, out, max);
+
+	(void)offset;
+	if (n > 0) {
+		server_conn_progress(feed->r->conn, (uint64_t)n);
+	} else if (n == 0) {
+		server_conn_owes(feed->r->conn, 0); /* all was taken: its time begins anew with the next */
+		feed->r->part = REQUEST_WAIT;
+		request_suspend(feed->r, NULL);
+	}
+	return n == -1 ? MHD_CONTENT_READER_END_OF_STREAM : n < 0 ? MHD_CONTENT_READER_END_WITH_ERROR : n;
+}
+
+void reply_feed(struct request *r, const char *type, reply_feed_fn *read, void *arg)
+{
+	struct reply_feed *feed = malloc(sizeof(*feed));
+	struct MHD_Response *response = NULL;
+
+	if (feed) {
+		*feed = (struct reply_feed){r, read, arg};
+		response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, REPLY_FEED_BLOCK, reply_feed_read, feed, free);
+	}
+	if (!response)
+		free(feed);
+	server_conn_owes(r->conn, 0);
+	reply_queue(r, 200, type, response);
 }
 
 /* ---- problems ---- */

@@ -7,6 +7,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <sys/types.h>
 
 #include "btree_store.h"
 #include "buf.h"
@@ -24,10 +26,12 @@ void reply_borrowed(struct request *, unsigned status, const char *type, struct 
 void reply_pieces(struct request *, unsigned status, const char *type, struct bts_slice bytes, void (*release)(void *arg),
 	void *arg);
 
-/* A body of known size that threads of work.h make, a piece at a time, while the connection is suspended. */
+/* A body that threads of work.h make, a piece at a time, while the connection is suspended.  size: REPLY_UNKNOWN: sent chunked. */
+#define REPLY_UNKNOWN UINT64_MAX
 struct reply_fetch {
-	int (*fetch)(void *arg, uint64_t at, void *out, size_t size); /* on such a thread; 0, or -1: cut the connection */
-	void (*release)(void *arg);				      /* called in any case */
+	/* On such a thread: at most size bytes to out.  How many, 0: that was all, -1: cut the connection. */
+	ssize_t (*fetch)(void *arg, uint64_t at, void *out, size_t size);
+	void (*release)(void *arg); /* called in any case */
 	void *arg;
 };
 void reply_fetched(struct request *, unsigned status, const char *type, uint64_t size, const struct reply_fetch *);
@@ -44,6 +48,10 @@ struct reply_stream {
  * first block: nothing was replied or released.
  */
 int reply_stream(struct request *, unsigned status, const char *type, const struct reply_stream *);
+
+/* A body that goes on as long as there is something to say: bytes; 0: nothing now, suspended until there is; -1: the end; -2: cut. */
+typedef ssize_t reply_feed_fn(void *arg, char *out, size_t max);
+void reply_feed(struct request *, const char *type, reply_feed_fn *, void *arg);
 
 /* application/problem+json (RFC 9457).  extra: further members as JSON (",\"line\":3"), or NULL. */
 void reply_problem(struct request *, unsigned status, const char *code, const char *extra, const char *format,

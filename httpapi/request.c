@@ -25,6 +25,7 @@
 #include "serve.h"
 #include "server.h"
 #include "text.h"
+#include "tls.h"
 #include "wait.h"
 
 #define REQUEST_DROP_MAX ((uint64_t)256 << 20) /* of a body that nobody wants */
@@ -377,7 +378,7 @@ static void request_check_route(struct request *r, const char *method, const str
 		return;
 	if (!match.allowed && !r->loop->admin && request_is_frames(r, method)) {
 		snprintf(r->problem, sizeof(r->problem),
-			"replication wants a connection of its own, from its first request on");
+			"replication wants a connection of its own from its first request on, or, with TLS, --replication-listen");
 		request_set_header(r, "Connection", "close");
 		request_refuse(r, 421, "misdirected");
 	} else if (!match.allowed) {
@@ -434,6 +435,7 @@ static enum MHD_Result request_start(
 	r->method = route_method(method);
 	problem = framing_problem(&framing, mhd, version);
 	r->headers_seen = framing.seen;
+	server_conn_headed(r->conn);
 	request_take_id(r);
 	if (problem) {
 		reply_problem(r, 400, "bad-request", NULL, "%s", problem);
@@ -655,10 +657,15 @@ static size_t request_no_unescape(void *cls, struct MHD_Connection *mhd, char *t
 
 struct MHD_Daemon *request_daemon(struct server_loop *loop, unsigned connection_limit)
 {
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL,
+	struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
+		{MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, tls_callback()}, {MHD_OPTION_END, 0, NULL}};
+
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
+					(loop->tls ? MHD_USE_TLS : MHD_NO_FLAG), 0, NULL,
 		NULL, request_access, loop, MHD_OPTION_CONNECTION_LIMIT, connection_limit,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)REQUEST_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
 		REQUEST_INACTIVITY_S, MHD_OPTION_UNESCAPE_CALLBACK, request_no_unescape, NULL,
 		MHD_OPTION_URI_LOG_CALLBACK, request_new, loop, MHD_OPTION_NOTIFY_COMPLETED, request_end,
-		NULL, MHD_OPTION_NOTIFY_CONNECTION, request_connection, loop, MHD_OPTION_END);
+		NULL, MHD_OPTION_NOTIFY_CONNECTION, request_connection, loop, MHD_OPTION_ARRAY,
+		loop->tls ? tls : &tls[2], MHD_OPTION_END);
 }

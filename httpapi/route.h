@@ -30,6 +30,10 @@ struct request;
 /* feed is also called when the headers are there and nothing was refused: no data, and as size the Content-Length, 0 without */
 #define ROUTE_ANNOUNCED 0x40u
 
+/* Of a route without a bucket in its path: it asks auth_allows for each bucket it touches, or touches none.  Without this, who is limited
+ * to some buckets is refused. */
+#define ROUTE_EACH 0x100u
+
 #define ROUTE_PARAMS_MAX 20
 
 struct route {

@@ -9,7 +9,7 @@ static void route_print_flags(unsigned flags)
 	static const struct {
 		unsigned flag;
 		const char *word;
-	} words[] = {{ROUTE_ADMIN, "admin"}, {ROUTE_WRITES, "writes"}, {ROUTE_BODY, "body"}, {ROUTE_READS, "reads"}};
+	} words[] = {{ROUTE_ADMIN, "admin"}, {ROUTE_WRITES, "writes"}, {ROUTE_BODY, "body"}, {ROUTE_READS, "reads"}, {ROUTE_EACH, "each"}};
 	const char *comma = "";
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)

@@ -23,12 +23,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "listener.h"
 #include "log.h"
+#include "peers.h"
 #include "request.h"
 #include "role.h"
 #include "serve.h"
 #include "writer.h"
 
+#define SERVER_HEAD_MS 20000	/* from its begin to the end of its first head, and of later heads from their first line on */
+#define SERVER_VICTIMS 8
 #define SERVER_IDLE_MS 75000	/* a connection without a request */
 #define SERVER_CREDIT_MS 120000 /* how far ahead of SERVER_RATE a connection may be */
 #define SERVER_SWEEP_MS 250
@@ -37,30 +41,13 @@
 #define SERVER_SWEEP_POLL 256
 #define SERVER_LINGER_MS 150 /* when draining: for a request that is already on its way */
 #define SERVER_CONNECTIONS_MAX 10000
-#define SERVER_ADMIN_CONNECTIONS 64
-#define SERVER_FRESH_MAX 128 /* connections that have not said yet what they want; more go to the loops at once */
-#define SERVER_FRESH_MS 1000 /* and how long they may keep that to themselves */
-#define SERVER_FRESH_BYTES 64
-
-/* A listening socket and the thread that takes connections from it. */
-struct server_accept {
-	struct server *server;
-	pthread_t thread;
-	int fd, stop_fd;
-	unsigned first_loop, loops, next;
-	int admin;
-	/* waiting for their first bytes, which tell whether they are for the replication */
-	struct pollfd fresh[2 + SERVER_FRESH_MAX]; /* [0] the listening socket, [1] the stop */
-	uint64_t fresh_ms[2 + SERVER_FRESH_MAX];
-	nfds_t fresh_count;
-};
 
 static void server_log_errno(const char *event, const char *what, int os)
 {
 	log_event("error", event, LOG_FIELDS(LOG_TEXT("what", what), LOG_TEXT("detail", strerror(os))));
 }
 
-static void server_wake(int fd)
+void server_wake(int fd)
 {
 	uint64_t one = 1;
 
@@ -78,7 +65,11 @@ struct server_conn *server_conn_new(struct server_loop *loop, int fd)
 		return NULL;
 	c->loop = loop;
 	c->fd = fd;
-	c->deadline_ms = loop->now_ms + SERVER_IDLE_MS;
+	c->deadline_ms = loop->now_ms + SERVER_HEAD_MS;
+	c->since_ms = loop->now_ms;
+	c->peer = loop->adding;
+	loop->adding = NULL;
+	loop->added = 1;
 	c->next = loop->conns;
 	c->link = &loop->conns;
 	if (c->next)
@@ -97,6 +88,7 @@ void server_conn_free(struct server_conn *c)
 	atomic_fetch_sub(&c->loop->connections, 1);
 	if (!c->loop->admin)
 		atomic_fetch_sub(&c->loop->server->connections, 1);
+	peers_leave(c->loop->server->peers, c->peer);
 	free(c);
 }
 
@@ -104,13 +96,21 @@ void server_conn_busy(struct server_conn *c)
 {
 	c->busy = 1;
 	c->receiving = 1;
+	c->deadline_ms = c->loop->now_ms + SERVER_HEAD_MS;
+}
+
+void server_conn_headed(struct server_conn *c)
+{
+	c->headed = 1;
 	c->deadline_ms = c->loop->now_ms + SERVER_PATIENCE_MS;
 }
 
 void server_conn_idle(struct server_conn *c)
 {
 	c->busy = 0;
-	c->receiving = 0;
+	c->receiving = c->headed = 0;
+	c->served = 1;
+	c->since_ms = c->loop->now_ms;
 	c->deadline_ms = c->loop->now_ms + SERVER_IDLE_MS;
 }
 
@@ -194,9 +194,57 @@ static void server_sweep(struct server_loop *loop, int draining)
 	loop->swept_ms = loop->now_ms;
 }
 
+/* Does a rather go than b?  Those that have never asked for anything whole go first, then the longest idle. */
+static int server_rather(const struct server_conn *a, const struct server_conn *b)
+{
+	return a->served != b->served ? !a->served : a->since_ms < b->since_ms;
+}
+
+/* All connections that may be are open: end some that only wait, or have not got to the end of a head. */
+static void server_make_room(struct server_loop *loop)
+{
+	struct server_conn *c, *victim[SERVER_VICTIMS];
+	unsigned n = 0, i;
+
+	for (c = loop->conns; c; c = c->next) {
+		if (c->suspended || c->headed || c->deadline_ms == UINT64_MAX)
+			continue;
+		if (n == SERVER_VICTIMS && !server_rather(c, victim[n - 1]))
+			continue;
+		for (i = n < SERVER_VICTIMS ? n++ : n - 1; i && server_rather(c, victim[i - 1]); i--)
+			victim[i] = victim[i - 1];
+		victim[i] = c;
+	}
+	for (i = 0; i < n; i++)
+		server_conn_cut(victim[i]);
+	atomic_fetch_add(&loop->server->evicted, n);
+}
+
 /* ---- the loop ---- */
 
-static void server_add_socket(struct server_loop *loop, int fd)
+int server_give(struct server_loop *loop, int fd, struct peer *peer)
+{
+	struct server_socket *sockets;
+	size_t cap;
+
+	pthread_mutex_lock(&loop->lock);
+	if (loop->socket_count == loop->socket_cap) {
+		cap = loop->socket_cap ? 2 * loop->socket_cap : 16;
+		sockets = realloc(loop->sockets, cap * sizeof(*sockets));
+		if (!sockets) {
+			pthread_mutex_unlock(&loop->lock);
+			return -1;
+		}
+		loop->sockets = sockets;
+		loop->socket_cap = cap;
+	}
+	loop->sockets[loop->socket_count++] = (struct server_socket){fd, peer};
+	pthread_mutex_unlock(&loop->lock);
+	server_wake(loop->wake_fd);
+	return 0;
+}
+
+static void server_add_socket(struct server_loop *loop, int fd, struct peer *peer)
 {
 	struct sockaddr_storage addr;
 	socklen_t size = sizeof(addr);
@@ -205,9 +253,13 @@ static void server_add_socket(struct server_loop *loop, int fd)
 		close(fd);
 		goto gone;
 	}
-	if (MHD_add_connection(loop->daemon, fd, (struct sockaddr *)&addr, size) == MHD_YES)
+	loop->adding = peer;
+	loop->added = 0;
+	if (MHD_add_connection(loop->daemon, fd, (struct sockaddr *)&addr, size) == MHD_YES || loop->added)
 		return;
-gone: /* the library has closed it */
+	loop->adding = NULL;
+gone: /* the library has closed it, and never told of it */
+	peers_leave(loop->server->peers, peer);
 	atomic_fetch_sub(&loop->connections, 1);
 	if (!loop->admin)
 		atomic_fetch_sub(&loop->server->connections, 1);
@@ -218,7 +270,7 @@ static void server_take(struct server_loop *loop)
 {
 	struct request *r, *next;
 	size_t i, count;
-	int *sockets;
+	struct server_socket *sockets;
 
 	pthread_mutex_lock(&loop->lock);
 	r = loop->resumed;
@@ -234,7 +286,7 @@ static void server_take(struct server_loop *loop)
 		request_go_on(r);
 	}
 	for (i = 0; i < count; i++)
-		server_add_socket(loop, sockets[i]);
+		server_add_socket(loop, sockets[i].fd, sockets[i].peer);
 	free(sockets);
 }
 
@@ -271,6 +323,8 @@ static void *server_loop_main(void *arg)
 		server_poll(loop, info->epoll_fd);
 		server_take(loop);
 		MHD_run(loop->daemon);
+		if (atomic_exchange(&loop->crowded, 0)) /* after it has read what heads there are */
+			server_make_room(loop);
 		if (loop->wrote) {
 			loop->wrote = 0;
 			writer_kick(loop->server->writer);
@@ -312,196 +366,6 @@ void server_resume(struct request *const *requests, size_t count)
 		server_wake(wake[k]->wake_fd);
 }
 
-/* ---- accepting ---- */
-
-enum server_refusal { SERVER_REFUSE_CONNECTIONS, SERVER_REFUSE_UNAVAILABLE };
-
-static void server_refuse(struct server *s, int fd, enum server_refusal which)
-{
-	static const struct {
-		const char *code, *detail;
-	} words[] = {{"too-many-connections", "too many connections are open"},
-		{"unavailable", "this follower has not received the database yet"}};
-	char text[768], body[384];
-	int n;
-
-	n = snprintf(body, sizeof(body),
-		"{\"type\":\"urn:btree_store:problem:%s\",\"title\":\"Service Unavailable\","
-		"\"status\":503,\"code\":\"%s\",\"detail\":\"%s\"}\n",
-		words[which].code, words[which].code, words[which].detail);
-	n = snprintf(text, sizeof(text),
-		"HTTP/1.1 503 Service Unavailable\r\nContent-Type: "
-		"application/problem+json\r\nContent-Length: %d\r\n"
-		"Connection: close\r\nRetry-After: 1\r\nBTS-Error: %s\r\n\r\n%s",
-		n, words[which].code, body);
-	if (which == SERVER_REFUSE_CONNECTIONS)
-		atomic_fetch_add(&s->refused, 1);
-	else /* its request was read by nobody: closing now would reset the connection before the reply is seen */
-		(void)!recv(fd, body, sizeof(body), MSG_DONTWAIT);
-	(void)!send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-	close(fd);
-}
-
-/* A connection counts from its accept on, whether it has spoken or not; the admin's loop counts its own. */
-static int server_full(struct server_accept *a)
-{
-	if (a->admin)
-		return a->server->loops[a->first_loop].connections >= SERVER_ADMIN_CONNECTIONS;
-	return a->server->connections >= a->server->connection_limit;
-}
-
-static void server_gone(struct server_accept *a)
-{
-	if (!a->admin)
-		atomic_fetch_sub(&a->server->connections, 1);
-}
-
-static void server_hand_over(struct server_accept *a, int fd)
-{
-	struct server_loop *loop = &a->server->loops[a->first_loop + a->next++ % a->loops];
-
-	pthread_mutex_lock(&loop->lock);
-	if (loop->socket_count == loop->socket_cap) {
-		size_t cap = loop->socket_cap ? 2 * loop->socket_cap : 16;
-		int *sockets = realloc(loop->sockets, cap * sizeof(*sockets));
-
-		if (!sockets) {
-			pthread_mutex_unlock(&loop->lock);
-			server_refuse(a->server, fd, SERVER_REFUSE_CONNECTIONS);
-			server_gone(a);
-			return;
-		}
-		loop->sockets = sockets;
-		loop->socket_cap = cap;
-	}
-	loop->sockets[loop->socket_count++] = fd;
-	pthread_mutex_unlock(&loop->lock);
-	atomic_fetch_add(&loop->connections, 1);
-	server_wake(loop->wake_fd);
-}
-
-/*
- * The replication has a thread and an HTTP daemon of its own (replicator/serve.h), so that frames hold up no client
- * and clients no frame.  Which connection is for it is told by its first request; libmicrohttpd cannot give one away
- * later, so the accept thread looks at the first bytes without taking them.
- */
-static void server_to_frames(struct server_accept *a, int fd)
-{
-	struct serve *frames = atomic_load(&a->server->frames);
-	struct bts_error error = {0};
-	struct bts *db;
-
-	if (!frames && (db = role_db(a->server->role))) {
-		struct serve_options options = {
-			.db = db, .name = role_name(a->server->role),
-			.rate = a->server->config->serve_rate, .guard = a->server->guard, .events = role_events(a->server->role)};
-
-		if (serve_start(&options, &frames, &error))
-			log_event("error", "replication-failed", LOG_FIELDS(LOG_TEXT("detail", error.text)));
-		else
-			atomic_store(&a->server->frames, frames);
-	}
-	server_gone(a);
-	if (frames)
-		serve_adopt(frames, fd);
-	else
-		server_refuse(a->server, fd, SERVER_REFUSE_UNAVAILABLE);
-}
-
-/* 1 when it has found its place; 0: it has not spoken yet. */
-static int server_place(struct server_accept *a, int fd, int late)
-{
-	char bytes[SERVER_FRESH_BYTES];
-	ssize_t got = a->admin ? 0 : recv(fd, bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
-
-	if (got < 0 && errno == EAGAIN && !late)
-		return 0;
-	if (got > 0 && serve_claims(bytes, (size_t)got))
-		server_to_frames(a, fd);
-	else
-		server_hand_over(a, fd);
-	return 1;
-}
-
-static void server_accept_one(struct server_accept *a)
-{
-	int fd = accept4(a->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
-			poll(&a->fresh[1], 1, 100); /* trying again at once would only burn the core */
-		return;
-	}
-	if (server_full(a)) {
-		server_refuse(a->server, fd, SERVER_REFUSE_CONNECTIONS);
-		return;
-	}
-	if (!a->admin)
-		atomic_fetch_add(&a->server->connections, 1);
-	if (server_place(a, fd, a->fresh_count == 2 + SERVER_FRESH_MAX))
-		return;
-	a->fresh_ms[a->fresh_count] = role_clock_ms();
-	a->fresh[a->fresh_count++] = (struct pollfd){fd, POLLIN | POLLRDHUP, 0};
-}
-
-/* Those who have spoken, and those who have kept quiet for too long. */
-static void server_place_fresh(struct server_accept *a)
-{
-	uint64_t now = role_clock_ms();
-	nfds_t i = 2;
-
-	while (i < a->fresh_count) {
-		int late = now - a->fresh_ms[i] >= SERVER_FRESH_MS;
-
-		if ((late || a->fresh[i].revents) &&
-			server_place(a, a->fresh[i].fd, late || (a->fresh[i].revents & ~POLLIN))) {
-			a->fresh[i] = a->fresh[--a->fresh_count];
-			a->fresh_ms[i] = a->fresh_ms[a->fresh_count];
-		} else {
-			i++;
-		}
-	}
-}
-
-static void *server_accept_main(void *arg)
-{
-	struct server_accept *a = arg;
-
-	pthread_setname_np(pthread_self(), "accept");
-	a->fresh[0] = (struct pollfd){a->fd, POLLIN, 0};
-	a->fresh[1] = (struct pollfd){a->stop_fd, POLLIN, 0};
-	a->fresh_count = 2;
-	while (poll(a->fresh, a->fresh_count, a->fresh_count > 2 ? 100 : -1) < 0 || !a->fresh[1].revents) {
-		server_place_fresh(a);
-		if (a->fresh[0].revents)
-			server_accept_one(a);
-	}
-	while (a->fresh_count > 2)
-		server_hand_over(a, a->fresh[--a->fresh_count].fd);
-	close(a->fd);
-	return NULL;
-}
-
-int server_listen(const struct settings_address *address, char text[64])
-{
-	struct sockaddr_storage addr = address->addr;
-	socklen_t size = sizeof(addr);
-	int one = 1;
-	int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	config_address_text(&addr, text);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-		bind(fd, (struct sockaddr *)&addr, address->size) || listen(fd, 1024) ||
-		getsockname(fd, (struct sockaddr *)&addr, &size)) {
-		server_log_errno("listen-failed", text, errno);
-		if (fd >= 0)
-			close(fd);
-		return -1;
-	}
-	config_address_text(&addr, text);
-	return fd;
-}
-
 /* ---- start and stop ---- */
 
 static unsigned server_connection_limit(void)
@@ -524,6 +388,7 @@ static int server_start_loop(struct server *s, unsigned i, int admin)
 
 	loop->server = s;
 	loop->admin = admin;
+	loop->tls = s->config->secure.tls_cert && !(admin && s->config->admin_plain);
 	(void)!getrandom(&loop->id_salt, sizeof(loop->id_salt), 0);
 	loop->resumed_last = &loop->resumed;
 	loop->now_ms = role_clock_ms();
@@ -533,62 +398,41 @@ static int server_start_loop(struct server *s, unsigned i, int admin)
 	loop->metrics = calloc(1, sizeof(*loop->metrics));
 	if (loop->wake_fd < 0 || !loop->metrics)
 		return -1;
-	loop->daemon = request_daemon(loop, s->connection_limit + SERVER_ADMIN_CONNECTIONS);
+	loop->daemon = request_daemon(loop, s->connection_limit + SERVER_ADMIN_CONNECTIONS + SERVER_SPARE_CONNECTIONS);
 	if (!loop->daemon)
 		return -1;
 	loop->started = !pthread_create(&loop->thread, NULL, server_loop_main, loop);
 	return loop->started ? 0 : -1;
 }
 
-static int server_start_accept(struct server *s, int which, int fd)
+int server_start(struct server *s, const int fds[LISTENER_KINDS])
 {
-	struct server_accept *a = calloc(1, sizeof(*a));
-
-	if (!a)
-		return -1;
-	a->server = s;
-	a->fd = fd;
-	a->admin = which;
-	a->first_loop = which ? s->loop_count - 1 : 0;
-	a->loops = which ? 1 : (unsigned)s->config->threads;
-	a->stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (a->stop_fd < 0 || pthread_create(&a->thread, NULL, server_accept_main, a)) {
-		free(a);
-		return -1;
-	}
-	s->accepts[which] = a;
-	return 0;
-}
-
-int server_start(struct server *s, int fd, int admin_fd)
-{
+	unsigned threads = (unsigned)s->config->threads;
 	unsigned i;
 
 	s->connection_limit = server_connection_limit();
-	s->loop_count = (unsigned)s->config->threads + (admin_fd >= 0);
+	s->loop_count = threads + (fds[LISTENER_ADMIN] >= 0);
+	s->peers = peers_new((unsigned)s->config->per_address);
+	pthread_mutex_init(&s->frames_lock, NULL);
 	s->loops = calloc(s->loop_count, sizeof(*s->loops));
-	if (!s->loops)
+	if (!s->loops || !s->peers)
 		goto fail;
 	for (i = 0; i < s->loop_count; i++)
 		if (server_start_loop(s, i, i >= s->config->threads))
 			goto fail;
-	if (server_start_accept(s, 0, fd) || (admin_fd >= 0 && server_start_accept(s, 1, admin_fd)))
-		goto fail;
+	for (i = 0; i < LISTENER_KINDS; i++) {
+		if (fds[i] < 0)
+			continue;
+		s->listeners[i] = listener_start(
+			s, i, fds[i], i == LISTENER_ADMIN ? threads : 0, i == LISTENER_ADMIN ? 1 : threads);
+		if (!s->listeners[i])
+			goto fail;
+	}
 	return 0;
 
 fail:
 	server_log_errno("start-failed", "threads", errno);
 	return -1;
-}
-
-static void server_stop_accept(struct server_accept *a)
-{
-	if (!a)
-		return;
-	server_wake(a->stop_fd);
-	pthread_join(a->thread, NULL);
-	close(a->stop_fd);
-	free(a);
 }
 
 void server_stop(struct server *s, unsigned grace_ms)
@@ -598,8 +442,8 @@ void server_stop(struct server *s, unsigned grace_ms)
 	unsigned i;
 
 	s->grace_ms = grace_ms;
-	server_stop_accept(s->accepts[0]);
-	server_stop_accept(s->accepts[1]);
+	for (i = 0; i < LISTENER_KINDS; i++)
+		listener_stop(s->listeners[i]);
 	atomic_store(&s->draining, 1);
 	frames = atomic_exchange(&s->frames, NULL);
 	for (i = 0; i < s->loop_count; i++) {
@@ -626,6 +470,8 @@ void server_free(struct server *s)
 		pthread_mutex_destroy(&s->loops[i].lock);
 	}
 	free(s->loops);
+	peers_free(s->peers);
+	pthread_mutex_destroy(&s->frames_lock);
 }
 
 uint64_t server_stalled_ms(struct server *s)

@@ -1,7 +1,7 @@
 /*
  * Sockets, threads and loops.
  *
- * One accept thread hands sockets round robin to loops.  A loop is a thread that owns an HTTP daemon and
+ * A listener (listener.h) hands sockets round robin to loops.  A loop is a thread that owns an HTTP daemon and
  * everything about its connections; other threads reach it only by server_resume.  The admin listener has an
  * accept thread and a loop of its own, so that it answers when the others are full.
  */
@@ -15,13 +15,17 @@
 
 #include "access.h"
 #include "config.h"
+#include "listener.h"
 #include "metrics.h"
 #include "reply.h"
 
 struct MHD_Daemon;
 struct backups;
+struct compaction;
 struct durable;
 struct guard;
+struct peer;
+struct peers;
 struct role;
 struct serve;
 struct ttl_sweep;
@@ -29,6 +33,7 @@ struct work;
 struct request;
 struct snapshots;
 struct wait;
+struct watch;
 struct writer;
 
 /* A connection, from accept to close; the loop's own. */
@@ -40,8 +45,18 @@ struct server_conn {
 	int suspended;
 	int fd;
 	int busy;      /* a request is under way */
+	int headed;    /* its head is complete */
 	int receiving; /* and its body has not ended */
+	int served;    /* one has ended */
+	uint64_t since_ms; /* the begin, or the end of the last request */
+	struct peer *peer; /* the address it counts for; NULL: it is not counted */
 	int left;      /* the peer's end was there at the last sweep, and nothing has moved since */
+};
+
+/* A connection on its way to a loop. */
+struct server_socket {
+	int fd;
+	struct peer *peer;
 };
 
 struct server_loop {
@@ -53,11 +68,13 @@ struct server_loop {
 	int tls;
 	int started;
 	pthread_mutex_t lock; /* the queues */
-	int *sockets;
+	struct server_socket *sockets;
 	size_t socket_count, socket_cap;
 	struct request *resumed, **resumed_last;
 	/* own thread */
 	struct server_conn *conns;
+	struct peer *adding; /* of the connection that is being given to the library */
+	int added;	     /* which has told of it */
 	uint64_t now_ms, swept_ms, draining_since_ms;
 	unsigned suspended;
 	int wrote; /* operations were appended to the writer's queue */
@@ -69,6 +86,7 @@ struct server_loop {
 	/* any thread */
 	atomic_uint_least64_t beat_ms;
 	atomic_uint connections;
+	atomic_int crowded; /* room is wanted */
 };
 
 struct server {
@@ -77,19 +95,23 @@ struct server {
 	struct role *role;
 	struct writer *writer;
 	struct wait *wait;
+	struct watch *watch;
 	struct durable *durable;
 	struct snapshots *snapshots;
 	struct backups *backups;
+	struct compaction *compaction;
 	struct ttl_sweep *sweep;
 	struct guard *guard; /* who is asking */
 	struct work *work;
 	_Atomic(struct serve *) frames; /* the routes of /v1/replication, once somebody has asked and there is a file */
 	struct server_loop *loops; /* the last is the admin's when there is one */
 	unsigned loop_count;
-	struct server_accept *accepts[2];
+	pthread_mutex_t frames_lock; /* of making it */
+	struct listener *listeners[LISTENER_KINDS];
+	struct peers *peers;
 	unsigned connection_limit;
 	atomic_uint connections;
-	atomic_uint_least64_t refused;
+	atomic_uint_least64_t refused, evicted;
 	atomic_size_t body_bytes; /* held in memory for request bodies */
 	atomic_uint uploads;	  /* large values being written (handle_upload.c) */
 	atomic_int draining;
@@ -97,11 +119,8 @@ struct server {
 	unsigned grace_ms;
 };
 
-/* Bind and listen.  The socket, or -1 with the reason logged; text gets the address with its port. */
-int server_listen(const struct settings_address *, char text[64]);
-
-/* Takes the sockets (admin_fd -1: none).  0, or -1 with the reason logged. */
-int server_start(struct server *, int fd, int admin_fd);
+/* Takes the sockets (-1: none).  0, or -1 with the reason logged. */
+int server_start(struct server *, const int fds[LISTENER_KINDS]);
 /* Stop accepting, let requests under way end (at most grace_ms), close. */
 void server_stop(struct server *, unsigned grace_ms);
 
@@ -111,11 +130,19 @@ void server_free(struct server *); /* after server_stop; what threads of others 
  */
 void server_resume(struct request *const *requests, size_t count);
 
+#define SERVER_ADMIN_CONNECTIONS 64
+#define SERVER_SPARE_CONNECTIONS 64 /* beyond the limit, while room is made */
+
+/* A socket for that loop, with what it counts for; any thread.  -1: no memory, it stays the caller's. */
+int server_give(struct server_loop *, int fd, struct peer *);
+void server_wake(int eventfd);
+
 /* A request begins, and ends.  What flows on a connection puts its end off: at least SERVER_RATE is asked
  * for. */
 #define SERVER_PATIENCE_MS 60000
 #define SERVER_RATE 65536 /* bytes a second */
 void server_conn_busy(struct server_conn *);
+void server_conn_headed(struct server_conn *); /* the end of its head */
 void server_conn_idle(struct server_conn *);
 void server_conn_progress(struct server_conn *, uint64_t bytes);
 void server_conn_owes(struct server_conn *, uint64_t bytes); /* a body of that size goes out from now on */

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -151,34 +152,11 @@ static void status_durability(struct buf *b, const struct status *s)
 
 static void status_upstream(struct buf *b, const struct status *s)
 {
-	const struct node_upstream *up = &s->upstream;
+	char *text = node_status(role_node(s->role));
 
-	status_text(b, "upstream", up->url);
-	status_text(b, "via", up->via);
-	status_text(b, "primary_url", role_primary_url(s->role));
-	status_text(b, "state", up->state);
-	status_text(b, "mode", up->mode);
-	status_u64(b, "upstream_txid", up->head);
-	status_u64(b, "contact_ms", up->contact_ms);
-	status_u64(b, "lag_ms", up->lag_ms);
-	status_u64(b, "lag_txids", up->head > up->txid ? up->head - up->txid : 0);
-	if (up->lag_bytes < 0)
-		buf_str(b, ",\"lag_bytes\":null");
-	else
-		status_u64(b, "lag_bytes", (uint64_t)up->lag_bytes);
-	buf_printf(b, ",\"transfer\":{\"done_bytes\":%" PRIu64 ",\"total_bytes\":%" PRIu64 ",\"bytes_per_second\":%" PRIu64
-		",\"resumes\":%" PRIu64 "}", up->transfer_done, up->transfer_total, up->transfer_rate, up->resumes);
-	status_u64(b, "pending_pages", s->apply.pending_pages);
-	status_u64(b, "frames", up->frames);
-	status_u64(b, "frame_bytes", up->bytes);
-	status_u64(b, "retries", up->retries);
-	status_u64(b, "grafts", up->grafts);
-	status_u64(b, "graft_pages", up->graft_pages);
-	status_u64(b, "digest_mismatches", up->digest_mismatches);
-	status_text(b, "fork", up->fork);
-	status_text(b, "orphans", up->orphans);
-	status_u64(b, "source_switches", up->switches);
-	status_text(b, "last_error", up->error);
+	if (text)
+		buf_str(b, text);
+	free(text);
 }
 
 void status_json(struct buf *b, const struct status *s)

@@ -203,6 +203,19 @@ enum bts_err ttl_set(struct bts_txn *txn, struct bts_slice bucket, struct bts_sl
 	return bts_put(txn, records, at, (struct bts_slice){record, TTL_HEAD + bucket.size + key.size}, 0);
 }
 
+static enum bts_err ttl_make(struct bts_txn *txn, void *arg)
+{
+	struct bts_bucket *records, *rows;
+
+	(void)arg;
+	return ttl_buckets(txn, BTS_CREATE, &records, &rows);
+}
+
+enum bts_err ttl_prepare(struct bts *db, struct bts_error *error)
+{
+	return bts_update(db, ttl_make, NULL, error);
+}
+
 /* ---- the sweep ---- */
 
 /* The entry of a record, when it is still the record's. */

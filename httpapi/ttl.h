@@ -50,6 +50,12 @@ enum bts_err ttl_get(const struct ttl_view *, struct bts_bucket *, struct bts_sl
  */
 enum bts_err ttl_set(struct bts_txn *, struct bts_slice bucket, struct bts_slice key, uint64_t expires_ms);
 
+/*
+ * Makes the buckets, where there are none, in a transaction of its own: before one that is long open and will ask for ttl_set, as it
+ * would conflict with others that make them.  Errors as of bts_update; waits for a flush when it is the first of all.
+ */
+enum bts_err ttl_prepare(struct bts *, struct bts_error *);
+
 /* Remove what has expired, and what records have outlived their entries. */
 #define TTL_SWEEP_ROWS 256	       /* a transaction */
 #define TTL_SWEEP_BYTES (1024 * 1024) /* of keys and records */

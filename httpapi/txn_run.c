@@ -59,8 +59,6 @@ static enum bts_err txn_get(struct txn_runner *r, const struct txn_op *op, struc
 	enum bts_err err = ttl_get(&r->ttl, r->bucket, op->bucket, op->key, value, version, expires_ms);
 
 	*present = !err;
-	if (!err && !*version)
-		*version = bts_txn_id(r->txn); /* its own */
 	return err == BTS_NOT_FOUND ? BTS_OK : err;
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
 #include "position.h"
 #include "sources.h"
 
@@ -382,21 +383,6 @@ static enum bts_err admin_promise(struct admin *admin)
 		&admin->error);
 }
 
-/* Controls and quotes are escaped, all else is as it is. */
-static void admin_write_string(FILE *out, const char *text)
-{
-	fputc('"', out);
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			fprintf(out, "\\%c", *text);
-		else if ((unsigned char)*text < 0x20)
-			fprintf(out, "\\u%04x", (unsigned char)*text);
-		else
-			fputc(*text, out);
-	}
-	fputc('"', out);
-}
-
 static void admin_write_scrub(FILE *out, const void *what)
 {
 	const struct repair_status *now = what;
@@ -410,7 +396,7 @@ static void admin_write_scrub(FILE *out, const void *what)
 		fprintf(out, "%s{\"page\":%" PRIu64 ",\"pages\":%" PRIu32 ",\"birth\":%" PRIu64 "}", i ? "," : "",
 			(uint64_t)now->listed[i].pgno, now->listed[i].count, (uint64_t)now->listed[i].birth);
 	fputs("],\"error\":", out);
-	admin_write_string(out, now->error.code ? now->error.text : "");
+	json_string(out, now->error.code ? now->error.text : "");
 	fputs("}\n", out);
 }
 

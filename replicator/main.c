@@ -1,4 +1,6 @@
 /* bts-replicator: serves the frames of a file that another process writes. */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
@@ -8,6 +10,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <btree_store/ship.h>
 
@@ -17,6 +20,7 @@
 #include "pace.h"
 #include "query.h"
 #include "repair.h"
+#include "replay.h"
 #include "secure.h"
 #include "serve.h"
 #include "settings.h"
@@ -40,6 +44,7 @@ struct main_settings {
 	int admin, rejoin;
 	const char *from; /* NULL: not given */
 	struct secure secure;
+	const char *apply; /* a file of frames, "-": standard input; NULL: serve */
 	const char *scrub; /* peers to repair from, "": none; NULL: serve */
 };
 
@@ -55,6 +60,7 @@ struct main_start {
 static const char main_help[] =
 	"Usage: bts-replicator --data FILE --listen HOST:PORT [OPTION...]\n"
 	"       bts-replicator --data FILE --scrub URL[,URL]\n"
+	"       bts-replicator --data FILE --apply FRAMES\n"
 	"Serves the committed state of FILE to followers, from a process of its own beside the program that writes FILE.\n";
 
 static const char main_trailer[] =
@@ -89,6 +95,10 @@ static const struct settings_row main_rows[] = {
 	{"scrub", SETTINGS_TEXT(struct main_settings, scrub), .arg = "URL[,URL]",
 		.help = "instead of serving: read every page of FILE, repair damaged ones from these nodes (\"\": only read), "
 			"and exit: 1 when some are left"},
+
+	{"apply", SETTINGS_PATH(struct main_settings, apply), .arg = "FRAMES",
+		.help = "instead of serving: put the frames in that file (-: standard input), as /v1/backup?since= gives them, onto "
+			"FILE, which nobody else has open, and exit"},
 
 	SETTINGS_GROUP("Serving"),
 	{"listen", SETTINGS_ADDRESS(struct main_settings, listen), .arg = "HOST:PORT",
@@ -175,10 +185,12 @@ static int main_read(struct settings *s, struct main_settings *values, int argc,
 		return 0;
 	if (!values->data)
 		return settings_refuse(s, "--data FILE is missing");
-	if (!values->scrub && !values->listen.size)
+	if (values->scrub && values->apply)
+		return settings_refuse(s, "--apply goes not with --scrub");
+	if (!values->scrub && !values->apply && !values->listen.size)
 		return settings_refuse(s, "--listen HOST:PORT is missing");
-	if (values->admin && (!values->name || values->scrub))
-		return settings_refuse(s, values->scrub ? "--admin goes not with --scrub" : "--admin needs --name");
+	if (values->admin && (!values->name || values->scrub || values->apply))
+		return settings_refuse(s, values->name ? "--admin goes not with --scrub or --apply" : "--admin needs --name");
 	if (!values->admin && (values->from || values->rejoin))
 		return settings_refuse(s, "%s is for --admin", values->from ? "--from" : "--rejoin");
 	if (!secure_fits(&values->secure, why) || !secure_may_serve(&values->secure, &values->listen, false, why))
@@ -333,7 +345,7 @@ static enum bts_err main_scrub(struct main_settings *settings, struct bts_error 
 	bts_options_init(&options);
 	options.flags = BTS_OPEN_EXISTING;
 	err = bts_open(settings->data, &options, &repair.db, error);
-	if (err == BTS_READ_ONLY) {
+	if (err == BTS_READ_ONLY || err == BTS_FENCED) {
 		options.flags |= BTS_OPEN_FOLLOWER;
 		err = bts_open(settings->data, &options, &repair.db, error);
 	}
@@ -351,6 +363,33 @@ static enum bts_err main_scrub(struct main_settings *settings, struct bts_error 
 	}
 	bts_close(repair.db);
 	return err;
+}
+
+static enum bts_err main_apply(struct main_settings *settings, struct bts_error *error)
+{
+	const struct repl_events events = {main_log, settings};
+	bool standard = !strcmp(settings->apply, "-");
+	int fd = standard ? STDIN_FILENO : open(settings->apply, O_RDONLY | O_CLOEXEC);
+	struct replay_counts counts;
+	enum bts_err err;
+
+	if (fd < 0)
+		return fail_os(error, errno, settings->apply);
+	err = replay_frames(settings->data, fd, &counts, error);
+	if (!standard)
+		close(fd);
+	if (!err)
+		repl_emit(&events, REPL_INFO, "applied", "%" PRIu64 " frames, %" PRIu64 " pages; %" PRIu64 " were there already",
+			counts.frames, counts.pages, counts.passed);
+	return err;
+}
+
+/* What it was started for. */
+static enum bts_err main_do(struct main_start *start, struct guard *guard, struct bts_error *error)
+{
+	if (start->values.apply)
+		return main_apply(&start->values, error);
+	return start->values.scrub ? main_scrub(&start->values, error) : main_run(start, guard, error);
 }
 
 int main(int argc, char **argv)
@@ -376,7 +415,7 @@ int main(int argc, char **argv)
 	main_raise_descriptors();
 	status = MAIN_OK;
 	if (secure_open(&start.values.secure, &events, &guard, &error) ||
-		(start.values.scrub ? main_scrub(&start.values, &error) : main_run(&start, guard, &error))) {
+		main_do(&start, guard, &error)) {
 		repl_emit(&events, REPL_ERROR, "failed", "%s: %s", bts_err_name(error.code), error.text);
 		status = error.code == BTS_INVALID ? MAIN_USAGE : MAIN_FAILURE;
 	}

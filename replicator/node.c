@@ -133,7 +133,7 @@ static enum bts_err node_start(struct node *n, struct bts_error *error)
 	err = node_open_primary(n, error);
 	if (n->options.kind == NODE_PRIMARY || !err)
 		return err;
-	if (err == BTS_READ_ONLY) {
+	if (err == BTS_READ_ONLY || err == BTS_FENCED) {
 		err = node_open_other(n, error);
 	} else if (err == BTS_NOT_FOUND && source) {
 		atomic_store(&n->kind, BTS_ROLE_FOLLOWER);

@@ -101,6 +101,8 @@ struct node_upstream {
 void node_upstream(struct node *, struct node_upstream *);
 /* Of the handle that applies; zeros where there is none. */
 void node_apply_stat(struct node *, struct bts_apply_stat *);
+/* The same as members of a JSON object, each after a comma (owned: free); NULL without memory.  Of a primary: "". */
+char *node_status(struct node *);
 /* The same as Prometheus text, with what is pending (owned: free); NULL without memory.  Of a primary: "". */
 char *node_metrics(struct node *);
 

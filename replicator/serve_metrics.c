@@ -5,15 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SERVE_ACKS_MAX 64
-
 static void serve_metrics_number(
 	FILE *out, const char *name, const char *type, const char *help, uint64_t value)
 {
 	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", name, help, name, type, name, value);
 }
 
-static uint64_t serve_lag_ms(struct serve *serve, const struct bts_ack *ack, const struct bts_position *head)
+uint64_t serve_lag_ms(struct serve *serve, const struct bts_ack *ack, const struct bts_position *head)
 {
 	uint64_t age;
 
@@ -25,8 +23,7 @@ static uint64_t serve_lag_ms(struct serve *serve, const struct bts_ack *ack, con
 	return age;
 }
 
-/* -1: not known; at most the live pages. */
-static int64_t serve_lag_bytes(struct serve *serve, const struct bts_ack *ack, const struct bts_position *head)
+int64_t serve_lag_bytes(struct serve *serve, const struct bts_ack *ack, const struct bts_position *head)
 {
 	const struct source *source = &serve->source;
 	struct bts_stat stat = {.size = sizeof(stat)};

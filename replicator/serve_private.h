@@ -19,6 +19,7 @@
 #define SERVE_BODY_MAX 65536 /* bytes of a request's body that are read and dropped; more breaks it off */
 #define SERVE_POST_MAX 16384 /* bytes of a POST's body that are kept */
 #define SERVE_ID_MAX 64
+#define SERVE_ACKS_MAX 64 /* there are no more */
 
 struct serve_request {
 	struct serve_request *next, *prev; /* among the suspended */
@@ -179,5 +180,10 @@ void serve_json_escape(const char *text, char *out, size_t size);
 
 /* serve_metrics.c: Prometheus text (owned: free), NULL without memory */
 char *serve_metrics(struct serve *serve, const struct bts_position *head);
+/* Since the first commit that a follower lacks; and bytes that it lacks, estimated, at most the live pages, -1: not known. */
+uint64_t serve_lag_ms(struct serve *serve, const struct bts_ack *ack, const struct bts_position *head);
+int64_t serve_lag_bytes(struct serve *serve, const struct bts_ack *ack, const struct bts_position *head);
+/* serve_status.c: JSON, as serve_metrics */
+char *serve_status(struct serve *serve, const struct bts_position *head);
 
 #endif

@@ -174,7 +174,8 @@ static enum MHD_Result serve_readyz(struct serve_request *request, struct MHD_Co
 	return serve_text(request, connection, MHD_HTTP_OK, "text/plain", "ok\n", &head);
 }
 
-static enum MHD_Result serve_metrics_route(struct serve_request *request, struct MHD_Connection *connection)
+static enum MHD_Result serve_made(struct serve_request *request, struct MHD_Connection *connection,
+	char *(*make)(struct serve *serve, const struct bts_position *head), const char *type)
 {
 	enum MHD_Result result;
 	struct bts_position head;
@@ -182,12 +183,22 @@ static enum MHD_Result serve_metrics_route(struct serve_request *request, struct
 
 	if (!serve_head(request, connection, &head, &result))
 		return result;
-	text = serve_metrics(request->serve, &head);
+	text = make(request->serve, &head);
 	if (!text)
 		return MHD_NO;
-	result = serve_text(request, connection, MHD_HTTP_OK, "text/plain; version=0.0.4", text, &head);
+	result = serve_text(request, connection, MHD_HTTP_OK, type, text, &head);
 	free(text);
 	return result;
+}
+
+static enum MHD_Result serve_metrics_route(struct serve_request *request, struct MHD_Connection *connection)
+{
+	return serve_made(request, connection, serve_metrics, "text/plain; version=0.0.4");
+}
+
+static enum MHD_Result serve_status_route(struct serve_request *request, struct MHD_Connection *connection)
+{
+	return serve_made(request, connection, serve_status, "application/json");
 }
 
 typedef enum MHD_Result serve_route_fn(struct serve_request *request, struct MHD_Connection *connection);
@@ -209,6 +220,7 @@ static const struct serve_entry {
 	{.path = "/healthz", .probe = true, .open = true, .fn = serve_livez},
 	{.path = "/readyz", .probe = true, .open = true, .fn = serve_readyz},
 	{.path = "/metrics", .probe = true, .scope = KEYRING_READ, .fn = serve_metrics_route},
+	{.path = "/v1/status", .probe = true, .scope = KEYRING_READ, .fn = serve_status_route},
 };
 
 bool serve_route_row(size_t i, const char **method, const char **path, const char **scope)
@@ -257,7 +269,9 @@ const struct guard_words *serve_refusal(
 	if (!request->serve->guard || (entry && entry->open))
 		return NULL;
 	verdict = guard_admit(request->serve->guard, &caller, &grant);
-	if (verdict == GUARD_ADMITTED && (!scope || guard_allows(&grant, scope, (struct bts_slice){"", 0})))
+	/* Nothing here is for who is limited to some buckets: all of it is about the whole file. */
+	if (verdict == GUARD_ADMITTED &&
+		(!scope || (!grant.limited && guard_allows(&grant, scope, (struct bts_slice){"", 0}))))
 		return NULL;
 	return guard_words(verdict);
 }

@@ -8,7 +8,8 @@
 #include "settings_private.h"
 
 /* Of our tests and tools, which run programs of ours with their own environment. */
-static const char *const settings_others[] = {"BTS_BIN", "BTS_CONFIG", "BTS_KEEP", "BTS_KILLS", "BTS_SEED", "BTS_VERBOSE"};
+static const char *const settings_others[] = {"BTS_BIN", "BTS_CONFIG", "BTS_KEEP", "BTS_KILLS", "BTS_ROUNDS",
+	"BTS_SEED", "BTS_VERBOSE"};
 #define SETTINGS_TEST_PREFIX "BTS_TEST_"
 
 int settings_refuse(struct settings *s, const char *format, ...)

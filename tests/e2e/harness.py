@@ -104,7 +104,9 @@ class Process:
         self.log = log
         self.from_byte = os.path.getsize(log) if os.path.exists(log) else 0
         with open(log, "ab") as out:
-            self.child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            # BTS_* of the environment are settings of the programs, or the tests' own.
+            env = {k: v for k, v in os.environ.items() if not k.startswith("BTS_")}
+            self.child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
         self.pid = self.child.pid
         self.port = None
         if ready:

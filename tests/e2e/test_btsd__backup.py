@@ -249,5 +249,85 @@ class Image(Case):
         self.assertEqual(s.value("b", "k00007").body, b"v7" * 40)
 
 
+class Since(Case):
+    def stat(self, file):
+        code, text = tool("stat", self.dir.file(file), "--json")
+        self.assertEqual(code, 0, text)
+        return json.loads(text)
+
+    def apply(self, file, frames):
+        """The exit status of a bts-replicator that puts these frames onto the file, and its log."""
+        done = subprocess.run([harness.binary("bts-replicator"), "--data", self.dir.file(file), "--apply", "-"], input=frames,
+                              capture_output=True, timeout=100)
+        return done.returncode, done.stderr.decode()
+
+    def test_full_and_incrementals(self):
+        p = self.primary()
+        fill(p)
+        full = p.get("/v1/backup")
+        with open(self.dir.file("full.img"), "wb") as f:
+            f.write(full.body)
+        self.assertEqual(tool("restore", self.dir.file("copy.bts"), self.dir.file("full.img"), "--same-id")[0], 0)
+        position, frames, digests = full.headers["BTS-Position"], [], []
+        for i in range(4):
+            with Writer(p) as w:
+                harness.await_true(lambda: w.count > 30, 10, "writes")
+                if i == 1:
+                    p.request("PUT", "/v1/snapshots/named/one")
+                    p.request("DELETE", "/v1/buckets/b/keys/big0")
+                if i == 2:
+                    p.put("b", "big9", b"9" * 5000000)
+                    p.request("POST", "/v1/admin/compact")
+                got = p.get("/v1/backup?since=" + harness.quote(position))
+            self.assertEqual(got.status, 200, got)
+            self.assertNotEqual(got.headers["BTS-Position"], position)
+            position = got.headers["BTS-Position"]
+            frames.append(got.body)
+            digests.append(got.headers["BTS-Digest"])
+        self.assertLess(len(frames[0]), len(full.body) / 3)
+        self.assertEqual(p.stop(), 0)
+        # Out of order, cut, flipped: refused, and the file is as it was.
+        before = self.stat("copy.bts")["root_digest"]
+        flipped = bytearray(frames[0])
+        flipped[len(flipped) // 2] ^= 1
+        for bad in (frames[1], frames[0][:-1], bytes(flipped), b"nothing of the kind" * 10):
+            status, log = self.apply("copy.bts", bad)
+            self.assertEqual(status, 1, log)
+            self.assertEqual(self.stat("copy.bts")["root_digest"], before)
+        # One, the same again, then two in one stream, the rest.
+        for part, digest in ((frames[0], 0), (frames[0], 0), (frames[1] + frames[2], 2), (frames[2] + frames[3], 3)):
+            status, log = self.apply("copy.bts", part)
+            self.assertEqual(status, 0, log)
+            self.assertEqual(self.stat("copy.bts")["root_digest"], digests[digest])
+            code, text = tool("check", self.dir.file("copy.bts"))
+            self.assertEqual(code, 0, text)
+        # And it can be served.
+        self.assertEqual(tool("promote", self.dir.file("copy.bts"))[0], 0)
+        s = self.started(harness.primary(self.dir, data="copy.bts"))
+        self.assertEqual(s.value("b", "big9").body, b"9" * 5000000)
+        self.assertEqual(s.value("b", "big0").status, 404)
+        self.assertEqual(len(s.get("/v1/buckets/b/keys/big0?snapshot=name:one").body), 3000000)
+
+    def test_what_is_refused(self):
+        p = self.primary("--backups-max", "1")
+        fill(p, 100, 1)
+        position = p.get("/v1/backup?ttl=0s").headers["BTS-Position"]
+        harness.await_true(lambda: p.status()["readers"] == 0, 10, "its end")
+        same = p.get("/v1/backup?since=" + harness.quote(position))
+        self.assertEqual((same.status, same.headers["BTS-Position"]), (204, position))
+        epoch, txid, chain = position.split("/")
+        for bad in ("", "x", txid, position + "0", "%s/0/%s" % (epoch, chain)):
+            self.refused(p.get("/v1/backup?since=" + harness.quote(bad)), 400, "invalid-parameter")
+        for wrong in ("%s/%d/%s" % (epoch, int(txid) + 100, chain), "%s/%s/%s" % (epoch, txid, "0" * 32)):
+            self.assertEqual(p.get("/v1/backup?since=" + harness.quote(wrong)).status, 409)
+        self.refused(p.get("/v1/backup?image=a&since=" + harness.quote(position)), 400, "invalid-parameter")
+        p.put("b", "big", os.urandom(20000000))
+        with p.client() as c:
+            c.http.request("GET", "/v1/backup?since=" + harness.quote(position))
+            c.http.getresponse().read(1000)
+            self.refused(p.get("/v1/backup?since=" + harness.quote(position)), 503, "too-many-backups")
+        harness.await_true(lambda: p.get("/v1/backup?since=" + harness.quote(position)).status == 200, 10, "a place")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -3,6 +3,7 @@ import hashlib
 import os
 import re
 import socket
+import subprocess
 import threading
 import time
 import unittest
@@ -121,10 +122,10 @@ def fetch(p, key, headers=None):
         return (response.status,) + digest(iter(lambda: response.read(MIB), b""))
 
 
-def begin(p, key, size, sent, extra=b""):
+def begin(p, key, size, sent, extra=b"", target=""):
     """A connection that has sent the head of a PUT and so much of its body."""
     s = socket.create_connection(("127.0.0.1", p.port))
-    s.sendall(b"PUT /v1/buckets/b/keys/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n" % (key.encode(), size, extra))
+    s.sendall(b"PUT /v1/buckets/b/keys/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n" % ((key + target).encode(), size, extra))
     s.sendall(blob(sent))
     return s
 
@@ -238,6 +239,14 @@ class Uploads(Values):
             self.assertEqual((reply.status, bool(reply.headers["BTS-Expires"])), (201, True))
             self.assertEqual(p.value("b", "k").headers["BTS-Expires"], reply.headers["BTS-Expires"])
             harness.await_true(lambda: p.value("b", "k").status == 404, what="its end")
+        s = begin(p, "between", 2 * MIB, MIB, target="?ttl=1h")  # its commit is made anew on top of the others'
+        harness.await_true(lambda: self.uploads(p) == 1, what="the upload to begin")
+        for i in range(20):
+            self.assertEqual(p.request("PUT", "/v1/buckets/b/keys/small%d?ttl=1h" % i, b"v").status, 201)
+        s.sendall(blob(MIB))
+        self.assertIn(b"HTTP/1.1 201 ", reply_of(s))
+        s.close()
+        self.assertTrue(p.value("b", "between").headers["BTS-Expires"])
         self.assertEqual(send(p, "k", 2 * MIB, False, 0, None, "?ttl=1h").status, 201)
         self.assertIsNone(send(p, "k", 2 * MIB, False).headers["BTS-Expires"])
         self.assertIsNone(p.value("b", "k").headers["BTS-Expires"])
@@ -274,6 +283,17 @@ class Uploads(Values):
         harness.parallel(8, body)
         self.assertEqual(p.get("/v1/buckets/b").json()["entries"], 206)
 
+    def test_the_first_times_to_live_of_all(self):
+        """Who makes the buckets for them, meeting others who do."""
+        p = self.primary()
+        s = begin(p, "k", 2 * MIB, MIB, target="?ttl=1h")
+        harness.await_true(lambda: self.uploads(p) == 1, what="the upload to begin")
+        self.assertEqual(p.request("PUT", "/v1/buckets/b/keys/small?ttl=1h", b"v").status, 201)
+        s.sendall(blob(MIB))
+        self.assertIn(b"HTTP/1.1 201 ", reply_of(s))
+        s.close()
+        self.assertTrue(p.value("b", "k").headers["BTS-Expires"])
+
     def test_killed_in_the_middle(self):
         p = self.primary()
         self.assertEqual(send(p, "k", 4 * MIB, False, 1).status, 201)
@@ -284,6 +304,28 @@ class Uploads(Values):
         p = self.primary()
         self.assertEqual(fetch(p, "k"), (200,) + digest(pieces(4 * MIB, 1)))
         self.assertEqual(sorted(n for n in os.listdir(self.dir.path) if "primary.bts" in n), ["primary.bts", "primary.bts-lock"])
+
+    def test_a_full_disk(self):
+        small = self.dir.file("small")
+        os.mkdir(small)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", small], capture_output=True).returncode:
+            self.skipTest("mounting a small tmpfs needs root")
+        try:
+            with harness.primary(self.dir, data="small/p.bts") as p:
+                p.request("PUT", "/v1/buckets/b")
+                self.assertEqual(send(p, "kept", 4 * MIB, False, 1).status, 201)
+                with begin(p, "k", 200 * MIB, 0, b"Expect: 100-continue\r\n") as s:
+                    self.assertIn(b"HTTP/1.1 507 ", reply_of(s))
+                for chunked in (False, True):
+                    reply = send(p, "k", 40 * MIB, chunked)
+                    self.assertEqual((reply.status, reply.code), (507, "storage-full"))
+                    self.assertEqual(p.put("b", "beside", b"1" * 1000).status, 200 if chunked else 201)
+                self.assertEqual(send(p, "k", 6 * MIB, False, 2).status, 201)
+                self.assertEqual(fetch(p, "kept"), (200,) + digest(pieces(4 * MIB, 1)))
+                self.assertEqual(fetch(p, "k"), (200,) + digest(pieces(6 * MIB, 2)))
+                self.assertEqual(p.get("/readyz").status, 200)
+        finally:
+            subprocess.run(["umount", small], check=True)
 
 
 if __name__ == "__main__":

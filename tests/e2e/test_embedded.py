@@ -162,6 +162,23 @@ class Embedded(unittest.TestCase):
         check = subprocess.run([harness.binary("bts"), "check", self.path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.assertEqual(check.returncode, 0, check.stdout)
 
+    def test_restarted_while_fenced(self):
+        """A replicator that finds a fenced file serves it and can promote it; scrubbing such a file is possible, too."""
+        w = self.writer(0)
+        r = self.started(harness.replicator(self.dir, "--admin", "--name", "a"))
+        self.assertEqual(self.admin(r, "demote").status, 200)
+        last = self.fenced(w)
+        self.assertEqual(r.stop(), 0)
+        scrub = subprocess.run([harness.binary("bts-replicator"), "--data", self.path, "--scrub", ""], stderr=subprocess.PIPE)
+        self.assertEqual(scrub.returncode, 0, scrub.stderr)
+        r = self.started(harness.replicator(self.dir, "--admin", "--name", "a"))
+        self.assertEqual((self.role(r)["role"], r.status()["state"]), ("follower", "stopped"))  # ready to follow
+        self.assertEqual(r.get("/v1/buckets").status, 404)
+        self.assertEqual(r.get("/metrics").status, 200)
+        self.assertEqual(self.admin(r, "promote", force=1).status, 200)
+        self.assertEqual(w.next()[0::2], (last + 1, "here"))
+        self.assertEqual(r.status()["role"], "primary")
+
     def test_elections(self):
         """Its node is a member: a promise fences it, also where the election fails; whoever has more wins the next one."""
         w = self.writer(0)

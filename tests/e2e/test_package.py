@@ -177,7 +177,7 @@ class Consumers(Installed):
 
 
 class Manual(Installed):
-    PAGES = [("bts", 1), ("btree_store", 3), ("btree_store", 7)]
+    PAGES = [("bts", 1), ("btsd", 1), ("bts-replicator", 1), ("btree_store", 3), ("btree_store", 7)]
 
     def page(self, name, section):
         return os.path.join(self.prefix, "share", "man", "man%d" % section, "%s.%d" % (name, section))
@@ -231,6 +231,25 @@ class Manual(Installed):
             self.mentions(text, option)
         for option in set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - {"--help", "--version"}:
             self.assertIn(option, options, "the page tells of an option that is not there")
+
+    def test_every_setting(self):
+        """The pages of the servers have the options that --help tells, and no others."""
+        for name in ("btsd", "bts-replicator"):
+            text = self.text(name, 1)
+            told = run(os.path.join(self.prefix, "bin", name), "--help")
+            options = re.findall(r"^  (--[a-z][\w-]*)", told, re.M)
+            self.assertGreater(len(options), 12)
+            for option in options:
+                self.mentions(text, option)
+            page = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+            self.assertEqual(page - set(options) - {"--name"}, set(), "the page tells of options that are not there")
+
+    def test_examples_of_settings(self):
+        conf = self.one("share/doc/**/btsd.conf")
+        for name in ("btsd", "bts-replicator"):
+            run(os.path.join(self.prefix, "bin", name), "--config", conf, "--check-config")
+        for name in ("btsd", "bts-replicator"):
+            self.one("share/doc/**/%s.service" % name)
 
 
 if __name__ == "__main__":

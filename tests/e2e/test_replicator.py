@@ -144,6 +144,18 @@ class Replicator(unittest.TestCase):
         self.assertGreater(len(same), 20)
         self.assertEqual(same - set(mine) - {"bts_replication_lag_bytes"}, set())
         self.assertEqual(mine["bts_replication_pending_pages"][None], 0)
+        # And the same as JSON.
+        harness.await_true(lambda: middle.status()["mode"] == "idle" and slow.status()["mode"] == "idle", what="both to be idle")
+        mine, theirs = middle.status(), slow.status()
+        ours = r.status()
+        for key in ("database_id", "epoch", "txid", "chain", "root_digest", "page_size"):
+            self.assertEqual(mine[key], theirs[key], key)
+            self.assertEqual(ours[key], theirs[key], key)
+        self.assertEqual((ours["role"], mine["role"], mine["name"]), ("primary", "follower", "middle"))
+        for key in ("upstream", "state", "mode", "transfer", "lag_bytes", "lag_txids", "pending_pages", "fork", "last_error"):
+            self.assertEqual(mine[key], theirs[key], key)
+            self.assertNotIn(key, ours)
+        self.assertEqual({f["name"]: f["lag_txids"] for f in ours["followers"]}, {"slow": 0, "middle": 0})
 
     def test_rate(self):
         r = harness.replicator(self.dir, "--serve-rate", "16M")

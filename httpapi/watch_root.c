@@ -1,0 +1,193 @@
+/*
+ * States of change feeds: which are kept for bookmarks, and for how long.
+ *
+ * A kept state is a reader's snapshot: it costs the pages that have changed since, and each is one more to be looked at by whoever
+ * frees pages.  So they are few: under steady change a new one is kept only every so often that all of them together reach
+ * back as far as they may be old; after a pause, at once.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "role.h"
+#include "text.h"
+#include "watch_internal.h"
+
+#define ROOT_BOOKMARK 25 /* bytes: version, random, serial, txid */
+
+struct watch_root *watch_root_ref(struct watch_root *root)
+{
+	if (root)
+		root->refs++;
+	return root;
+}
+
+void watch_root_drop(struct watch *watch, struct watch_root **at)
+{
+	struct watch_root *root = *at;
+
+	(void)watch;
+	*at = NULL;
+	if (!root || --root->refs)
+		return;
+	*root->link = root->next;
+	if (root->next)
+		root->next->link = root->link;
+	bts_abort(root->txn);
+	free(root);
+}
+
+struct watch_root *watch_root_new(struct watch *watch, struct bts_txn *txn)
+{
+	struct watch_root *root = calloc(1, sizeof(*root));
+
+	if (!root) {
+		bts_abort(txn);
+		return NULL;
+	}
+	root->txn = txn;
+	root->txid = bts_txn_id(txn);
+	root->serial = ++watch->serial;
+	root->refs = 1;
+	root->next = watch->roots;
+	root->link = &watch->roots;
+	if (root->next)
+		root->next->link = &root->next;
+	watch->roots = root;
+	return root;
+}
+
+static void root_unkeep_oldest(struct watch *watch)
+{
+	struct watch_root *root = watch->kept_first;
+
+	watch->kept_first = root->kept_next;
+	if (!watch->kept_first)
+		watch->kept_last = NULL;
+	root->kept_next = NULL;
+	root->kept = 0;
+	watch->kept_count--;
+	watch_root_drop(watch, &root);
+}
+
+int watch_root_affords(struct watch *watch, uint64_t now_ms)
+{
+	uint64_t each = watch->retain_ms / WATCH_KEPT_MAX + 1;
+
+	watch->tokens += (now_ms - watch->tokens_ms) * 1000 / each;
+	watch->tokens_ms = now_ms;
+	if (watch->tokens > WATCH_BURST * 1000)
+		watch->tokens = WATCH_BURST * 1000;
+	return watch->tokens >= 1000;
+}
+
+void watch_root_keep(struct watch *watch, struct watch_root *root, uint64_t now_ms)
+{
+	if (root->kept || root->expired)
+		return;
+	watch->tokens -= watch->tokens < 1000 ? watch->tokens : 1000;
+	root->kept = 1;
+	root->kept_ms = now_ms;
+	root->refs++;
+	if (watch->kept_last)
+		watch->kept_last->kept_next = root;
+	else
+		watch->kept_first = root;
+	watch->kept_last = root;
+	if (++watch->kept_count > WATCH_KEPT_MAX)
+		root_unkeep_oldest(watch);
+}
+
+void watch_root_age(struct watch *watch, uint64_t now_ms)
+{
+	bts_txid newest = role_txid(watch->role);
+
+	/* One that still is the newest state costs nothing. */
+	while (watch->kept_first && (watch->kept_first->expired || (watch->kept_first->txid != newest &&
+								     now_ms - watch->kept_first->kept_ms > watch->retain_ms)))
+		root_unkeep_oldest(watch);
+}
+
+void watch_root_expire_all(struct watch *watch)
+{
+	struct watch_root *root;
+
+	while (watch->kept_first)
+		root_unkeep_oldest(watch);
+	for (root = watch->roots; root; root = root->next)
+		root->expired = 1;
+}
+
+static void root_measured(void *arg, const struct bts_reader_info *info)
+{
+	struct watch *watch = arg;
+	struct watch_root *root;
+
+	if (!info->own)
+		return;
+	pthread_mutex_lock(&watch->lock);
+	for (root = watch->roots; root; root = root->next)
+		if (root->txid == info->txid)
+			root->held_pages = info->held_pages;
+	pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_root_measure(struct watch *watch)
+{
+	struct watch_root *root;
+
+	if (!watch->db || bts_readers(watch->db, root_measured, watch, NULL))
+		return; /* the next look will tell */
+	pthread_mutex_lock(&watch->lock);
+	for (root = watch->roots; root; root = root->next)
+		if (root->held_pages > watch->retain_pages && root != watch->live)
+			root->expired = 1;
+	watch_root_age(watch, role_clock_ms());
+	pthread_mutex_unlock(&watch->lock);
+}
+
+static void root_put(uint8_t *bytes, uint64_t value)
+{
+	for (int i = 0; i < 8; i++)
+		bytes[i] = (uint8_t)(value >> 8 * i);
+}
+
+static uint64_t root_get(const uint8_t *bytes)
+{
+	uint64_t value = 0;
+
+	for (int i = 0; i < 8; i++)
+		value |= (uint64_t)bytes[i] << 8 * i;
+	return value;
+}
+
+void watch_root_bookmark(const struct watch *watch, const struct watch_root *root, char text[WATCH_BOOKMARK_MAX])
+{
+	uint8_t bytes[ROOT_BOOKMARK] = {1};
+	struct buf b = {0};
+
+	root_put(bytes + 1, watch->random);
+	root_put(bytes + 9, root->serial);
+	root_put(bytes + 17, root->txid);
+	text_base64url(&b, bytes, sizeof(bytes));
+	text[0] = '\0';
+	if (!b.failed && b.size < WATCH_BOOKMARK_MAX) {
+		memcpy(text, b.data, b.size);
+		text[b.size] = '\0';
+	}
+	buf_fini(&b);
+}
+
+struct watch_root *watch_root_find(struct watch *watch, struct bts_slice text, int *malformed)
+{
+	uint8_t bytes[WATCH_BOOKMARK_MAX + 3];
+	struct watch_root *root;
+
+	*malformed = text.size >= WATCH_BOOKMARK_MAX || text_base64url_decode(text.data, text.size, bytes) != ROOT_BOOKMARK ||
+		     bytes[0] != 1;
+	if (*malformed || root_get(bytes + 1) != watch->random)
+		return NULL;
+	for (root = watch->kept_first; root; root = root->kept_next)
+		if (root->serial == root_get(bytes + 9) && root->txid == root_get(bytes + 17) && !root->expired)
+			return watch_root_ref(root);
+	return NULL;
+}

@@ -1,0 +1,136 @@
+/* Frames from a descriptor onto a file. */
+#include "replay.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "frame.h"
+#include "position.h"
+
+#define REPLAY_BUFFER ((size_t)256 << 10)
+
+struct replay {
+	struct bts *db;
+	struct frame_decoder *decoder;
+	struct bts_apply *apply;
+	struct replay_counts *counts;
+	bool within; /* of a frame */
+	bool passed; /* the file has it */
+	uint64_t pages;
+};
+
+static enum bts_err replay_header(struct replay *replay, const struct frame_header *header, struct bts_error *error)
+{
+	struct bts_position own, base = header->base;
+	char at[POSITION_TEXT_SIZE], from[POSITION_TEXT_SIZE];
+	enum bts_err err = bts_ship_position(replay->db, &own, error);
+
+	if (err)
+		return err;
+	memcpy(base.database, header->target.database, sizeof(base.database));
+	replay->pages = 0;
+	replay->passed = position_equal(&own, &header->target);
+	if (replay->passed)
+		return BTS_OK;
+	if (!position_equal(&own, &base)) {
+		position_text(&own, at);
+		position_text(&base, from);
+		return fail_set(error, BTS_DIVERGED, "%s: the file stands at %s, the frame begins at %s",
+			position_same_database(&own, &base) ? "not the next one" : "of another database", at, from);
+	}
+	return bts_apply_begin(replay->db, &base, &header->target, &replay->apply, error);
+}
+
+static enum bts_err replay_end(struct replay *replay, struct bts_slice record, struct bts_error *error)
+{
+	struct bts_apply *apply = replay->apply;
+	enum bts_err err = BTS_OK;
+
+	replay->apply = NULL;
+	if (replay->passed)
+		replay->counts->passed++;
+	else
+		err = bts_apply_finish(apply, record, error);
+	if (err || replay->passed)
+		return err;
+	replay->counts->frames++;
+	replay->counts->pages += replay->pages;
+	return BTS_OK;
+}
+
+static enum bts_err replay_event(struct replay *replay, const struct frame_event *event, struct bts_error *error)
+{
+	switch (event->kind) {
+	case FRAME_HEADER:
+		return replay_header(replay, event->header, error);
+	case FRAME_PIECE:
+		replay->pages += event->piece.pages;
+		if (replay->passed)
+			return BTS_OK;
+		return bts_apply_piece(replay->apply, &event->piece.id, event->piece.first, event->bytes, error);
+	case FRAME_END:
+		replay->within = false;
+		return replay_end(replay, event->record, error);
+	default:
+		return BTS_OK;
+	}
+}
+
+static enum bts_err replay_bytes(struct replay *replay, struct bts_slice input, struct bts_error *error)
+{
+	struct frame_event event = {.kind = FRAME_MORE};
+	enum bts_err err = BTS_OK;
+
+	while (!err && (input.size > 0 || event.kind != FRAME_MORE)) {
+		if (!replay->within && input.size == 0)
+			return BTS_OK;
+		if (!replay->within)
+			frame_decoder_reset(replay->decoder);
+		replay->within = true;
+		err = frame_decode(replay->decoder, &input, &event, error);
+		if (!err)
+			err = replay_event(replay, &event, error);
+	}
+	return err;
+}
+
+static enum bts_err replay_read(struct replay *replay, int fd, struct bts_error *error)
+{
+	uint8_t *buffer = malloc(REPLAY_BUFFER);
+	enum bts_err err = buffer ? BTS_OK : fail_set(error, BTS_MEMORY, "no memory to apply frames");
+	ssize_t got = 1;
+
+	while (!err && got != 0) {
+		got = read(fd, buffer, REPLAY_BUFFER);
+		if (got > 0)
+			err = replay_bytes(replay, (struct bts_slice){buffer, (size_t)got}, error);
+		else if (got < 0 && errno != EINTR)
+			err = fail_os(error, errno, "reading frames");
+	}
+	if (!err && replay->within)
+		err = frame_decode_finish(replay->decoder, error);
+	free(buffer);
+	return err;
+}
+
+enum bts_err replay_frames(const char *path, int fd, struct replay_counts *counts, struct bts_error *error)
+{
+	struct replay replay = {.counts = counts};
+	struct bts_options options;
+	enum bts_err err;
+
+	*counts = (struct replay_counts){0};
+	bts_options_init(&options);
+	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE;
+	err = bts_open(path, &options, &replay.db, error);
+	if (err)
+		return err;
+	replay.decoder = frame_decoder_new();
+	err = replay.decoder ? replay_read(&replay, fd, error) : fail_set(error, BTS_MEMORY, "no memory to apply frames");
+	bts_apply_abort(replay.apply);
+	frame_decoder_free(replay.decoder);
+	bts_close(replay.db);
+	return err;
+}

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""The description of the API: every route and parameter of the table is in it, and nothing else; a linter finds it sound; a client made
+from it can do everything, and every reply is as it says.
+
+The linter, the client and the validator are packages of npm (openapi/package.json), got once for a build; without node, npm or
+the registry these parts are skipped.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+
+import yaml
+
+import harness
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SOURCE = os.path.join(HERE, "openapi")
+PACKAGES = os.path.join(os.path.dirname(harness.binary("btsd")), "..", "openapi")
+
+
+def routes():
+    """Of the API; those of the replication are in PROTOCOL.md."""
+    rows = json.loads(subprocess.run([harness.binary("btsd"), "--print-routes"], stdout=subprocess.PIPE, check=True, text=True).stdout)
+    return [row for row in rows if row["server"] == "api"]
+
+
+def text(path):
+    with open(path) as f:
+        return f.read()
+
+
+def node():
+    """The directory with the packages, or why there is none."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        return None, "node and npm are not there"
+    os.makedirs(PACKAGES, exist_ok=True)
+    for name in os.listdir(SOURCE):
+        shutil.copy(os.path.join(SOURCE, name), PACKAGES)
+    stamp, wanted = os.path.join(PACKAGES, "installed"), text(os.path.join(SOURCE, "package.json"))
+    if os.path.exists(stamp) and text(stamp) == wanted:
+        return PACKAGES, None
+    try:
+        done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=PACKAGES, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        return None, "npm install took more than 300 s"
+    if done.returncode:
+        return None, "npm install failed: " + done.stdout.strip().splitlines()[-1]
+    with open(stamp, "w") as f:
+        f.write(wanted)
+    return PACKAGES, None
+
+
+class Document(unittest.TestCase):
+    def setUp(self):
+        with harness.Dir() as where, harness.primary(where) as p:
+            reply = p.request("GET", "/v1/openapi.yaml")
+        self.assertEqual((reply.status, reply.headers["Content-Type"]), (200, "application/yaml"))
+        self.document = yaml.safe_load(reply.body)
+
+    def resolved(self, item):
+        while "$ref" in item:
+            at = self.document
+            for part in item["$ref"][2:].split("/"):
+                at = at[part]
+            item = at
+        return item
+
+    def test_routes_and_parameters_are_those_of_the_table(self):
+        table = {(r["method"], r["template"]): r for r in routes()}
+        described = {(method.upper(), path): (item, operation) for path, item in self.document["paths"].items()
+                     for method, operation in item.items() if method != "parameters"}
+        self.assertEqual(sorted(table), sorted(described))
+        for route, (item, operation) in described.items():
+            parameters = [self.resolved(p) for p in item.get("parameters", []) + operation.get("parameters", [])]
+            query = [p["name"] for p in parameters if p["in"] == "query"]
+            self.assertEqual(sorted(query), sorted(table[route]["params"]), route)
+            path = [p["name"] for p in parameters if p["in"] == "path"]
+            self.assertEqual(path, re.findall(r"\{(\w+)\}", route[1]), route)
+            scope = re.match(r"Scope: (\w+)", operation["description"]).group(1)
+            self.assertEqual(scope, table[route]["scope"], route)
+            self.assertEqual(operation.get("security") == [], scope == "none", route)
+
+    def test_operation_names_are_unique(self):
+        names = [operation["operationId"] for item in self.document["paths"].values() for method, operation in item.items()
+                 if method != "parameters"]
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_linter(self):
+        where, why = node()
+        if not where:
+            self.skipTest(why)
+        done = subprocess.run([os.path.join(where, "node_modules", ".bin", "redocly"), "lint", "--format=json",
+                               os.path.join(harness.TREE, "httpapi", "openapi.yaml")], cwd=where, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True, timeout=300, env=dict(os.environ, REDOCLY_TELEMETRY="off"))
+        self.assertEqual(done.returncode, 0, done.stdout)
+        problems = json.loads(done.stdout[done.stdout.index("{"):])["totals"]
+        self.assertEqual((problems["errors"], problems["warnings"]), (0, 0), done.stdout)
+
+    def test_generated_client(self):
+        where, why = node()
+        if not where:
+            self.skipTest(why)
+        with harness.Dir() as place:
+            tokens = place.file("tokens")
+            made = subprocess.run([harness.binary("btsd"), "token", "create", "--token-file", tokens, "--name", "all", "--scope",
+                                   "read,write,admin,replicate"], stdout=subprocess.PIPE, text=True, check=True).stdout
+            token = re.search(r"bts_[\w-]+", made).group(0)
+            with harness.primary(place, "--token-file", tokens) as p:
+                done = subprocess.run(["node", "client.mjs", p.url, token], cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        sys.stdout.write(done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
