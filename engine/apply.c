@@ -72,8 +72,11 @@ static void apply_free(struct bts_apply *apply)
 
 	apply_fetch_free(apply);
 	apply_unmap_log(apply);
-	if (!apply->committed)
+	if (!apply->committed) {
+		pthread_mutex_lock(&db->build);
 		pending_forget(db);
+		pthread_mutex_unlock(&db->build);
+	}
 	redirect_drop(db, apply->redirect);
 	apply_first_fini(apply);
 	if (apply->space_there)
@@ -357,7 +360,9 @@ static enum bts_err apply_open_record(struct bts_apply *apply, const struct bts_
 			return err;
 	}
 	if (!log->file) {
-		err = pending_create(apply->db, 0, log, &apply->error);
+		pthread_mutex_lock(&apply->db->build);
+		err = pending_create(apply->db, log, &apply->error);
+		pthread_mutex_unlock(&apply->db->build);
 		if (err)
 			return err;
 	}
@@ -561,6 +566,18 @@ enum bts_err bts_apply_finish(struct bts_apply *apply, struct bts_slice record, 
 		apply_count(apply);
 	apply_free(apply);
 	apply_leave(db);
+	return err;
+}
+
+enum bts_err bts_apply_idle(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err;
+
+	pthread_mutex_lock(&db->build);
+	err = db_usable(db, error);
+	if (!err && db->follower && !db->applying)
+		err = homes_merge(db, HOMES_IDLE, error);
+	pthread_mutex_unlock(&db->build);
 	return err;
 }
 

@@ -53,6 +53,7 @@ struct apply_fetch {
 	size_t tree_count, tree_cap;
 	struct fetch_edge *edges; /* asked for, in the order of being found */
 	size_t edge_count, edge_cap;
+	uint64_t asked; /* their pages */
 	uint32_t *places; /* hash by page number: 1 + edge */
 	size_t place_cap; /* a power of two */
 	uint32_t *arrived; /* edge of each unit */
@@ -385,6 +386,10 @@ static enum bts_err fetch_want(struct bts_apply *apply, const struct fetch_edge 
 	err = fetch_kept(apply, edge, low, &kept);
 	if (err || kept)
 		return err;
+	/* Each page has one place, so a target that asks for more lies. */
+	fetch->asked += edge->pages;
+	if (fetch->asked > fetch->record.high_water - fetch->record.first)
+		return apply_refuse_page(apply, edge->ptr.pgno, "more pages than there are below the high-water mark");
 	err = apply_grow(apply, (void **)&fetch->edges, fetch->edge_count, &fetch->edge_cap, sizeof(*fetch->edges));
 	if (err)
 		return err;

@@ -1,9 +1,10 @@
 /*
  * Making a proven frame the state of the file.  The crash cases are argued in DESIGN.md, section "Apply".
  *
- * Flush, write the other slot, flush, publish.  The first flush makes every page of the new root durable, at home or in
- * path.pending, before a slot names it; the second is the commit.  No reader is asked, and none is kept waiting: what the durable
- * root or a reader needs stands where it is, until it is brought home (homes.h), which nobody waits for either.
+ * Flush path.pending when the frame put something there, write the other slot, flush, publish.  The slot names the pages that went home
+ * with their sums, as a primary's does (I3), so that one flush brings both; of more than a manifest holds, and of what came by other
+ * ways, the pages are flushed first.  No reader is asked, and none is kept waiting: what the durable root or a reader needs stands
+ * where it is, until it is brought home (homes.h), which nobody waits for either.
  *
  * Only when path.pending has become too long readers are told to end, and the next frame waits for them.
  */
@@ -13,6 +14,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/crc32c.h"
 #include "base/fault.h"
 #include "compact.h"
 #include "error.h"
@@ -32,7 +34,7 @@ enum bts_err apply_make_room(struct bts_apply *apply)
 		bool pressed;
 
 		pthread_mutex_lock(&db->build);
-		err = homes_merge(db, true, &apply->error);
+		err = homes_merge(db, HOMES_ALL, &apply->error);
 		pressed = homes_press(db);
 		pthread_mutex_unlock(&db->build);
 		if (err || !pressed)
@@ -69,17 +71,71 @@ static enum bts_err install_flush_log(struct bts_apply *apply)
 	err = pending_path(db, db->log.name, &path, &apply->error);
 	if (!err && !SABOTAGE(FAULT_R5_NO_FLUSH))
 		err = install_sync(apply, db->log.file, "flushing path.pending");
-	if (!err && !db->log.kept_count) {
+	if (!err && db->log.unnamed) {
 		os = db->env->ops->path_sync_dir(db->env, path);
 		if (os)
 			err = error_os(&apply->error, os, "cannot flush the directory of %s", path);
+		db->log.unnamed = os != 0;
 	}
 	db->env->ops->memory(db->env, path, 0);
 	return err;
 }
 
-/* All pages durable, where they are now.  The file is as long as the new high-water mark, whoever wrote
- * there. */
+/* The units that went home, as they stand there: they are sorted.  false: more than a manifest holds. */
+static bool install_manifest(const struct bts_apply *apply, struct meta_slot *slot)
+{
+	uint32_t page_size = apply->record.page_size;
+	struct meta_run *run = NULL;
+	uint64_t bytes = 0;
+
+	if (apply->first.on || apply->fetch)
+		return false;
+	for (size_t i = 0; i < apply->unit_count; i++) {
+		const struct apply_unit *unit = &apply->units[i];
+		const uint8_t *image;
+
+		if (unit->where)
+			continue;
+		bytes += (uint64_t)unit->count * page_size;
+		if (bytes > META_MANIFEST_BYTES)
+			return false;
+		image = apply_unit_image(apply, unit);
+		if (!image)
+			return false;
+		if (!run || run->pgno + run->count != unit->pgno) {
+			if (slot->manifest_count == META_MANIFEST_MAX)
+				return false;
+			run = &slot->manifest[slot->manifest_count++];
+			*run = (struct meta_run){unit->pgno, 0, 0};
+		}
+		run->count += unit->count;
+		run->crc = crc32c(run->crc, image, (size_t)unit->count * page_size);
+	}
+	return true;
+}
+
+static void install_fill_slot(struct bts_apply *apply)
+{
+	struct bts *db = apply->db;
+	struct meta_slot *slot = &apply->slot;
+
+	*slot = db->slot;
+	slot->sequence++;
+	slot->role = META_FOLLOWER;
+	slot->durable = db->slot.record.txid;
+	slot->durable_sequence = db->slot.sequence;
+	memset(&slot->first, 0, sizeof(slot->first)); /* the first transfer ends here */
+	slot->record = apply->record;
+	slot->pending_salt = db->log.count ? db->log.salt : 0;
+	slot->pending_count = db->log.count;
+	slot->pending_log = db->log.count != 0;
+	slot->manifest_count = 0;
+	slot->mode = install_manifest(apply, slot) && !SABOTAGE(FAULT_R1_NO_FLUSH) ? META_ONE_FLUSH : META_TWO_FLUSH;
+	if (slot->mode == META_TWO_FLUSH)
+		slot->manifest_count = 0;
+}
+
+/* What the slot takes for durable is.  The file is as long as the new high-water mark, whoever wrote there. */
 static enum bts_err install_flush(struct bts_apply *apply)
 {
 	struct bts *db = apply->db;
@@ -102,32 +158,20 @@ static enum bts_err install_flush(struct bts_apply *apply)
 		return error_os(&apply->error, os, "cannot extend %s", db->path);
 	if (apply->redirected)
 		err = install_flush_log(apply);
-	if (SABOTAGE(FAULT_R1_NO_FLUSH))
+	if (err || apply->slot.mode == META_ONE_FLUSH || SABOTAGE(FAULT_R1_NO_FLUSH))
 		return err;
-	return err ? err : install_sync(apply, db->file, "flushing the pages of a frame");
+	return install_sync(apply, db->file, "flushing the pages of a frame");
 }
 
 /* The new record into the slot that does not hold D. */
 static enum bts_err install_slot(struct bts_apply *apply)
 {
 	struct bts *db = apply->db;
-	struct meta_slot *slot = &apply->slot;
+	const struct meta_slot *slot = &apply->slot;
 	enum bts_err err = apply_fault(apply, "apply.slot");
 
 	if (err)
 		return err;
-	*slot = db->slot;
-	slot->sequence++;
-	slot->mode = META_TWO_FLUSH;
-	slot->role = META_FOLLOWER;
-	slot->durable = db->slot.record.txid;
-	slot->durable_sequence = db->slot.sequence;
-	slot->manifest_count = 0;
-	memset(&slot->first, 0, sizeof(slot->first)); /* the first transfer ends here */
-	slot->record = apply->record;
-	slot->pending_salt = db->log.count ? db->log.salt : 0;
-	slot->pending_count = db->log.count;
-	slot->pending_log = db->log.count != 0;
 	apply->committed = true;
 	err = recover_write_slot(db->env, db->file, !db->slot_index, slot, &apply->error);
 	if (!err)
@@ -152,6 +196,8 @@ static void install_publish(struct bts_apply *apply)
 
 	pending_keep(db);
 	homes_enter(apply);
+	atomic_fetch_add(&db->pending_pages, apply->redirected);
+	atomic_store(&db->pending_bytes, db->log.file ? db->log.kept_size : 0);
 	shared_set_pending(db->shared, db->slot.pending_salt, db->slot.pending_count);
 	shared_set_slot(db->shared, db->slot_index, db->slot.sequence);
 	shared_publish(db->shared, &db->slot.record);
@@ -165,8 +211,10 @@ enum bts_err apply_install(struct bts_apply *apply)
 
 	if (!err)
 		err = homes_reserve(apply);
-	if (!err)
+	if (!err) {
+		install_fill_slot(apply);
 		err = install_flush(apply);
+	}
 	if (!err)
 		err = install_slot(apply);
 	if (err)
@@ -180,7 +228,7 @@ enum bts_err apply_install(struct bts_apply *apply)
 	err = compact_truncate(db, true, &cut, NULL);
 	(void)err;
 	apply_unmap_log(apply);
-	err = homes_merge(db, false, &apply->error);
+	err = homes_merge(db, HOMES_FRAME, &apply->error);
 	homes_press(db);
 	return err;
 }

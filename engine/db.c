@@ -112,6 +112,9 @@ void db_free(struct bts *db)
 	redirect_fini(db);
 	if (db->log.file != NULL)
 		env->ops->file_close(db->log.file);
+	for (unsigned i = 0; i < 2; i++)
+		if (db->spare[i].file != NULL)
+			env->ops->file_close(db->spare[i].file);
 	space_fini(&db->space);
 	pager_fini(&db->pager);
 	shared_close(db->shared);
@@ -472,8 +475,10 @@ void bts_close(struct bts *db)
 		err = flush_settle(db, NULL);
 	if (err == BTS_OK && db_may_compact(db)) /* otherwise the exit is not clean */
 		compact_close(db);
-	if (db->writer && db->follower && !shared_foreign(db->shared) && !shared_poisoned(db->shared))
-		(void)!homes_merge(db, true, NULL); /* else the next opener does it */
+	if (db->writer && db->follower && !shared_foreign(db->shared) && !shared_poisoned(db->shared)) {
+		(void)!homes_merge(db, HOMES_ALL, NULL); /* else the next opener does it */
+		pending_discard(db);
+	}
 	db_seal(db);
 	db_free(db);
 }

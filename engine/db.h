@@ -28,6 +28,8 @@ struct pending_log {
 	uint32_t count; /* records, likewise */
 	uint64_t kept_size;
 	uint32_t kept_count; /* what the slot needs */
+	bool unnamed;	     /* new: its name may not be durable yet */
+	bts_txid retired;    /* of one that is kept to be written again: no later commit ever needed it */
 };
 
 struct bts {
@@ -63,7 +65,11 @@ struct bts {
 	struct meta_slot *envelope; /* with the flush lock held: the slot being written */
 	struct async *async;      /* async.c */
 	bool applying;            /* follower: between bts_apply_begin and its end */
-	struct pending_log log;   /* of the handle that applies, with build held or applying set */
+	/*
+	 * Of the handle that applies: the log, and those that nobody needs any more, by name, to be written again.  Files and salts
+	 * change with build held; the rest is the frame's in progress.
+	 */
+	struct pending_log log, spare[2];
 	struct homes *homes;      /* likewise: homes.h; NULL: none is needed */
 	pthread_mutex_t redirect_lock;
 	struct redirect *redirect; /* the table of the newest log that was read here, for the next reader (redirect.h) */

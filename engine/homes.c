@@ -12,6 +12,8 @@
 
 /* Pages that must be won before a log is written anew that is still needed. */
 #define HOMES_WORTH 256u
+/* What a log grows by between two merges after frames, unless the limit on it is less than eight times as much. */
+#define HOMES_BATCH (UINT64_C(8) << 20)
 
 struct homes_need {
 	bts_pgno pgno;
@@ -25,6 +27,7 @@ struct homes {
 	uint64_t *taken; /* a bit a page */
 	bts_pgno pages;	 /* it has room for */
 	uint32_t judged; /* records of the log when it was last looked through */
+	uint64_t settled; /* its bytes then */
 	bool pressed;    /* somebody was told to end since: look again */
 	size_t readers;	 /* snapshots then */
 };
@@ -318,7 +321,7 @@ static enum bts_err homes_new_log(
 
 	if (!plan->pages[HOMES_STAYS])
 		return BTS_OK;
-	err = pending_create(db, !db->log.name, log, error);
+	err = pending_create(db, log, error);
 	for (uint32_t i = 0; i < db->log.count && !err; i++)
 		if (plan->fate[i] == HOMES_STAYS)
 			err = homes_append(db, table, redirect_entry(table, i), log, error);
@@ -326,9 +329,10 @@ static enum bts_err homes_new_log(
 		err = pending_path(db, log->name, &path, error);
 	if (!err)
 		os = db->env->ops->file_sync(log->file);
-	if (!err && !os)
+	if (!err && !os && log->unnamed)
 		os = db->env->ops->path_sync_dir(db->env, path);
 	db->env->ops->memory(db->env, path, 0);
+	log->unnamed = false;
 	log->kept_size = log->size;
 	log->kept_count = log->count;
 	return os ? error_os(error, os, "cannot flush the new log of %s", db->path) : err;
@@ -383,10 +387,12 @@ static enum bts_err homes_switch(struct bts *db, struct recover_state *state, st
 	shared_set_slot(db->shared, db->slot_index, db->slot.sequence);
 	shared_publish(db->shared, &db->slot.record);
 	/* Left behind, it is removed when its name is wanted, or at the next open: no slot names its salt. */
-	if (!homes_fault(db, "apply.truncate", NULL))
+	if (homes_fault(db, "apply.truncate", NULL))
+		db->env->ops->file_close(old.file);
+	else if (log->count) /* readers are there who may need it for long */
 		pending_remove(db, &old);
 	else
-		db->env->ops->file_close(old.file);
+		pending_retire(db, &old);
 	return BTS_OK;
 }
 
@@ -422,6 +428,15 @@ static bool homes_due(const struct bts *db, size_t readers)
 	       db->log.count - homes->judged >= homes->judged / 8;
 }
 
+/* Has the log grown by a batch since it was looked through, or beyond its limit? */
+static bool homes_full(const struct bts *db)
+{
+	uint64_t limit = db->limits.pending_limit, batch = limit / 8 < HOMES_BATCH ? limit / 8 : HOMES_BATCH;
+	const struct pending_log *log = &db->log;
+
+	return log->kept_size > limit || log->kept_size >= db->homes->settled + batch;
+}
+
 static void homes_figures(struct bts *db, const struct homes_plan *plan)
 {
 	uint64_t pages = plan->pages[HOMES_STAYS] + (db->log.file ? plan->pages[HOMES_HOME] : 0);
@@ -430,7 +445,7 @@ static void homes_figures(struct bts *db, const struct homes_plan *plan)
 	atomic_store(&db->pending_bytes, db->log.file ? db->log.kept_size : 0);
 }
 
-enum bts_err homes_merge(struct bts *db, bool all, struct bts_error *error)
+enum bts_err homes_merge(struct bts *db, enum homes_when when, struct bts_error *error)
 {
 	struct homes *homes = db->homes;
 	struct homes_plan plan = {NULL, {0}};
@@ -440,7 +455,7 @@ enum bts_err homes_merge(struct bts *db, bool all, struct bts_error *error)
 	size_t readers;
 	enum bts_err err;
 
-	if (!homes)
+	if (!homes || (when == HOMES_FRAME && db->log.file && !homes->pressed && !homes_full(db)))
 		return BTS_OK;
 	readers = homes_look(db);
 	if (!db->log.file) {
@@ -449,7 +464,7 @@ enum bts_err homes_merge(struct bts *db, bool all, struct bts_error *error)
 			homes_fini(db);
 		return BTS_OK;
 	}
-	if (!all && !homes_due(db, readers))
+	if (when != HOMES_ALL && !homes_due(db, readers))
 		return BTS_OK;
 	homes->judged = db->log.count;
 	homes->readers = readers;
@@ -459,10 +474,11 @@ enum bts_err homes_merge(struct bts *db, bool all, struct bts_error *error)
 		err = homes_plan(db, table, &plan, &why);
 	won = plan.pages[HOMES_DEAD] + plan.pages[HOMES_HOME];
 	if (!err && won > 0 &&
-		(all || !plan.pages[HOMES_STAYS] || (won >= plan.pages[HOMES_STAYS] && won >= HOMES_WORTH)))
+		(when == HOMES_ALL || !plan.pages[HOMES_STAYS] || (won >= plan.pages[HOMES_STAYS] && won >= HOMES_WORTH)))
 		err = homes_bring(db, table, &plan, &why);
 	if (!err)
 		homes_figures(db, &plan);
+	homes->settled = db->log.kept_size;
 	redirect_drop(db, table);
 	db->env->ops->memory(db->env, plan.fate, 0);
 	if (err != BTS_CORRUPT && !shared_poisoned(db->shared))

@@ -20,10 +20,12 @@ void homes_enter(struct bts_apply *);
 /* The heir's knowledge, from the log. */
 enum bts_err homes_inherit(struct bts *, struct redirect *table, struct bts_error *);
 /*
- * Bring home what nobody needs there, and leave a log of the rest, when that is worth it, or as much as can be (all).
+ * Bring home what nobody needs there, and leave a log of the rest: after a frame once the log has grown by so much that its flushes are
+ * spread over many frames, when nothing else is to be done as soon as it is worth it, or as much as can be.
  * BTS_CORRUPT: a record is damaged; or poisoned.  What else fails is tried again at the next frame.  build held.
  */
-enum bts_err homes_merge(struct bts *, bool all, struct bts_error *);
+enum homes_when { HOMES_FRAME, HOMES_IDLE, HOMES_ALL };
+enum bts_err homes_merge(struct bts *, enum homes_when, struct bts_error *);
 /*
  * The log is longer than pending_limit: tell the readers whose snapshot is the oldest of those that need a home to end.  False:
  * it is not, or no reader is in the way.

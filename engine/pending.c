@@ -8,6 +8,7 @@
 
 #include "base/crc32c.h"
 #include "base/ensure.h"
+#include "base/fault.h"
 #include "error.h"
 #include "homes.h"
 #include "recover.h"
@@ -18,6 +19,7 @@
 #define PENDING_LOG 2u
 #define PENDING_HEADER_FRAME 96u
 #define PENDING_RECORD_FRAME 48u
+#define PENDING_SPARE (UINT64_C(64) << 20) /* bytes of a log that is worth keeping */
 
 enum bts_err pending_path(struct bts *db, unsigned name, char **out, struct bts_error *error)
 {
@@ -136,7 +138,54 @@ static void pending_unlink(struct bts *db, unsigned name)
 	db->env->ops->memory(db->env, path, 0);
 }
 
-enum bts_err pending_create(struct bts *db, unsigned name, struct pending_log *log, struct bts_error *error)
+/*
+ * Whoever has it mapped began at a commit up to `retired`, before the one that was published without it: registered, so seen
+ * here.  A frame in progress looks at the log of its base, retired or not; so a later commit must be there.
+ */
+static bool pending_reusable(struct bts *db, const struct pending_log *spare)
+{
+	size_t readers;
+
+	if (!spare->file || spare->retired >= db->slot.record.txid)
+		return false;
+	readers = SABOTAGE(FAULT_R6_LOG_READ) ? 0 : db_snapshots(db);
+	return readers == 0 || db->snapshots[0] > spare->retired;
+}
+
+/* The other name than db->log's; of two free ones that which can be written again, else the one that has no file to lose. */
+static unsigned pending_choose(struct bts *db)
+{
+	if (db->log.file)
+		return !db->log.name;
+	for (unsigned name = 0; name < 2; name++)
+		if (pending_reusable(db, &db->spare[name]))
+			return name;
+	return db->spare[0].file && !db->spare[1].file;
+}
+
+/* The file that is kept under this name, or a new one. */
+static int pending_file(struct bts *db, const char *path, struct pending_log *log)
+{
+	const struct bts_env_ops *ops = db->env->ops;
+	struct pending_log *spare = &db->spare[log->name];
+	int os;
+
+	if (pending_reusable(db, spare)) {
+		log->file = spare->file;
+		log->unnamed = spare->unnamed;
+		memset(spare, 0, sizeof(*spare));
+		return 0;
+	}
+	pending_remove(db, spare);
+	pending_unlink(db, log->name);
+	log->unnamed = true;
+	os = ops->file_open(db->env, path, BTS_FILE_WRITE | BTS_FILE_CREATE | BTS_FILE_EXCL, &log->file);
+	if (os)
+		log->file = NULL;
+	return os;
+}
+
+enum bts_err pending_create(struct bts *db, struct pending_log *log, struct bts_error *error)
 {
 	struct bts_env *env = db->env;
 	uint8_t header[PENDING_HEADER];
@@ -145,16 +194,13 @@ enum bts_err pending_create(struct bts *db, unsigned name, struct pending_log *l
 	enum bts_err err;
 	int os;
 
-	*log = (struct pending_log){.name = name, .size = PENDING_HEADER, .kept_size = PENDING_HEADER};
-	err = pending_path(db, name, &path, error);
+	*log = (struct pending_log){.name = pending_choose(db), .size = PENDING_HEADER, .kept_size = PENDING_HEADER};
+	err = pending_path(db, log->name, &path, error);
 	if (err)
 		return err;
-	pending_unlink(db, name);
 	os = env->ops->random(env, &log->salt, sizeof(log->salt));
 	if (!os)
-		os = env->ops->file_open(env, path, BTS_FILE_WRITE | BTS_FILE_CREATE | BTS_FILE_EXCL, &log->file);
-	if (os)
-		log->file = NULL;
+		os = pending_file(db, path, log);
 	log->salt += !log->salt; /* 0 is for none */
 	pending_header_encode(db, log->salt, header);
 	if (!os)
@@ -216,10 +262,10 @@ void pending_forget(struct bts *db)
 	if (!log->file)
 		return;
 	if (!log->kept_count) {
-		pending_remove(db, log);
+		pending_retire(db, log);
 		return;
 	}
-	if (log->size > log->kept_size)
+	if (log->size > log->kept_size && log->size > PENDING_SPARE)
 		db->env->ops->file_truncate(log->file, log->kept_size);
 	log->size = log->kept_size;
 	log->count = log->kept_count;
@@ -232,6 +278,25 @@ void pending_remove(struct bts *db, struct pending_log *log)
 		pending_unlink(db, log->name);
 	}
 	memset(log, 0, sizeof(*log));
+}
+
+void pending_retire(struct bts *db, struct pending_log *log)
+{
+	struct pending_log *spare = &db->spare[log->name];
+
+	if (!log->file || spare->file || log->size > PENDING_SPARE) {
+		pending_remove(db, log);
+		return;
+	}
+	*spare = *log;
+	spare->retired = log->kept_count ? db->slot.record.txid : 0; /* nobody was told of one that never counted */
+	memset(log, 0, sizeof(*log));
+}
+
+void pending_discard(struct bts *db)
+{
+	pending_remove(db, &db->spare[0]);
+	pending_remove(db, &db->spare[1]);
 }
 
 /* A pass over the records that slot needs: verify, or copy home. */

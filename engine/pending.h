@@ -5,7 +5,9 @@
  * Version 2, which is written: a log of records of several frames, appended to under one salt.  The slot that needs it holds salt
  * and number of records; what stands behind those is a frame that never became the state, and is written over.  A log is replaced by
  * one under the other of two names, so that the slot decides which one counts.  Readers have it mapped: it is never cut below what
- * a slot counted, it loses its name.
+ * a slot counted.  When its pages are home it is kept: its blocks are there, so the next log but one is written over it, under a new
+ * salt, once nobody is left who began when it counted; a flush of it is then one of data alone.  If readers keep pages from going
+ * home, or it is long, it loses its name instead.
  *
  * Version 1, of an earlier release: one frame.  It is redone at open.
  */
@@ -41,17 +43,21 @@ enum bts_err pending_path(struct bts *, unsigned name, char **out, struct bts_er
 enum bts_err pending_open(
 	struct bts *, uint64_t salt, unsigned flags, struct bts_file **file, unsigned *name, struct bts_error *);
 
-/* A new log under `name`, with its header and no records. */
-enum bts_err pending_create(struct bts *, unsigned name, struct pending_log *, struct bts_error *);
+/* A new log beside db->log, with its header and no records; in a file that is kept, if nobody reads there.  build held. */
+enum bts_err pending_create(struct bts *, struct pending_log *, struct bts_error *);
 void pending_record_encode(uint64_t salt, uint32_t ordinal, const struct pending_entry *, uint8_t bytes[PENDING_RECORD]);
 /* Hostile bytes; NULL: sound, but for its place in the file.  where is not set. */
 const char *pending_record_decode(
 	const uint8_t bytes[PENDING_RECORD], uint64_t salt, uint32_t ordinal, struct pending_entry *);
-/* What was appended is part of the state now, or is forgotten. */
+/* What was appended is part of the state now, or is forgotten (build held). */
 void pending_keep(struct bts *);
 void pending_forget(struct bts *);
 /* Close the log, and take its name away: nobody needs it by that. */
 void pending_remove(struct bts *, struct pending_log *);
+/* The same, but the file may be kept.  No slot names it, and no commit above db->slot's ever will; build held. */
+void pending_retire(struct bts *, struct pending_log *);
+/* At close: what is kept goes. */
+void pending_discard(struct bts *);
 
 #define PENDING_CHUNK (256u << 10) /* bytes moved at a time; a multiple of every page size */
 

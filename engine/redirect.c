@@ -61,6 +61,22 @@ static uint32_t redirect_bucket(const struct redirect *table, bts_pgno pgno)
 	return (uint32_t)(pgno * UINT64_C(0x9e3779b97f4a7c15) >> 32) & table->mask;
 }
 
+/* The slot is believed for its sum, not for what it says: room is made for what the file can hold. */
+static enum bts_err redirect_holds(struct bts *db, const struct redirect *table, uint32_t count, struct bts_error *error)
+{
+	uint64_t least = PENDING_RECORD + table->page_size + PENDING_TRAILER;
+	struct bts_file_identity id;
+	int os = db->env->ops->file_identity(table->file, &id);
+
+	if (os)
+		return error_os(error, os, "cannot stat %s.pending", db->path);
+	if (id.size < PENDING_HEADER || count > (id.size - PENDING_HEADER) / least)
+		return error_set(error, BTS_CORRUPT, 0,
+			"%s.pending, which the newest meta needs: %" PRIu64 " bytes are too few for %" PRIu32 " records", db->path,
+			id.size, count);
+	return BTS_OK;
+}
+
 /* Room for so many records, and somewhat more. */
 static enum bts_err redirect_room(struct bts *db, struct redirect *table, uint32_t count, struct bts_error *error)
 {
@@ -169,6 +185,8 @@ static enum bts_err redirect_new(
 	table->page_size = db->slot.record.page_size;
 	table->end = PENDING_HEADER;
 	err = pending_open(db, salt, BTS_FILE_READ, &table->file, &name, error);
+	if (!err)
+		err = redirect_holds(db, table, count, error);
 	if (!err)
 		err = redirect_room(db, table, count, error);
 	if (!err)
@@ -310,6 +328,14 @@ const uint8_t *redirect_find(struct redirect *table, const struct page_ptr *ptr,
 		at = entry->next;
 	}
 	return NULL;
+}
+
+void redirect_suspect(struct redirect *table, const struct page_ptr *ptr)
+{
+	_Atomic bool *verified;
+
+	if (table && redirect_find(table, ptr, 1, &verified))
+		atomic_store_explicit(verified, false, memory_order_relaxed);
 }
 
 static const uint8_t *redirect_ask(void *arg, const struct page_ptr *ptr, uint64_t count, _Atomic bool **verified)

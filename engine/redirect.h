@@ -47,6 +47,8 @@ void redirect_use_afresh(struct tree_ctx *, struct redirect_afresh *);
  */
 enum bts_err redirect_repair(
 	struct bts *, struct redirect *, const struct page_ptr *ptr, struct bts_slice bytes, struct bts_error *);
+/* Its bytes turned out to be damaged: what passed for verified is looked at again by the next who reads it. */
+void redirect_suspect(struct redirect *, const struct page_ptr *ptr); /* NULL is fine */
 /* Is the page that ptr leads to in the log?  NULL: no. */
 const uint8_t *redirect_find(struct redirect *, const struct page_ptr *ptr, uint64_t count, _Atomic bool **verified);
 /* The newest of the first `count` records that begins at this page; NULL: it is home.  For who goes by page number. */

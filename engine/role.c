@@ -422,7 +422,7 @@ static enum bts_err role_promote_locked(struct bts *db, const struct bts_promoti
 	struct recover_epoch epoch;
 	struct bts_error why = { 0 };
 	bool unclean, fell_back;
-	enum bts_err err = db->follower && !db->applying ? homes_merge(db, true, error) : BTS_OK;
+	enum bts_err err = db->follower && !db->applying ? homes_merge(db, HOMES_ALL, error) : BTS_OK;
 
 	if (err == BTS_OK)
 		err = role_may_promote(db, promotion, error);

@@ -212,6 +212,7 @@ enum bts_err bts_scrub_next(struct bts_scrub *scrub, struct bts_scrub_unit *unit
 		return err ? error_set(error, err, scrub->why.os, "%s", scrub->why.text) : BTS_OK;
 	scrub->is_damaged = unit->damaged = true;
 	pager_forget(&scrub->db->pager, unit->id.pgno);
+	redirect_suspect(scrub->redirect.table, &scrub->damaged.ptr);
 	scrub->stat.damaged++;
 	error_set(&unit->what, err, scrub->why.os, "%s", scrub->why.text);
 	return BTS_OK;

@@ -192,8 +192,7 @@ void shared_set_promised(struct shared *, uint32_t epoch, uint64_t random);
 
 /*
  * Readers (G1): store the txid in a slot, full fence, re-read head, retry when it moved; the slot then holds what an heir needs
- * (the record).  record gets the snapshot.  Waits while the gate is closed.  BTS_LIMIT when all slots are taken.
- * BTS_NEEDS_RECOVERY, BTS_POISONED: the gate is closed and nobody is there who could open it (shared_gate_hold).
+ * (the record).  record gets the snapshot.  BTS_LIMIT when all slots are taken.
  */
 enum bts_err shared_reader_enter(struct shared *, struct shared_reader *, struct commit_record *record, struct bts_error *);
 /* The same; record gets no positions and segments, which only who ships or commits needs. */
@@ -269,14 +268,6 @@ enum bts_err shared_reader_record(struct shared *, bts_txid snapshot, struct com
  */
 bool shared_reader_settled(struct shared *, bts_txid snapshot);
 
-/* The gate of a follower's install: while closed, shared_reader_enter waits. Opened again if its owner dies. */
-void shared_gate_close(struct shared *);
-void shared_gate_open(struct shared *);
-/*
- * From here on pages of the published root are overwritten: if the owner of the closed gate dies now, the gate stays closed and
- * readers get BTS_NEEDS_RECOVERY, until an heir has finished the work, published and opened the gate.
- */
-void shared_gate_hold(struct shared *);
 /* +1 at every shared_wake, for those who wait for something else. */
 uint32_t shared_wakes(const struct shared *);
 /* Wait until a reader left or timeout (for the installer). */

@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 
 #define SHARED_MAGIC UINT64_C(0x6b636f6c2d737462) /* "bts-lock" */
-#define SHARED_LAYOUT 5u
+#define SHARED_LAYOUT 6u
 #define SHARED_PROCESSES_MAX 1024u /* handles that have the file open at a time */
 #define SHARED_ACKS_MAX 64u
 
@@ -24,8 +24,6 @@
 #define SHARED_BYTE_CLOSE 2u /* who finds out whether it is the last */
 #define SHARED_BYTE_LOCK 3u  /* + enum shared_lock */
 #define SHARED_BYTE_PROCESS 16u /* + process index */
-
-#define SHARED_GATE_HELD (UINT64_C(1) << 63) /* stays closed when its owner dies */
 
 #define SHARED_RECORD_WORDS ((sizeof(struct commit_record) + 7) / 8)
 #define SHARED_READER_WORDS (offsetof(struct commit_record, recent) / 8)
@@ -133,10 +131,7 @@ struct shared_map {
 	_Atomic uint32_t leases_used;
 	struct shared_lease_word leases[SHARED_LEASES];
 
-	/* 0: open, else the owner word of who closed it, with SHARED_GATE_HELD. */
-	_Alignas(64) _Atomic uint64_t gate;
-	_Atomic uint32_t gate_word;  /* futex, +1 when it opens */
-	_Atomic uint32_t leave_word; /* futex, +1 when a reader left and somebody waits for that */
+	_Alignas(64) _Atomic uint32_t leave_word; /* futex, +1 when a reader left and somebody waits for that */
 	_Atomic uint32_t leave_waiters;
 	_Atomic uint32_t slots_used; /* slots from here on were never taken */
 	_Atomic uint32_t slots_backed; /* slots that have blocks on the disk */
@@ -156,7 +151,7 @@ struct shared {
 	struct shared_map *map;
 	char *path;	/* of the lock file */
 	uint32_t index; /* process index */
-	uint64_t owner; /* our word in reader slots and gate; 0: not joined */
+	uint64_t owner; /* our word in reader slots; 0: not joined */
 	bool writer;
 	uint64_t slot;	       /* for the next publication; 0: as it is */
 	uint64_t pending_salt, pending_count; /* for the publications of this handle */
@@ -176,8 +171,7 @@ static inline struct shared_slot *shared_slot_at(struct shared *s, uint32_t slot
 /* Nobody reads in the slot: snapshot out, and whoever waits for readers is told. */
 void shared_slot_clear(struct shared *, struct shared_slot *);
 /* Register in a slot that is the reader's: its slot and use are given, the rest is filled in. */
-enum bts_err shared_register(struct shared *, struct shared_reader *, const struct shared_cell *, bool light,
-	struct commit_record *record, struct bts_error *);
+void shared_register(struct shared *, struct shared_reader *, const struct shared_cell *, bool light, struct commit_record *);
 /* A slot that another reader of any process has parked becomes ours, without a use yet; false: there is none. */
 bool shared_steal(struct shared *, uint32_t *index);
 
@@ -188,7 +182,7 @@ int shared_back(struct shared *, uint32_t slots);
 
 /* Is the process behind an owner word alive? */
 bool shared_alive(struct shared *, uint64_t owner);
-/* Forget what a dead process left in the slots and at the gate under this process index. */
+/* Forget what a dead process left in the slots under this process index. */
 void shared_forget(struct shared *, uint32_t index);
 
 /* NULL: not wanted. */

@@ -75,8 +75,7 @@ enum shared_claim shared_reader_claim(struct shared *s, struct shared_reader *re
 	atomic_store_explicit(&slot->since_ms, s->env->ops->tick_ms(s->env), memory_order_relaxed);
 	if (snapshot == 0)
 		return SHARED_CLAIM_STALE;
-	if (!SABOTAGE(FAULT_G1_NO_LOOK) &&
-		(atomic_load(&map->gate) || atomic_load(&map->head.sequence) != sequence)) {
+	if (!SABOTAGE(FAULT_G1_NO_LOOK) && atomic_load(&map->head.sequence) != sequence) {
 		shared_reader_rest(s, reader);
 		return SHARED_CLAIM_STALE;
 	}
@@ -95,7 +94,8 @@ enum bts_err shared_reader_again(
 			"%s was opened by another process, before a fork: open the file again", s->path);
 	slot = shared_parked_slot(s, reader);
 	atomic_store_explicit(&slot->since_ms, s->env->ops->tick_ms(s->env), memory_order_relaxed);
-	return shared_register(s, reader, &s->map->head, true, record, error);
+	shared_register(s, reader, &s->map->head, true, record);
+	return BTS_OK;
 }
 
 /*

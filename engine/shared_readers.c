@@ -1,8 +1,8 @@
 /*
- * Reader slots (G1) and the gate before them.
+ * Reader slots (G1).
  *
- * A reader stores its snapshot, then looks again whether it is still the head and the gate still open; a
- * writer first moves the head (or closes the gate), then reads the slots.  Both sides in sequentially
+ * A reader stores its snapshot, then looks again whether it is still the head; a
+ * writer first moves the head, then reads the slots.  Both sides in sequentially
  * consistent order: either the writer sees the reader, or the reader sees that it came too late and starts
  * over.
  *
@@ -18,7 +18,6 @@
 #include "base/fault.h"
 #include "error.h"
 
-#define SHARED_GATE_PATIENCE_MS 100u /* then see whether who closed it still lives */
 
 ENSURE_STATIC(SHARED_READERS_MAX % SHARED_SLOTS_STEP == 0);
 
@@ -46,7 +45,6 @@ void shared_forget(struct shared *s, uint32_t index)
 {
 	struct shared_map *map = s->map;
 	uint32_t used = atomic_load(&map->slots_used), i;
-	uint64_t gate = atomic_load(&map->gate);
 
 	for (i = 0; i < used; i++) {
 		uint64_t owner = atomic_load(&shared_slot_at(s, i)->owner);
@@ -55,12 +53,6 @@ void shared_forget(struct shared *s, uint32_t index)
 			shared_reap(s, i, owner);
 	}
 	shared_leases_forget(s, index);
-	/* A held gate loses its owner, lest the newcomer under this index passes for him. */
-	if ((gate & 0xffff) == index + 1 &&
-		atomic_compare_exchange_strong(&map->gate, &gate, gate & SHARED_GATE_HELD)) {
-		atomic_fetch_add(&map->gate_word, 1);
-		s->env->ops->wake(s->env, (const uint32_t *)&map->gate_word);
-	}
 }
 
 /*
@@ -280,34 +272,6 @@ static int shared_claim(struct shared *s, uint32_t *index)
 	return 0;
 }
 
-/* Wait until the gate is open; one that was closed by a process that died is opened here, unless it is held.
- */
-static enum bts_err shared_gate_wait(struct shared *s, struct bts_error *error)
-{
-	struct shared_map *map = s->map;
-
-	for (;;) {
-		uint32_t word = atomic_load(&map->gate_word);
-		uint64_t gate = atomic_load(&map->gate);
-
-		if (!gate)
-			return BTS_OK;
-		if (shared_poisoned(s))
-			return error_set(error, BTS_POISONED, 0, "%s: a write failed earlier", s->path);
-		if (gate == SHARED_GATE_HELD || !shared_alive(s, gate & ~SHARED_GATE_HELD)) {
-			if (gate & SHARED_GATE_HELD)
-				return error_set(error, BTS_NEEDS_RECOVERY, 0,
-					"%s: a process died while it installed a frame; open the file for "
-					"writing",
-					s->path);
-			if (atomic_compare_exchange_strong(&map->gate, &gate, 0))
-				atomic_fetch_add(&map->gate_word, 1);
-			continue;
-		}
-		s->env->ops->wait(s->env, (const uint32_t *)&map->gate_word, word, SHARED_GATE_PATIENCE_MS);
-	}
-}
-
 /*
  * Release: what was read has been read.  No fence before the look at who waits, and no store where nobody does, since that
  * word is on a line that all readers read: who begins to wait at this moment may be missed, and looks again in a moment.
@@ -353,17 +317,13 @@ static enum bts_err shared_slot_take(struct shared *s, uint32_t *index, struct b
 	return BTS_OK;
 }
 
-enum bts_err shared_register(struct shared *s, struct shared_reader *reader, const struct shared_cell *cell, bool light,
-	struct commit_record *record, struct bts_error *error)
+void shared_register(struct shared *s, struct shared_reader *reader, const struct shared_cell *cell, bool light,
+	struct commit_record *record)
 {
 	struct shared_slot *slot = shared_slot_at(s, reader->slot);
 	uint64_t sequence;
 
 	for (;;) {
-		enum bts_err err = shared_gate_wait(s, error);
-
-		if (err)
-			return err;
 		sequence = atomic_load(&cell->sequence);
 		if (light)
 			shared_record_load_reader(cell->records[sequence & 1].words, record);
@@ -375,7 +335,7 @@ enum bts_err shared_register(struct shared *s, struct shared_reader *reader, con
 			continue;
 		shared_record_store_reader(shared_slot_record(s, reader->slot), record);
 		atomic_store(&slot->txid, record->txid + 1);
-		if (!atomic_load(&s->map->gate) && atomic_load(&cell->sequence) == sequence)
+		if (atomic_load(&cell->sequence) == sequence)
 			break;
 		shared_slot_clear(s, slot);
 	}
@@ -385,7 +345,6 @@ enum bts_err shared_register(struct shared *s, struct shared_reader *reader, con
 	atomic_store_explicit(&reader->sequence, sequence, memory_order_relaxed);
 	atomic_store_explicit(&reader->snapshot, record->txid + 1, memory_order_relaxed);
 	atomic_store_explicit(&slot->settled, reader->use, memory_order_release);
-	return BTS_OK;
 }
 
 static enum bts_err shared_reader_register(struct shared *s, struct shared_reader *reader,
@@ -399,10 +358,8 @@ static enum bts_err shared_reader_register(struct shared *s, struct shared_reade
 	slot = shared_slot_at(s, reader->slot);
 	reader->use = atomic_load_explicit(&slot->use, memory_order_relaxed);
 	atomic_store_explicit(&reader->parked, 0, memory_order_relaxed);
-	err = shared_register(s, reader, cell, light, record, error);
-	if (err)
-		atomic_store(&slot->owner, 0);
-	return err;
+	shared_register(s, reader, cell, light, record);
+	return BTS_OK;
 }
 
 enum bts_err shared_reader_enter(
@@ -485,24 +442,6 @@ void shared_reader_leave(struct shared *s, struct shared_reader *reader)
 	shared_slot_clear(s, slot);
 	atomic_store(&slot->owner, 0);
 	atomic_store(&s->hint, reader->slot);
-}
-
-void shared_gate_close(struct shared *s)
-{
-	atomic_store(&s->map->gate, s->owner);
-}
-
-void shared_gate_open(struct shared *s)
-{
-	atomic_store(&s->map->gate, 0);
-	atomic_fetch_add(&s->map->gate_word, 1);
-	s->env->ops->wake(s->env, (const uint32_t *)&s->map->gate_word);
-}
-
-void shared_gate_hold(struct shared *s)
-{
-	ENSURE(atomic_load(&s->map->gate) == s->owner);
-	atomic_store(&s->map->gate, s->owner | SHARED_GATE_HELD);
 }
 
 void shared_wait_reader(struct shared *s, unsigned timeout_ms)

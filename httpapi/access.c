@@ -77,10 +77,11 @@ static void access_text(struct buf *b, struct access_line *l)
 	const struct request *r = l->r;
 
 	access_stamp(l, "%d/%b/%Y:%H:%M:%S +0000");
-	buf_printf(b, "%s - %s [%s] \"%s %s HTTP/1.1\" %u %" PRIu64 " \"-\" \"%s\"", l->address, l->who, l->stamp, l->method,
-		*l->target ? l->target : "-", r->status, r->bytes_out, *l->agent ? l->agent : "-");
-	buf_printf(b, " id=%s route=%s in=%" PRIu64 " us=%" PRIu64 " txid=%" PRIu64 "\n", *r->id ? r->id : "-", l->route,
-		r->bytes_in, l->us, (uint64_t)r->txid);
+	buf_printf(b, "%s - %s [%s] \"%s %s HTTP/1.1\" %u %" PRIu64 " \"-\" \"%s\"", l->address, l->who,
+		l->stamp, l->method, *l->target ? l->target : "-", r->status, r->bytes_out,
+		*l->agent ? l->agent : "-");
+	buf_printf(b, " id=%s route=%s in=%" PRIu64 " us=%" PRIu64 " txid=%" PRIu64 "\n",
+		*r->id ? r->id : "-", l->route, r->bytes_in, l->us, (uint64_t)r->txid);
 }
 
 static void access_json(struct buf *b, struct access_line *l)
@@ -88,13 +89,15 @@ static void access_json(struct buf *b, struct access_line *l)
 	const struct request *r = l->r;
 
 	access_stamp(l, "%Y-%m-%dT%H:%M:%SZ");
-	buf_printf(b, "{\"time\":\"%s\",\"request_id\":\"%s\",\"address\":\"%s\",\"token\":", l->stamp, r->id, l->address);
+	buf_printf(b, "{\"time\":\"%s\",\"request_id\":\"%s\",\"address\":\"%s\",\"token\":", l->stamp, r->id,
+		l->address);
 	jsonout_string(b, r->who);
 	buf_printf(b, ",\"method\":\"%s\",\"target\":", l->method);
 	jsonout_string(b, l->target);
-	buf_printf(b, ",\"route\":\"%s\",\"status\":%u,\"bytes_in\":%" PRIu64 ",\"bytes_out\":%" PRIu64, l->route, r->status,
-		r->bytes_in, r->bytes_out);
-	buf_printf(b, ",\"duration_us\":%" PRIu64 ",\"txid\":%" PRIu64 ",\"user_agent\":", l->us, (uint64_t)r->txid);
+	buf_printf(b, ",\"route\":\"%s\",\"status\":%u,\"bytes_in\":%" PRIu64 ",\"bytes_out\":%" PRIu64,
+		l->route, r->status, r->bytes_in, r->bytes_out);
+	buf_printf(b, ",\"duration_us\":%" PRIu64 ",\"txid\":%" PRIu64 ",\"user_agent\":", l->us,
+		(uint64_t)r->txid);
 	jsonout_string(b, l->agent);
 	buf_str(b, "}\n");
 }

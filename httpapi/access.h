@@ -17,8 +17,8 @@ struct request;
 
 /* What a loop looks at; in struct server. */
 struct access {
-	atomic_int on;			    /* requests are logged */
-	atomic_uint_least64_t slow_us;	    /* requests that take longer are; 0: none */
+	atomic_int on;		       /* requests are logged */
+	atomic_uint_least64_t slow_us; /* requests that take longer are; 0: none */
 	struct access_writer *writer;
 };
 

@@ -36,8 +36,8 @@ struct access_writer {
 	pthread_t thread;
 	int wake_fd;
 	atomic_int asleep, stopping;
-	atomic_int next_fd; /* of the file, from a reload */
-	atomic_uint_least64_t lost; /* lines that could not be written */
+	atomic_int next_fd;	     /* of the file, from a reload */
+	atomic_uint_least64_t lost;  /* lines that could not be written */
 	struct access_sink sinks[2]; /* by enum access_where; the thread's */
 	unsigned count;
 	struct access_loop loops[];
@@ -89,7 +89,8 @@ static void access_flush(struct access_writer *w, struct access_sink *s)
 	} else {
 		atomic_fetch_add(&w->lost, s->lines);
 		if (s->fd >= 0 && !s->failed)
-			log_event("error", "access-log-failed", LOG_FIELDS(LOG_TEXT("detail", strerror(errno))));
+			log_event("error", "access-log-failed",
+				LOG_FIELDS(LOG_TEXT("detail", strerror(errno))));
 		s->failed = s->fd >= 0;
 	}
 	s->size = s->lines = 0;
@@ -151,8 +152,8 @@ static void *access_main(void *arg)
 			return NULL;
 		atomic_store(&w->asleep, 1);
 		atomic_thread_fence(memory_order_seq_cst);
-		if (!access_round(w) && !atomic_load(&w->stopping) && atomic_load(&w->next_fd) == ACCESS_SAME &&
-			poll(&wake, 1, -1) > 0)
+		if (!access_round(w) && !atomic_load(&w->stopping) &&
+			atomic_load(&w->next_fd) == ACCESS_SAME && poll(&wake, 1, -1) > 0)
 			(void)!read(w->wake_fd, &count, sizeof(count));
 		atomic_store(&w->asleep, 0);
 	}
@@ -172,7 +173,8 @@ static int access_open(const char *path)
 	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 	if (fd >= 0)
 		return fd;
-	log_event("error", "access-log-failed", LOG_FIELDS(LOG_TEXT("path", path), LOG_TEXT("detail", strerror(errno))));
+	log_event("error", "access-log-failed",
+		LOG_FIELDS(LOG_TEXT("path", path), LOG_TEXT("detail", strerror(errno))));
 	return ACCESS_SAME;
 }
 
@@ -229,7 +231,8 @@ int access_start(struct access *a, const struct config *config, unsigned loops)
 	w->sinks[ACCESS_TO_FILE].fd = fd;
 	w->sinks[ACCESS_TO_LOG].fd = STDERR_FILENO;
 	if (access_prepare(w) || pthread_create(&w->thread, NULL, access_main, w)) {
-		log_event("error", "access-log-failed", LOG_FIELDS(LOG_TEXT("detail", "no memory, or no thread")));
+		log_event("error", "access-log-failed",
+			LOG_FIELDS(LOG_TEXT("detail", "no memory, or no thread")));
 		access_free(w);
 		return -1;
 	}

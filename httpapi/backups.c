@@ -294,6 +294,23 @@ int backups_end(struct backups *b, struct bts_slice id)
 	return k ? 0 : -1;
 }
 
+size_t backups_clear(struct backups *b)
+{
+	struct backup *k, *next;
+	size_t count = 0;
+
+	pthread_mutex_lock(&b->lock);
+	for (k = b->list; k; k = next) {
+		next = k->next;
+		if (k->waits)
+			continue;
+		backups_unlink(b, k);
+		count++;
+	}
+	pthread_mutex_unlock(&b->lock);
+	return count;
+}
+
 void backups_leave(struct backup *k)
 {
 	struct backups *b = k->of;

@@ -33,6 +33,8 @@ void backups_leave(struct backup *);
 /* Ends the image of that id; those who read it are cut.  0, or -1: there is none. */
 int backups_end(struct backups *, struct bts_slice id);
 
+size_t backups_clear(struct backups *); /* likewise all, but those that are being opened; how many they were */
+
 /* BTS_OK: it is open, and the rest may be called. */
 enum bts_err backups_error(const struct backup *, struct bts_error *);
 const char *backups_id(const struct backup *);

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 enum byterange {
-	BYTERANGE_ALL,  /* no header, not one of bytes, malformed, or more than one range: to be passed over */
+	BYTERANGE_ALL, /* no header, not one of bytes, malformed, or more than one range: to be passed over */
 	BYTERANGE_PART, /* *from and *count are set, *count is not 0 */
 	BYTERANGE_NONE, /* it does not touch the value: 416 */
 };

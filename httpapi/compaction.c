@@ -136,22 +136,30 @@ static int compaction_runs(struct compaction *c)
 	return now.running;
 }
 
+static void compaction_begin(struct compaction *c, int begun)
+{
+	pthread_mutex_lock(&c->lock);
+	c->stopping = 0;
+	c->status = (struct compaction_status){.begun = begun, .running = begun};
+	pthread_mutex_unlock(&c->lock);
+}
+
 enum bts_err compaction_start(struct compaction *c, uint64_t rate, struct bts_error *error)
 {
+	struct bts *db = role_db(c->role);
 	enum bts_err err = BTS_OK;
 
 	pthread_mutex_lock(&c->changing);
-	c->db = role_db(c->role);
-	if (!c->db || compaction_runs(c)) {
-		err = c->db ? BTS_BUSY : BTS_NOT_FOUND;
+	if (!db || compaction_runs(c)) {
+		err = db ? BTS_BUSY : BTS_NOT_FOUND;
 	} else {
 		compaction_join(c);
+		c->db = db;
 		c->rate = rate;
-		c->stopping = 0;
-		c->status = (struct compaction_status){.begun = 1, .running = 1};
+		compaction_begin(c, 1);
 		c->joinable = !pthread_create(&c->thread, NULL, compaction_main, c);
 		if (!c->joinable) {
-			c->status = (struct compaction_status){0};
+			compaction_begin(c, 0);
 			err = BTS_MEMORY;
 		}
 	}

@@ -84,11 +84,11 @@ static const struct settings_row config_rows[] = {
 	{"txn-max-ops", SETTINGS_NUMBER(struct config, txn_max_ops), .arg = "N", .fallback = "10000", .least = 1,
 		.most = 1000000, .flags = SETTINGS_RELOAD, .help = "conditions and operations of a transaction, keys of a multi-get"},
 	{"txn-max-bytes", SETTINGS_BYTES(struct config, txn_max_bytes), .arg = "BYTES", .fallback = "16M", .least = 1024,
-		.most = UINT64_C(1) << 30, .flags = SETTINGS_RELOAD, .help = "body of one of these, and results of a transaction"},
+		.most = UINT64_C(1) << 30, .flags = SETTINGS_RELOAD, .help = "body of a transaction or a multi-get, and a transaction's results"},
 	{"idempotency-ttl", SETTINGS_DURATION(struct config, idempotency_ttl_ms), .arg = "TIME", .fallback = "24h", .least = 1000,
 		.most = UINT64_C(366) * 24 * 3600 * 1000, .flags = SETTINGS_RELOAD, .help = "how long an Idempotency-Key is remembered"},
 	{"idempotency-max", SETTINGS_NUMBER(struct config, idempotency_max), .arg = "N", .fallback = "10000000", .least = 1,
-		.most = UINT64_C(1) << 40, .flags = SETTINGS_RELOAD, .help = "how many of them"},
+		.most = UINT64_C(1) << 40, .flags = SETTINGS_RELOAD, .help = "how many Idempotency-Keys are remembered"},
 
 	SETTINGS_GROUP("Replication"),
 	{"from", SETTINGS_LIST(struct config, from), .arg = "URL", .check = config_check_urls,

@@ -6,13 +6,17 @@
 #define HTTPAPI_FRAMING_H
 
 #include <stddef.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "rawhead.h"
 
 struct MHD_Connection;
 
 struct framing {
 	unsigned hosts, lengths, codings, authorizations, origins, bad;
 	int coding_unknown;
+	struct rawhead raw;
 	uint64_t length; /* Content-Length, 0 without */
 	const char *host, *authorization, *origin; /* values, NULL: absent; borrowed from the connection */
 	uint64_t seen;	 /* framing_mark of every name: one that is not in it was not sent */
@@ -21,7 +25,13 @@ struct framing {
 /* A bit for a header name in any case; different names may have the same. */
 uint64_t framing_mark(const char *name, size_t size);
 
+/* The request line, as the library gives it: pointers into its buffer (rawhead.h). */
+struct framing_line {
+	const char *method, *url, *version;
+	size_t target_size; /* of all of the target, as it came */
+};
+
 /* Looks at all header lines.  NULL when they are sound, else what is not: the connection cannot go on then. */
-const char *framing_problem(struct framing *, struct MHD_Connection *, const char *version);
+const char *framing_problem(struct framing *, struct MHD_Connection *, const struct framing_line *);
 
 #endif

@@ -19,7 +19,7 @@ struct handle_get {
 	struct txn txn;
 	struct bts_txn *snapshot;
 	struct ttl_view ttl;
-	size_t next; /* item */
+	size_t next;		   /* item */
 	struct bts_bucket *bucket; /* the one that is open; NULL: there is none of that name */
 	struct bts_slice name;
 	struct jsonout_pieces pieces;
@@ -76,7 +76,8 @@ static int handle_get_fill(void *arg, struct buf *b)
 		return 1;
 	}
 	if (g->next == g->txn.then.count) {
-		buf_printf(b, "%s],\"txid\":%" PRIu64 "}\n", g->next ? "" : "{\"items\":[", (uint64_t)bts_txn_id(g->snapshot));
+		buf_printf(b, "%s],\"txid\":%" PRIu64 "}\n", g->next ? "" : "{\"items\":[",
+			(uint64_t)bts_txn_id(g->snapshot));
 		return 0;
 	}
 	buf_str(b, g->next ? ",\n" : "{\"items\":[");

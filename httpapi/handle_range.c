@@ -59,7 +59,8 @@ static enum bts_err handle_range_run(struct writer_op *op, struct bts_txn *txn, 
 		return BTS_OK;
 	}
 	if (!err && !range_empty(&d->range))
-		err = bts_del_range(txn, bucket, range_slice(&d->range.low), range_slice(&d->range.high), &d->deleted);
+		err = bts_del_range(
+			txn, bucket, range_slice(&d->range.low), range_slice(&d->range.high), &d->deleted);
 	op->result = d->deleted ? WRITER_DONE : WRITER_UNCHANGED;
 	*changed = d->deleted != 0;
 	return err;

@@ -52,12 +52,13 @@ void handle_txn_problem(struct request *r, const struct txn_problem *problem, bt
 	if (problem->list && !strcmp(problem->list, "if"))
 		n = snprintf(extra, sizeof(extra), ",\"condition\":%zu", problem->index);
 	else if (problem->list)
-		n = snprintf(extra, sizeof(extra), ",\"branch\":\"%s\",\"operation\":%zu", problem->list, problem->index);
+		n = snprintf(extra, sizeof(extra), ",\"branch\":\"%s\",\"operation\":%zu", problem->list,
+			problem->index);
 	if (version)
 		snprintf(extra + n, sizeof(extra) - (size_t)n, ",\"version\":%" PRIu64, (uint64_t)version);
 	if (problem->list)
-		reply_problem(r, problem->status, problem->code, extra, "%s %zu: %s", problem->list, problem->index,
-			problem->why);
+		reply_problem(r, problem->status, problem->code, extra, "%s %zu: %s", problem->list,
+			problem->index, problem->why);
 	else
 		reply_problem(r, problem->status, problem->code, extra, "%s", problem->why);
 }
@@ -93,9 +94,11 @@ static int handle_txn_allow(struct request *r, const struct txn_list *list)
 		const struct txn_op *op = &list->ops[i];
 		int reads = op->kind == TXN_GET || op->kind == TXN_CONDITION || op->kind == TXN_INCR;
 		int writes = op->kind != TXN_GET && op->kind != TXN_CONDITION;
-		struct txn_problem problem = {403, "forbidden", list->name, i, "the token does not allow this"};
+		struct txn_problem problem = {
+			403, "forbidden", list->name, i, "the token does not allow this"};
 
-		if ((!reads || auth_allows(r, AUTH_READ, op->bucket)) && (!writes || auth_allows(r, AUTH_WRITE, op->bucket)))
+		if ((!reads || auth_allows(r, AUTH_READ, op->bucket)) &&
+			(!writes || auth_allows(r, AUTH_WRITE, op->bucket)))
 			continue;
 		handle_txn_problem(r, &problem, 0);
 		return -1;
@@ -166,7 +169,8 @@ static enum bts_err handle_txn_keep(struct handle_txn *h, struct writer_op *op, 
 	if (err == BTS_LIMIT) {
 		op->error.code = err;
 		snprintf(op->error.text, sizeof(op->error.text),
-			"%" PRIu64 " idempotency keys are kept already, which is all that are allowed", h->limits.max);
+			"%" PRIu64 " idempotency keys are kept already, which is all that are allowed",
+			h->limits.max);
 	}
 	if (!err)
 		handle_txn_answer(h, 1, bts_txn_id(txn), results);
@@ -210,7 +214,8 @@ static void handle_txn_reply(struct request *r, struct handle_txn *h)
 	int unreached = 0;
 
 	if (h->state == IDEM_NEW && h->outcome.end != TXN_DONE) {
-		handle_txn_problem(r, &h->outcome.problem, h->outcome.end == TXN_UNMET ? h->outcome.version : 0);
+		handle_txn_problem(
+			r, &h->outcome.problem, h->outcome.end == TXN_UNMET ? h->outcome.version : 0);
 		return;
 	}
 	r->token = 1;
@@ -268,11 +273,13 @@ static int handle_txn_key(struct request *r, struct handle_txn *h)
 	if (!header.size)
 		return 0;
 	h->keyed = 1;
-	h->limits = (struct idem_limits){SETTINGS_NOW(config->idempotency_ttl_ms), SETTINGS_NOW(config->idempotency_max)};
+	h->limits = (struct idem_limits){
+		SETTINGS_NOW(config->idempotency_ttl_ms), SETTINGS_NOW(config->idempotency_max)};
 	bad = header.failed || idem_key_init(&h->key, header.data, body);
 	buf_fini(&header);
 	if (bad)
-		reply_problem(r, 400, "invalid-header", NULL, "Idempotency-Key has 1 to %d printable characters", IDEM_KEY_MAX);
+		reply_problem(r, 400, "invalid-header", NULL,
+			"Idempotency-Key has 1 to %d printable characters", IDEM_KEY_MAX);
 	return bad ? -1 : 0;
 }
 
@@ -287,9 +294,11 @@ void handle_txn(struct request *r)
 	r->state = h;
 	r->state_free = handle_txn_free;
 	h->request = r;
-	h->room = (struct txn_room){SETTINGS_NOW(request_server(r)->config->txn_max_bytes), handle_txn_hold, h};
+	h->room =
+		(struct txn_room){SETTINGS_NOW(request_server(r)->config->txn_max_bytes), handle_txn_hold, h};
 	r->op.bytes = r->body.size;
-	if (handle_txn_key(r, h) || handle_txn_take(r, txn_parse, &h->txn, &h->held) || handle_txn_allowed(r, &h->txn))
+	if (handle_txn_key(r, h) || handle_txn_take(r, txn_parse, &h->txn, &h->held) ||
+		handle_txn_allowed(r, &h->txn))
 		return;
 	if (!h->txn.writes) {
 		handle_txn_read(r, h);

@@ -1,17 +1,18 @@
 /*
  * Values too large for memory: PUT of a key with a body of HANDLE_LARGE or more.
  *
- * Theory.  The body goes to the disk as it comes: the loop collects a piece, and while a thread of work.h writes it the connection is
- * suspended, so a client is held back by the disk, and memory is a piece an upload.  When the size is announced the pieces go into
- * a write transaction of the upload's own, where the engine puts such a value to its final place at once.  Without it (chunked) they go
- * to a file without a name beside the database, and from there into a transaction when the end has come: the size is known then.
+ * Theory.  The body goes to the disk as it comes: the loop collects a piece, and while a thread of work.h writes it the
+ * connection is suspended, so a client is held back by the disk, and memory is a piece an upload.  When the size is
+ * announced the pieces go into a write transaction of the upload's own, where the engine puts such a value to its final
+ * place at once.  Without it (chunked) they go to a file without a name beside the database, and from there into a
+ * transaction when the end has come: the size is known then.
  *
- * The transaction begins at the first byte, and its snapshot is what conditions and "new or replaced" are judged by; that
- * nobody has written the key since is proven by its commit, which conflicts otherwise: 409, or 412 where there were
- * conditions.  A client that goes away takes the transaction with it: nothing was visible, its pages are free again.
+ * The transaction begins at the first byte, and its snapshot is what conditions and "new or replaced" are judged by;
+ * that nobody has written the key since is proven by its commit, which conflicts otherwise: 409, or 412 where there
+ * were conditions.  A client that goes away takes the transaction with it: nothing was visible, its pages are free again.
  *
- * Dirty pages of the file are what every commit's flush waits for, so that they do not pile up each upload has what it wrote started
- * on its way, and waits for what was before, every UPLOAD_START bytes.
+ * Dirty pages of the file are what every commit's flush waits for.  So that they do not pile up, what an upload wrote is
+ * started on its way every UPLOAD_START bytes, and what was before is waited for.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,13 +33,14 @@
 
 #define UPLOAD_PIECE ((size_t)512 << 10)
 #define UPLOAD_START (UINT64_C(8) << 20)
-#define UPLOADS_MAX 64 /* at a time: each may hold up to the engine's memory for a transaction when no place is to be had */
+#define UPLOADS_MAX                                                                                          \
+	64 /* at a time: each may hold up to the engine's memory for a transaction when no place is to be had */
 
 struct upload {
 	struct work_job job;
 	struct server *server;
 	struct buf piece;
-	int spool; /* the file without a name; -1: the size was announced */
+	int spool;	       /* the file without a name; -1: the size was announced */
 	uint64_t size, copied; /* of the spool: written, and read back */
 	int file;	       /* the database's, to start writing; -1: can't */
 	uint64_t unstarted;
@@ -263,7 +265,8 @@ static void upload_refuse(struct request *r)
 static void upload_answer(struct request *r)
 {
 	const struct writer_conditions *c = &r->op.conditions;
-	const char *meanwhile = "another write of this key, or of its bucket, was committed while the value came in";
+	const char *meanwhile =
+		"another write of this key, or of its bucket, was committed while the value came in";
 
 	if (r->op.result == WRITER_DONE || r->op.result == WRITER_CREATED)
 		durable_await(r, handle_key_written);
@@ -290,7 +293,7 @@ static void upload_submit(struct request *r)
 	struct upload *u = r->state;
 
 	u->job = (struct work_job){.step = upload_step, .owner = r};
-	work_queue(u->server->work, &u->job);
+	work_queue(u->server->uploaders, &u->job);
 	request_suspend(r, upload_stepped);
 }
 
@@ -300,7 +303,8 @@ static int upload_open_spool(struct request *r)
 	const char *path = role_path(request_role(r));
 	const char *slash = strrchr(path, '/');
 	char folder[4096];
-	int n = snprintf(folder, sizeof(folder), "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	int n = snprintf(
+		folder, sizeof(folder), "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
 
 	if (n < 0 || (size_t)n >= sizeof(folder)) {
 		errno = ENAMETOOLONG;
@@ -343,14 +347,20 @@ static int upload_too_large(struct request *r, uint64_t size)
 
 	if (size <= max)
 		return 0;
-	snprintf(r->problem, sizeof(r->problem), "the value has more than the allowed %" PRIu64 " bytes", max);
+	snprintf(
+		r->problem, sizeof(r->problem), "the value has more than the allowed %" PRIu64 " bytes", max);
 	request_refuse(r, 413, "body-too-large");
 	return 1;
 }
 
-/* Its size is announced: what stands against it is told before the body comes, to those who wait for that. */
+/* The headers are there: what stands against it is told before the body comes, to those who wait for that. */
 static void upload_announced(struct request *r, uint64_t size)
 {
+	if (request_get_header(r, "Content-Range")) {
+		snprintf(r->problem, sizeof(r->problem), "a part of a value cannot be stored");
+		request_refuse(r, 400, "invalid-header");
+		return;
+	}
 	if (upload_too_large(r, size) || size < HANDLE_LARGE)
 		return;
 	if (handle_conditions(r, &r->op.conditions) || !upload_new(r, 0))

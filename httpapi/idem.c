@@ -30,7 +30,8 @@ int idem_key_init(struct idem_key *key, const char *header, struct bts_slice bod
 	return 0;
 }
 
-enum bts_err idem_find(struct bts_txn *txn, const struct idem_key *key, enum idem_state *state, struct bts_slice *reply)
+enum bts_err idem_find(
+	struct bts_txn *txn, const struct idem_key *key, enum idem_state *state, struct bts_slice *reply)
 {
 	struct bts_bucket *bucket;
 	struct bts_slice value;
@@ -44,7 +45,8 @@ enum bts_err idem_find(struct bts_txn *txn, const struct idem_key *key, enum ide
 	if (!err)
 		err = ttl_open(&ttl, txn);
 	if (!err)
-		err = ttl_get(&ttl, bucket, idem_bucket, (struct bts_slice){key->text, key->size}, &value, &version, NULL);
+		err = ttl_get(&ttl, bucket, idem_bucket, (struct bts_slice){key->text, key->size}, &value,
+			&version, NULL);
 	if (err)
 		return err == BTS_NOT_FOUND ? BTS_OK : err;
 	at = value.data;
@@ -58,8 +60,8 @@ enum bts_err idem_find(struct bts_txn *txn, const struct idem_key *key, enum ide
 	return BTS_OK;
 }
 
-enum bts_err idem_keep(
-	struct bts_txn *txn, const struct idem_key *key, const struct idem_limits *limits, struct bts_slice reply)
+enum bts_err idem_keep(struct bts_txn *txn, const struct idem_key *key, const struct idem_limits *limits,
+	struct bts_slice reply)
 {
 	struct bts_slice name = {key->text, key->size};
 	uint8_t record[IDEM_HEAD + IDEM_REPLY_MAX];

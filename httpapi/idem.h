@@ -42,6 +42,7 @@ enum bts_err idem_find(struct bts_txn *, const struct idem_key *, enum idem_stat
 struct idem_limits {
 	uint64_t ttl_ms, max;
 };
-enum bts_err idem_keep(struct bts_txn *, const struct idem_key *, const struct idem_limits *, struct bts_slice reply);
+enum bts_err idem_keep(
+	struct bts_txn *, const struct idem_key *, const struct idem_limits *, struct bts_slice reply);
 
 #endif

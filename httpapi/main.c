@@ -28,6 +28,8 @@
 #include "writer.h"
 
 #define MAIN_GRACE_MS 20000
+#define MAIN_WAITERS 4	 /* threads that may wait, for large values that are read and the like */
+#define MAIN_UPLOADERS 2 /* and for those that are written: one waits for its flush, the other goes on */
 
 /* What the program was started with. */
 struct main_start {
@@ -136,6 +138,18 @@ static void main_log_ready(const struct config *config, const struct role *role,
 			LOG_U64("pid", getpid())));
 }
 
+/* A primary is needed more than what is kept for readers. */
+static void main_held(void *arg)
+{
+	struct server *server = arg;
+	size_t leases = snapshots_clear(server->snapshots), images = backups_clear(server->backups);
+
+	if (leases || images)
+		log_event("warn", "snapshots-ended",
+			LOG_FIELDS(LOG_U64("leases", leases), LOG_U64("images", images),
+				LOG_TEXT("detail", "a promotion waits for the pages that they keep")));
+}
+
 /* Sockets are there: open, serve until told to stop, close. */
 static int main_serve(struct main_start *start, const struct main_sockets *sockets)
 {
@@ -161,11 +175,13 @@ static int main_serve(struct main_start *start, const struct main_sockets *socke
 		goto close;
 	if (snapshots_start(server.role, config, &server.snapshots) || backups_start(server.role, config, &server.backups))
 		goto close;
+	role_on_held(server.role, main_held, &server);
 	if (wait_start(server.role, &server.wait) || durable_start(server.role, config, &server.durable))
 		goto close;
 	if (watch_start(server.role, config, &server.watch))
 		goto close;
-	if (ttl_sweep_start(server.role, server.writer, &server.sweep) || work_start(&server.work))
+	if (ttl_sweep_start(server.role, server.writer, &server.sweep) || work_start(MAIN_WAITERS, &server.work) ||
+		work_start(MAIN_UPLOADERS, &server.uploaders))
 		goto close;
 	if (access_start(&server.access, config, (unsigned)config->threads + 1))
 		goto close;
@@ -183,6 +199,7 @@ static int main_serve(struct main_start *start, const struct main_sockets *socke
 close:
 	access_stop(&server.access);
 	work_stop(server.work);
+	work_stop(server.uploaders);
 	ttl_sweep_stop(server.sweep);
 	writer_stop(server.writer);
 	wait_stop(server.wait);

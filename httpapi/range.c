@@ -58,5 +58,6 @@ struct bts_slice range_slice(const struct range_bound *bound)
 
 int range_empty(const struct range *range)
 {
-	return range->low.size && range->high.size && range_compare(range_slice(&range->low), &range->high) >= 0;
+	return range->low.size && range->high.size &&
+	       range_compare(range_slice(&range->low), &range->high) >= 0;
 }

@@ -425,15 +425,16 @@ static void request_check_body(struct request *r, const struct framing *f)
 }
 
 static enum MHD_Result request_start(
-	struct request *r, struct MHD_Connection *mhd, const char *method, const char *version)
+	struct request *r, struct MHD_Connection *mhd, const char *url, const char *method, const char *version)
 {
+	const struct framing_line line = {method, url, version, r->target_size};
 	struct framing framing;
 	const char *problem;
 
 	r->mhd = mhd;
 	r->head = !strcmp(method, "HEAD");
 	r->method = route_method(method);
-	problem = framing_problem(&framing, mhd, version);
+	problem = framing_problem(&framing, mhd, &line);
 	r->headers_seen = framing.seen;
 	server_conn_headed(r->conn);
 	request_take_id(r);
@@ -565,13 +566,14 @@ static void *request_new(void *cls, const char *target, struct MHD_Connection *m
 	r->loop = cls;
 	r->conn = info->socket_context;
 	r->started_us = request_now_us();
-	metrics_begin(r->loop->metrics);
+	r->target_size = strlen(target);
 	r->uri_err = uri_parse(&r->uri, target, r->problem);
 	if (r->uri_err == URI_MEMORY) {
 		request_give(cls, r);
 		return NULL;
 	}
 	server_conn_busy(r->conn);
+	metrics_begin(r->loop->metrics);
 	return r;
 }
 
@@ -607,11 +609,10 @@ static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, con
 	struct request *r = *context;
 
 	(void)cls;
-	(void)url;
 	if (!r)
 		return MHD_NO;
 	if (!r->mhd)
-		return request_start(r, mhd, method, version);
+		return request_start(r, mhd, url, method, version);
 	/* The library goes on to the next chunk of a chunked body that it has already, also of a suspended
 	 * connection: it is given again after the resume. */
 	if (r->conn->suspended)

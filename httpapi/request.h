@@ -46,6 +46,7 @@ struct request {
 	struct server_conn *conn;
 	struct uri uri;
 	enum uri_err uri_err;
+	size_t target_size; /* of the target, as it came */
 	char problem[160];
 	unsigned method;
 	int head;

@@ -14,7 +14,8 @@ uint64_t request_now_us(void)
 
 uint64_t request_timed_us(const struct request *r)
 {
-	return atomic_load_explicit(&r->loop->server->access.slow_us, memory_order_relaxed) ? request_now_us() : 0;
+	return atomic_load_explicit(&r->loop->server->access.slow_us, memory_order_relaxed) ? request_now_us()
+											    : 0;
 }
 
 /* How long it was suspended, and what for; of a write, how much of that the writer had other things to do. */
@@ -38,7 +39,8 @@ void request_tell(const struct request *r)
 	struct server_loop *loop = r->loop;
 	uint64_t us = request_now_us() - r->started_us;
 
-	metrics_end(loop->metrics, &(struct metrics_request){
-		r->route ? (unsigned)(r->route - route_table) : METRICS_ROUTES - 1, r->status, us, r->bytes_in, r->bytes_out});
+	metrics_end(loop->metrics,
+		&(struct metrics_request){r->route ? (unsigned)(r->route - route_table) : METRICS_ROUTES - 1,
+			r->status, us, r->bytes_in, r->bytes_out});
 	access_request(&loop->server->access, (unsigned)(loop - loop->server->loops), r, us);
 }

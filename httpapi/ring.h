@@ -14,7 +14,7 @@ struct ring {
 	atomic_uint_least64_t dropped;
 };
 
-int ring_init(struct ring *); /* 0, or -1: no memory */
+int ring_init(struct ring *);  /* 0, or -1: no memory */
 void ring_fini(struct ring *); /* a zeroed one is fine */
 /* One record with its mark, whole or not at all.  0, or -1 when it was dropped.  One thread. */
 int ring_put(struct ring *, uint8_t mark, const void *data, size_t size);

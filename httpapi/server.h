@@ -102,7 +102,7 @@ struct server {
 	struct compaction *compaction;
 	struct ttl_sweep *sweep;
 	struct guard *guard; /* who is asking */
-	struct work *work;
+	struct work *work, *uploaders; /* threads that may wait: of all, and those that write large values */
 	_Atomic(struct serve *) frames; /* the routes of /v1/replication, once somebody has asked and there is a file */
 	struct server_loop *loops; /* the last is the admin's when there is one */
 	unsigned loop_count;

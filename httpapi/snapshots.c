@@ -224,15 +224,6 @@ static void *snapshots_main(void *arg)
 
 /* ---- the calls ---- */
 
-/* A primary is needed more than they are. */
-static void snapshots_held(void *arg)
-{
-	size_t count = snapshots_clear(arg);
-
-	if (count)
-		log_event("warn", "leases-ended", LOG_FIELDS(LOG_U64("count", count), LOG_TEXT("detail", "a promotion waits for them")));
-}
-
 int snapshots_start(struct role *role, const struct config *config, struct snapshots **out)
 {
 	struct snapshots *s = calloc(1, sizeof(*s));
@@ -253,7 +244,6 @@ int snapshots_start(struct role *role, const struct config *config, struct snaps
 		free(s);
 		return -1;
 	}
-	role_on_held(role, snapshots_held, s);
 	*out = s;
 	return 0;
 }

@@ -215,48 +215,67 @@ static void status_row_text(struct buf *b, const char *name, const char *text)
 
 static void status_html_followers(struct buf *b, const struct status *s)
 {
+	char seen[40];
 	size_t i;
 
-	buf_str(b, "</table><h2>Followers</h2><table><tr><th>name<th>url<th>transaction<th>lag, ms\n");
+	buf_str(b, "</table><h2>Followers</h2><table><tr><th>name<th>url<th>transaction<th>lag, ms<th>lag, KiB<th>last seen\n");
 	for (i = 0; i < s->ack_count; i++) {
 		buf_str(b, "<tr><td>");
 		status_html_text(b, s->acks[i].node);
 		buf_str(b, "<td>");
 		status_html_text(b, s->acks[i].url);
-		buf_printf(b, "<td>%" PRIu64 "<td>%" PRIu64 "\n", (uint64_t)s->acks[i].txid,
+		buf_printf(b, "<td>%" PRIu64 "<td>%" PRIu64 "<td>", (uint64_t)s->acks[i].txid,
 			role_commit_age_ms(s->role, s->acks[i].txid));
+		if (status_lag_bytes(s, &s->acks[i]) >= 0)
+			buf_printf(b, "%" PRId64, (status_lag_bytes(s, &s->acks[i]) + 1023) / 1024);
+		status_time(s->acks[i].seen_ms, seen);
+		buf_printf(b, "<td>%s\n", seen);
 	}
 	if (!s->ack_count)
-		buf_str(b, "<tr><td colspan=4>none has asked yet\n");
+		buf_str(b, "<tr><td colspan=6>none has asked yet\n");
+}
+
+static void status_html_file(struct buf *b, const struct status *s)
+{
+	char hex[33];
+
+	text_hex(hex, s->stat.database, 16);
+	status_row_text(b, "database", hex);
+	status_row(b, "epoch", "%" PRIu64, s->stat.epoch);
+	status_row(b, "transaction", "%" PRIu64, s->stat.durable_txid);
+	text_hex(hex, s->stat.root_digest, 16);
+	status_row_text(b, "root digest", hex);
+	status_row(b, "buckets", "%" PRIu64, s->stat.buckets);
+	status_row(b, "file, KiB", "%" PRIu64, s->stat.file_bytes >> 10);
+	status_row(b, "pages", "%" PRIu64, s->stat.pages);
+	status_row(b, "free pages", "%" PRIu64, s->stat.free_pages);
+	status_row(b, "of them kept by readers", "%" PRIu64, s->stat.pinned_pages);
+	status_row(b, "readers", "%" PRIu64, s->stat.readers);
 }
 
 void status_html(struct buf *b, const struct status *s)
 {
-	char hex[33];
-
 	buf_str(b, "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>"
 		   "<meta name=viewport content=\"width=device-width\"><title>btree_store</title><style>"
 		   "body{font:16px system-ui,sans-serif;margin:2em auto;max-width:50em;padding:0 1em}"
 		   "th{text-align:left;font-weight:normal;color:#555;padding:.2em 1.5em .2em 0}"
-		   "td{font-variant-numeric:tabular-nums}</style><h1>btree_store ");
+		   "td{font-variant-numeric:tabular-nums;padding-right:1em}</style><h1>btree_store ");
 	status_html_text(b, role_word(s->role));
 	buf_str(b, "</h1><table>\n");
 	status_row_text(b, "name", role_name(s->role));
 	status_row_text(b, "file", role_path(s->role));
-	if (s->have) {
-		text_hex(hex, s->stat.root_digest, 16);
-		status_row(b, "transaction", "%" PRIu64, s->stat.durable_txid);
-		status_row_text(b, "root digest", hex);
-		status_row(b, "buckets", "%" PRIu64, s->stat.buckets);
-		status_row(b, "file, MiB", "%" PRIu64, s->stat.file_bytes >> 20);
-		status_row(b, "pages", "%" PRIu64, s->stat.pages);
-		status_row(b, "free pages", "%" PRIu64, s->stat.free_pages);
-		status_row(b, "readers", "%" PRIu64, s->stat.readers);
-	}
+	status_row_text(b, "version", bts_version());
+	status_row(b, "up, s", "%" PRIu64, role_uptime_ms(s->role) / 1000);
+	if (role_poisoned(s->role) || role_draining(s->role))
+		status_row_text(b, "state", role_poisoned(s->role) ? "poisoned: nothing more can be committed" : "stopping");
+	if (s->have)
+		status_html_file(b, s);
 	if (role_follows(s->role)) {
 		status_row_text(b, "follows", role_source_url(s->role));
 		status_row_text(b, "state", s->upstream.state);
 		status_row(b, "lag, ms", "%" PRIu64, s->upstream.lag_ms);
+		if (*s->upstream.error)
+			status_row_text(b, "last error", s->upstream.error);
 	}
 	status_html_followers(b, s);
 	buf_str(b,

@@ -9,7 +9,7 @@
 
 #define TTL_HASH 16
 #define TTL_ROW (8 + TTL_HASH)
-#define TTL_HEAD 9 /* of a record: expiry and the name's length */
+#define TTL_HEAD 9			      /* of a record: expiry and the name's length */
 #define TTL_LAST_MS UINT64_C(253402300799999) /* the year 9999 */
 #define TTL_RECORD_MAX (TTL_HEAD + BTS_BUCKET_NAME_MAX + BTS_KEY_MAX)
 
@@ -89,8 +89,8 @@ enum bts_err ttl_open(struct ttl_view *v, struct bts_txn *txn)
 	return err;
 }
 
-enum bts_err ttl_judge(const struct ttl_view *v, struct bts_slice bucket, struct bts_slice key, bts_txid version, int *alive,
-	uint64_t *expires_ms)
+enum bts_err ttl_judge(const struct ttl_view *v, struct bts_slice bucket, struct bts_slice key,
+	bts_txid version, int *alive, uint64_t *expires_ms)
 {
 	struct ttl_record record;
 	struct bts_slice value;
@@ -114,8 +114,8 @@ enum bts_err ttl_judge(const struct ttl_view *v, struct bts_slice bucket, struct
 	return BTS_OK;
 }
 
-enum bts_err ttl_peek(const struct ttl_view *v, struct bts_bucket *bucket, struct bts_slice name, struct bts_slice key,
-	struct bts_slice *value, bts_txid *version, uint64_t *expires_ms)
+enum bts_err ttl_peek(const struct ttl_view *v, struct bts_bucket *bucket, struct bts_slice name,
+	struct bts_slice key, struct bts_slice *value, bts_txid *version, uint64_t *expires_ms)
 {
 	uint64_t expires = 0;
 	struct bts_slice got;
@@ -137,8 +137,8 @@ enum bts_err ttl_peek(const struct ttl_view *v, struct bts_bucket *bucket, struc
 	return BTS_OK;
 }
 
-enum bts_err ttl_get(const struct ttl_view *v, struct bts_bucket *bucket, struct bts_slice name, struct bts_slice key,
-	struct bts_slice *value, bts_txid *version, uint64_t *expires_ms)
+enum bts_err ttl_get(const struct ttl_view *v, struct bts_bucket *bucket, struct bts_slice name,
+	struct bts_slice key, struct bts_slice *value, bts_txid *version, uint64_t *expires_ms)
 {
 	struct bts_slice got;
 	enum bts_err err;
@@ -165,7 +165,8 @@ static enum bts_err ttl_forget(struct bts_txn *txn, struct bts_bucket *bucket, c
 	return err == BTS_NOT_FOUND ? BTS_OK : err;
 }
 
-static enum bts_err ttl_buckets(struct bts_txn *txn, unsigned flags, struct bts_bucket **records, struct bts_bucket **rows)
+static enum bts_err ttl_buckets(
+	struct bts_txn *txn, unsigned flags, struct bts_bucket **records, struct bts_bucket **rows)
 {
 	enum bts_err err = bts_bucket(txn, ttl_records, flags, records, NULL);
 
@@ -219,7 +220,8 @@ enum bts_err ttl_prepare(struct bts *db, struct bts_error *error)
 /* ---- the sweep ---- */
 
 /* The entry of a record, when it is still the record's. */
-static enum bts_err ttl_remove_entry(struct bts_txn *txn, const struct ttl_record *record, bts_txid version, uint64_t *removed)
+static enum bts_err ttl_remove_entry(
+	struct bts_txn *txn, const struct ttl_record *record, bts_txid version, uint64_t *removed)
 {
 	struct bts_bucket *bucket;
 	struct bts_slice value;
@@ -262,8 +264,9 @@ static enum bts_err ttl_remove_row(struct bts_txn *txn, struct bts_bucket *recor
 	return ttl_forget(txn, rows, row, TTL_ROW);
 }
 
-/* The first row: BTS_NOT_FOUND when there is none, or it is not due.  Anything that is not a row counts as one of the year 1970. */
-static enum bts_err ttl_first(struct bts_txn *txn, struct bts_bucket *rows, uint64_t now_ms, struct bts_slice *key)
+/* The first row: BTS_NOT_FOUND when there is none, or it is not due.  What is no row counts as one of 1970. */
+static enum bts_err ttl_first(
+	struct bts_txn *txn, struct bts_bucket *rows, uint64_t now_ms, struct bts_slice *key)
 {
 	struct bts_cursor *cursor;
 	enum bts_err err;

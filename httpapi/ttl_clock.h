@@ -12,7 +12,7 @@
 
 struct ttl_clock {
 	uint64_t now_ns, real_ns, boot_ns; /* at the last reading; all 0 before the first */
-	int64_t stepped_ns;		   /* what the machine's clock was set on or back by, in all that was not told yet */
+	int64_t stepped_ns; /* what the machine's clock was set on or back by, in all that was not told yet */
 };
 
 /* Takes a reading of the machine's two clocks; returns the time, nanoseconds since 1970. */

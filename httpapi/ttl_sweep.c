@@ -50,7 +50,8 @@ static void ttl_sweep_done(struct writer_op *op)
 /* Removes a batch; 1 when there is more to do at once.  With the lock. */
 static int ttl_sweep_once(struct ttl_sweep *s)
 {
-	s->op = (struct writer_op){.kind = WRITER_CALL, .call = ttl_sweep_call, .arg = s, .done = ttl_sweep_done};
+	s->op = (struct writer_op){
+		.kind = WRITER_CALL, .call = ttl_sweep_call, .arg = s, .done = ttl_sweep_done};
 	s->queued = 1;
 	pthread_mutex_unlock(&s->lock);
 	if (writer_queue(s->writer, &s->op)) {
@@ -92,9 +93,10 @@ static void ttl_sweep_note_clock(void)
 	if (by)
 		log_event("warn", "clock-stepped",
 			LOG_FIELDS(LOG_TEXT("by_ms", text),
-				LOG_TEXT("detail", by > 0 ? "the machine's clock was set on: keys expire by it"
-							  : "the machine's clock was set back: times to live run at "
-							    "half the rate until it has caught up")));
+				LOG_TEXT("detail",
+					by > 0 ? "the machine's clock was set on: keys expire by it"
+					       : "the machine's clock was set back: times to live run at "
+						 "half the rate until it has caught up")));
 }
 
 static void *ttl_sweep_main(void *arg)

@@ -1,7 +1,8 @@
 /*
- * The thread that removes expired keys, on a primary: once a second it looks whether the first row of \0expiry is due, then
- * removes what is, in small batches, each an operation of the writer among the others.  What has expired is absent from the moment
- * on, swept or not, so nothing hangs on when; and a look finds whatever was written by whom, and under which role.
+ * The thread that removes expired keys, on a primary: once a second it looks whether the first row of \0expiry is
+ * due, then removes what is, in small batches, each an operation of the writer among the others.  What has expired
+ * is absent from the moment on, swept or not, so nothing hangs on when; and a look finds whatever was written by
+ * whom, and under which role.
  */
 #ifndef HTTPAPI_TTL_SWEEP_H
 #define HTTPAPI_TTL_SWEEP_H

@@ -10,10 +10,10 @@
 #include "text.h"
 #include "ttl.h"
 
-#define TXN_DEPTH 3	  /* the object, its lists, their objects */
-#define TXN_COMMAS 12	  /* of a list's object and the one before it, at most */
-#define TXN_OBJECT 512	  /* bytes of memory */
-#define TXN_MEMBER 160	  /* likewise, its text not counted */
+#define TXN_DEPTH 3    /* the object, its lists, their objects */
+#define TXN_COMMAS 12  /* of a list's object and the one before it, at most */
+#define TXN_OBJECT 512 /* bytes of memory */
+#define TXN_MEMBER 160 /* likewise, its text not counted */
 
 /* Members of the lists' objects.  The first are bytes, each also under its name with _base64. */
 enum txn_member {
@@ -33,8 +33,8 @@ enum txn_member {
 	MEMBER_VERSION,
 	MEMBERS
 };
-static const char *const txn_members[MEMBERS] = {
-	"bucket", "key", "value", "prefix", "from", "to", "op", "all", "by", "create", "ttl", "exists", "version"};
+static const char *const txn_members[MEMBERS] = {"bucket", "key", "value", "prefix", "from", "to", "op",
+	"all", "by", "create", "ttl", "exists", "version"};
 
 #define BIT(member) (1u << (MEMBER_##member))
 #define TXN_NEEDED (BIT(BUCKET) | BIT(KEY))
@@ -95,7 +95,8 @@ size_t txn_weigh(struct bts_slice body, size_t max_ops, struct txn_problem *prob
 		} else if (at[i] == '}' || at[i] == ']')
 			depth -= depth > 0;
 		if (depth > TXN_DEPTH) {
-			(void)txn_refuse(problem, "malformed-json", "malformed JSON at byte %zu: nested deeper than it can be", i);
+			(void)txn_refuse(problem, "malformed-json",
+				"malformed JSON at byte %zu: nested deeper than it can be", i);
 			return 0;
 		}
 	}
@@ -128,8 +129,8 @@ static int txn_member(const char *name, int *base64)
 	return -1;
 }
 
-static int txn_take_bytes(struct txn *txn, const char *name, const json_t *it, int base64, struct bts_slice *out,
-	struct txn_problem *problem)
+static int txn_take_bytes(struct txn *txn, const char *name, const json_t *it, int base64,
+	struct bts_slice *out, struct txn_problem *problem)
 {
 	long n;
 
@@ -179,20 +180,23 @@ static int txn_take_op(const json_t *it, enum txn_kind *out, struct txn_problem 
 
 static int txn_take_ttl(const json_t *it, uint64_t *ms, struct txn_problem *problem)
 {
-	if (json_is_string(it) && !text_duration_ms(json_string_value(it), json_string_length(it), ms) && *ms &&
-		*ms <= TTL_MAX_MS)
+	if (json_is_string(it) && !text_duration_ms(json_string_value(it), json_string_length(it), ms) &&
+		*ms && *ms <= TTL_MAX_MS)
 		return 0;
-	return txn_refuse(problem, "invalid-body", "\"ttl\" is a duration above 0 and at most 36600d, as \"30s\", \"8h\"");
+	return txn_refuse(problem, "invalid-body",
+		"\"ttl\" is a duration above 0 and at most 36600d, as \"30s\", \"8h\"");
 }
 
-static int txn_take(struct txn *txn, struct txn_object *o, const char *name, const json_t *it, struct txn_problem *problem)
+static int txn_take(struct txn *txn, struct txn_object *o, const char *name, const json_t *it,
+	struct txn_problem *problem)
 {
 	int base64, member = txn_member(name, &base64);
 
 	if (member < 0)
 		return txn_refuse(problem, "invalid-body", "unknown member \"%.60s\"", name);
 	if (o->seen & 1u << member)
-		return txn_refuse(problem, "invalid-body", "\"%s\" is given twice, plain and as base64", txn_members[member]);
+		return txn_refuse(problem, "invalid-body", "\"%s\" is given twice, plain and as base64",
+			txn_members[member]);
 	o->seen |= 1u << member;
 	switch (member) {
 	case MEMBER_OP:
@@ -221,8 +225,9 @@ static int txn_check_name(struct bts_slice bucket, struct txn_problem *problem)
 	if (!bucket.size)
 		return txn_refuse(problem, "bucket-name-empty", "the bucket name is empty");
 	if (bucket.size > BTS_BUCKET_NAME_MAX)
-		return txn_refuse(problem, "bucket-name-too-long", "the bucket name has %zu bytes, at most %d are allowed",
-			bucket.size, BTS_BUCKET_NAME_MAX);
+		return txn_refuse(problem, "bucket-name-too-long",
+			"the bucket name has %zu bytes, at most %d are allowed", bucket.size,
+			BTS_BUCKET_NAME_MAX);
 	if (!*(const char *)bucket.data)
 		return txn_refuse(problem, "bucket-name-reserved",
 			"bucket names that begin with a zero byte are the server's own");
@@ -240,7 +245,8 @@ static int txn_check_key(const struct txn_object *o, int member, struct txn_prob
 }
 
 /* That it has what its kind needs, and nothing else. */
-static int txn_check_members(const struct txn_object *o, enum txn_kind kind, unsigned op, struct txn_problem *problem)
+static int txn_check_members(
+	const struct txn_object *o, enum txn_kind kind, unsigned op, struct txn_problem *problem)
 {
 	unsigned needed = txn_kinds[kind].needed | op, allowed = needed | txn_kinds[kind].allowed;
 	int i;
@@ -249,7 +255,8 @@ static int txn_check_members(const struct txn_object *o, enum txn_kind kind, uns
 		if (needed & ~o->seen & 1u << i)
 			return txn_refuse(problem, "invalid-body", "\"%s\" is missing", txn_members[i]);
 		if (o->seen & ~allowed & 1u << i)
-			return txn_refuse(problem, "invalid-body", "\"%s\" has no meaning here", txn_members[i]);
+			return txn_refuse(
+				problem, "invalid-body", "\"%s\" has no meaning here", txn_members[i]);
 	}
 	return 0;
 }
@@ -259,9 +266,11 @@ static int txn_check_range(const struct txn_object *o, struct txn_problem *probl
 	int bounded = o->bytes[MEMBER_PREFIX].size || o->bytes[MEMBER_FROM].size || o->bytes[MEMBER_TO].size;
 
 	if (bounded && o->all)
-		return txn_refuse(problem, "invalid-body", "\"all\" is for all keys: without prefix, from and to");
+		return txn_refuse(
+			problem, "invalid-body", "\"all\" is for all keys: without prefix, from and to");
 	if (!bounded && !o->all)
-		return txn_refuse(problem, "invalid-body", "say what to delete: prefix, from, to, or \"all\":true");
+		return txn_refuse(
+			problem, "invalid-body", "say what to delete: prefix, from, to, or \"all\":true");
 	return 0;
 }
 
@@ -270,7 +279,8 @@ static int txn_check_condition(struct txn_op *op, const struct txn_object *o, st
 	unsigned tests = o->seen & (BIT(EXISTS) | BIT(VERSION) | BIT(VALUE));
 
 	if (!tests || tests & (tests - 1))
-		return txn_refuse(problem, "invalid-body", "a condition has one of exists, version and value");
+		return txn_refuse(
+			problem, "invalid-body", "a condition has one of exists, version and value");
 	if (o->version < 0)
 		return txn_refuse(problem, "invalid-body", "\"version\" is a transaction number, or 0");
 	op->test = tests == BIT(EXISTS) ? TXN_EXISTS : tests == BIT(VERSION) ? TXN_VERSION : TXN_VALUE;
@@ -303,7 +313,8 @@ static int txn_fill(struct txn_op *op, const struct txn_object *o, struct txn_pr
 }
 
 /* fixed: what each object is; TXN_KINDS: it says so itself. */
-static int txn_parse_object(struct txn *txn, struct txn_op *op, json_t *it, enum txn_kind fixed, struct txn_problem *problem)
+static int txn_parse_object(
+	struct txn *txn, struct txn_op *op, json_t *it, enum txn_kind fixed, struct txn_problem *problem)
 {
 	struct txn_object o = {.by = 1, .create = 1};
 	unsigned says = fixed == TXN_KINDS ? BIT(OP) : 0;
@@ -328,7 +339,8 @@ static int txn_parse_object(struct txn *txn, struct txn_op *op, json_t *it, enum
 
 /* ---- the body ---- */
 
-static int txn_parse_list(struct txn *txn, struct txn_list *list, json_t *array, enum txn_kind fixed, struct txn_problem *problem)
+static int txn_parse_list(struct txn *txn, struct txn_list *list, json_t *array, enum txn_kind fixed,
+	struct txn_problem *problem)
 {
 	size_t i, count = json_array_size(array);
 
@@ -367,7 +379,8 @@ static int txn_load(struct txn *txn, struct bts_slice body, struct txn_problem *
 	txn->otherwise.name = "else";
 	txn->tree = tree = json_loadb(body.size ? body.data : "", body.size, JSON_REJECT_DUPLICATES, &error);
 	if (!tree)
-		return txn_refuse(problem, "malformed-json", "malformed JSON at byte %d: %.110s", error.position, error.text);
+		return txn_refuse(problem, "malformed-json", "malformed JSON at byte %d: %.110s",
+			error.position, error.text);
 	if (!json_is_object(tree))
 		return txn_refuse(problem, "malformed-json", "a JSON object is expected");
 	txn->bytes = malloc(body.size + 3);

@@ -53,8 +53,8 @@ static enum bts_err txn_open(struct txn_runner *r, struct bts_slice name)
 }
 
 /* BTS_NOT_FOUND is no failure here: *present tells. */
-static enum bts_err txn_get(struct txn_runner *r, const struct txn_op *op, struct bts_slice *value, bts_txid *version,
-	uint64_t *expires_ms, int *present)
+static enum bts_err txn_get(struct txn_runner *r, const struct txn_op *op, struct bts_slice *value,
+	bts_txid *version, uint64_t *expires_ms, int *present)
 {
 	enum bts_err err = ttl_get(&r->ttl, r->bucket, op->bucket, op->key, value, version, expires_ms);
 
@@ -81,7 +81,8 @@ static enum bts_err txn_holds(struct txn_runner *r, const struct txn_op *op, int
 	else if (op->test == TXN_VERSION)
 		*holds = version == op->version;
 	else
-		*holds = present && value.size == op->value.size && !memcmp(value.data, op->value.data, value.size);
+		*holds = present && value.size == op->value.size &&
+			 !memcmp(value.data, op->value.data, value.size);
 	return BTS_OK;
 }
 
@@ -118,7 +119,8 @@ static enum bts_err txn_judge(struct txn_runner *r, const struct txn *txn, const
 
 /* ---- operations ---- */
 
-static enum bts_err txn_put(struct txn_runner *r, const struct txn_op *op, struct bts_slice value, uint64_t expires_ms)
+static enum bts_err txn_put(
+	struct txn_runner *r, const struct txn_op *op, struct bts_slice value, uint64_t expires_ms)
 {
 	enum bts_err err = bts_put(r->txn, r->bucket, op->key, value, 0);
 
@@ -176,8 +178,8 @@ static enum bts_err txn_do_get(struct txn_runner *r, const struct txn_op *op)
 	if (!present) {
 		buf_str(b, "{\"found\":false}");
 	} else if (value.size > r->room->max - b->size) {
-		txn_refuse(r, 422, "result-too-large", "a value of %zu bytes: the results may have %zu in all", value.size,
-			r->room->max);
+		txn_refuse(r, 422, "result-too-large",
+			"a value of %zu bytes: the results may have %zu in all", value.size, r->room->max);
 	} else {
 		txn_found(b, version, expires);
 		jsonout_bytes(b, "value", value);
@@ -218,7 +220,8 @@ static enum bts_err txn_do_delete_range(struct txn_runner *r, const struct txn_o
 	if (op->to.size)
 		range_to(&range, op->to);
 	if (!range_empty(&range))
-		err = bts_del_range(r->txn, r->bucket, range_slice(&range.low), range_slice(&range.high), &deleted);
+		err = bts_del_range(
+			r->txn, r->bucket, range_slice(&range.low), range_slice(&range.high), &deleted);
 	r->out->changed |= deleted != 0;
 	buf_printf(&r->out->results, "{\"deleted\":%" PRIu64 "}", deleted);
 	return err;
@@ -314,7 +317,8 @@ static enum bts_err txn_run_list(struct txn_runner *r, const struct txn_list *li
 	return BTS_OK;
 }
 
-enum bts_err txn_run(const struct txn *txn, struct bts_txn *in, const struct txn_room *room, struct txn_outcome *out)
+enum bts_err txn_run(
+	const struct txn *txn, struct bts_txn *in, const struct txn_room *room, struct txn_outcome *out)
 {
 	struct txn_runner r = {.txn = in, .room = room, .out = out};
 	const struct txn_list *list;

@@ -13,8 +13,9 @@
 
 /* What the results may take; where a value is written into them, it may be as large as the room allows. */
 struct txn_room {
-	size_t max;			       /* bytes */
-	int (*hold)(void *arg, size_t bytes); /* so many are held now: 0, or -1 when that is too much for the process */
+	size_t max; /* bytes */
+	int (*hold)(void *arg,
+		size_t bytes); /* so many are held now: 0, or -1 when that is too much for the process */
 	void *arg;
 };
 

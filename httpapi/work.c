@@ -6,10 +6,8 @@
 
 #include "server.h"
 
-#define WORK_THREADS 2 /* so that one which waits for a flush does not hold up all */
-
 struct work {
-	pthread_t threads[WORK_THREADS];
+	pthread_t threads[WORK_THREADS_MAX];
 	unsigned started;
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t queued;
@@ -55,7 +53,7 @@ static void *work_main(void *arg)
 	return NULL;
 }
 
-int work_start(struct work **out)
+int work_start(unsigned threads, struct work **out)
 {
 	struct work *w = calloc(1, sizeof(*w));
 
@@ -64,7 +62,7 @@ int work_start(struct work **out)
 	w->last = &w->first;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->queued, NULL);
-	for (; w->started < WORK_THREADS; w->started++) {
+	for (; w->started < threads && w->started < WORK_THREADS_MAX; w->started++) {
 		if (pthread_create(&w->threads[w->started], NULL, work_main, w)) {
 			work_stop(w);
 			return -1;

@@ -497,6 +497,8 @@ static void follow_request(struct follow *follow, const char *target)
 	follow_leave(follow);
 	if (atomic_load(&follow->stopping))
 		return;
+	if (!err && !follow->session.applied && atomic_load(&follow->db)) /* nothing new */
+		err = bts_apply_idle(atomic_load(&follow->db), failure);
 	if (err == BTS_TIMEOUT && follow_switched(follow))
 		return;
 	if (err && follow_is_final(err))

@@ -374,7 +374,7 @@ static enum bts_err main_apply(struct main_settings *settings, struct bts_error 
 	enum bts_err err;
 
 	if (fd < 0)
-		return fail_os(error, errno, settings->apply);
+		return fail_os(error, errno, "%s", settings->apply);
 	err = replay_frames(settings->data, fd, &counts, error);
 	if (!standard)
 		close(fd);

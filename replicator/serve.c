@@ -26,6 +26,7 @@
 #define SERVE_REST_MS 100  /* no connection is taken for so long after one could not be */
 #define SERVE_WAIT_MS 1000 /* of one bts_ship_wait: the time a stop may take at worst */
 #define SERVE_POOL 131072  /* bytes of libmicrohttpd's memory a connection */
+#define SERVE_PER_ADDRESS 256 /* connections from one address, where others than this machine may ask */
 #define SERVE_ACCEPTS 64   /* connections taken in one turn of the loop */
 
 static uint64_t serve_clock_ms(clockid_t clock)
@@ -227,8 +228,8 @@ static enum bts_err serve_start_daemon(struct serve *serve, struct bts_error *er
 		serve, MHD_OPTION_URI_LOG_CALLBACK, serve_on_uri, serve, MHD_OPTION_UNESCAPE_CALLBACK,
 		serve_on_unescape, serve, MHD_OPTION_CONNECTION_LIMIT, (unsigned)SERVE_CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)SERVE_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		(size_t)SERVE_POOL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY,
-		serve->tls ? tls : &tls[2], MHD_OPTION_END);
+		(size_t)SERVE_POOL, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+		(unsigned)(serve->tls ? SERVE_PER_ADDRESS : 0), MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY, serve->tls ? tls : &tls[2], MHD_OPTION_END);
 	if (!serve->daemon)
 		return fail_set(error, BTS_IO, "libmicrohttpd does not start");
 	return BTS_OK;

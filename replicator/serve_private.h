@@ -28,6 +28,7 @@ struct serve_request {
 	char id[SERVE_ID_MAX + 1];
 	char path[128]; /* of the request, cut, for `instance` and events */
 	bool begun;	/* the first call of the handler was made */
+	size_t target_size; /* of the target, as it came */
 	bool absolute;	/* the target was not in origin form */
 	const struct guard_words *refusal; /* told when its body has been read; NULL: it may go on */
 	bool suspended;

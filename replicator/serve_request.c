@@ -5,6 +5,7 @@
  * closes the connection when answered too early; so the first call only says yes, the body of any method is
  * dropped to its end, and what could be smuggled is refused here.
  */
+#include "rawhead.h"
 #include "serve_private.h"
 
 #include <ctype.h>
@@ -31,6 +32,7 @@ void *serve_on_uri(void *arg, const char *uri, struct MHD_Connection *connection
 	if (!request)
 		return NULL;
 	request->serve = arg;
+	request->target_size = strlen(uri);
 	request->absolute = uri[0] != '/' && strcmp(uri, "*") != 0;
 	if (size >= sizeof(request->path))
 		size = sizeof(request->path) - 1;
@@ -56,22 +58,34 @@ static void serve_make_id(struct serve_request *request, struct MHD_Connection *
 }
 
 struct serve_filter {
-	unsigned lengths, codings, hosts, authorizations;
+	unsigned lengths, codings, hosts, authorizations, origins;
 	bool bad_coding, bad_name;
+	struct rawhead raw;
 };
 
-static enum MHD_Result serve_on_filter(
-	void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
+/* The request line: pointers into the library's buffer. */
+struct serve_line {
+	const char *method, *url, *version;
+};
+
+static enum MHD_Result serve_on_filter(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_size,
+	const char *value, size_t size)
 {
 	struct serve_filter *filter = arg;
 
 	(void)kind;
+	(void)name_size;
+	rawhead_field(&filter->raw, name, value, size);
+	for (size_t i = 0; i < size; i++)
+		filter->bad_name |= (unsigned char)value[i] < ' ' && value[i] != '\t';
 	if (!*name || strpbrk(name, " \t"))
 		filter->bad_name = true;
 	if (strcasecmp(name, "Content-Length") == 0)
 		filter->lengths++;
 	if (strcasecmp(name, "Host") == 0)
 		filter->hosts++;
+	if (strcasecmp(name, "Origin") == 0)
+		filter->origins++;
 	if (strcasecmp(name, "Authorization") == 0)
 		filter->authorizations++;
 	if (strcasecmp(name, "Transfer-Encoding") == 0) {
@@ -82,20 +96,25 @@ static enum MHD_Result serve_on_filter(
 }
 
 /* What makes the request ambiguous, or NULL. */
-static const char *serve_filter(const struct serve_request *request, struct MHD_Connection *connection)
+static const char *serve_filter(
+	const struct serve_request *request, struct MHD_Connection *connection, const struct serve_line *line)
 {
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 	struct serve_filter filter = {0};
 
-	MHD_get_connection_values(connection, MHD_HEADER_KIND, serve_on_filter, &filter);
+	rawhead_begin(&filter.raw, line->url, request->target_size, line->version);
+	MHD_get_connection_values_n(connection, MHD_HEADER_KIND, serve_on_filter, &filter);
 	if (request->absolute)
 		return "the request target must begin with a slash";
+	if (strcmp(MHD_get_version(), RAWHEAD_LIBRARY) == 0 && info && rawhead_is_odd(&filter.raw, line->method, info->header_size))
+		return "a zero byte, a folded line or a bare line feed in the head";
 	if (filter.bad_name)
-		return "a header name holds white space";
+		return "a header field has a malformed name or value";
 	if (filter.lengths > 1 || (filter.lengths && filter.codings))
 		return "more than one length of the body";
 	if (filter.codings > 1 || filter.bad_coding)
 		return "a transfer coding other than chunked";
-	if (filter.hosts > 1 || filter.authorizations > 1)
+	if (filter.hosts > 1 || filter.authorizations > 1 || filter.origins > 1)
 		return "a header that may come once came twice";
 	return NULL;
 }
@@ -119,14 +138,13 @@ enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, c
 	struct serve_request *request = *context;
 	struct serve_problem problem = {.status = 400, .code = "bad-request"};
 
-	(void)version;
 	if (!request)
 		return MHD_NO;
 	if (!request->begun) {
 		request->begun = true;
 		serve_make_id(request, connection);
 		((struct serve *)arg)->requests++;
-		problem.detail = serve_filter(request, connection);
+		problem.detail = serve_filter(request, connection, &(struct serve_line){method, url, version});
 		request->refusal = problem.detail ? NULL : serve_refusal(request, connection, url, method);
 		/* Nothing after an ambiguous request is believed: the early answer closes the connection. */
 		return problem.detail ? serve_problem(request, connection, &problem) : MHD_YES;

@@ -8,8 +8,8 @@
 #include "settings_private.h"
 
 /* Of our tests and tools, which run programs of ours with their own environment. */
-static const char *const settings_others[] = {"BTS_BIN", "BTS_CONFIG", "BTS_KEEP", "BTS_KILLS", "BTS_ROUNDS",
-	"BTS_SEED", "BTS_VERBOSE"};
+static const char *const settings_others[] = {
+	"BTS_BIN", "BTS_CONFIG", "BTS_KEEP", "BTS_KILLS", "BTS_ROUNDS", "BTS_SEED", "BTS_VERBOSE"};
 #define SETTINGS_TEST_PREFIX "BTS_TEST_"
 
 int settings_refuse(struct settings *s, const char *format, ...)
@@ -50,7 +50,8 @@ const struct settings_row *settings_find(const struct settings *s, const char *n
 	size_t i;
 
 	for (i = 0; i < s->count; i++)
-		if (s->rows[i].name && strlen(s->rows[i].name) == size && !memcmp(s->rows[i].name, name, size))
+		if (s->rows[i].name && strlen(s->rows[i].name) == size &&
+			!memcmp(s->rows[i].name, name, size))
 			return &s->rows[i];
 	return NULL;
 }
@@ -61,7 +62,8 @@ void settings_variable(const char *name, char out[SETTINGS_VARIABLE_SIZE])
 
 	snprintf(out, SETTINGS_VARIABLE_SIZE, "BTS_%s", name);
 	for (i = 4; out[i]; i++)
-		out[i] = out[i] == '-' ? '_' : (char)(out[i] - (out[i] >= 'a' && out[i] <= 'z' ? 'a' - 'A' : 0));
+		out[i] = out[i] == '-' ? '_'
+				       : (char)(out[i] - (out[i] >= 'a' && out[i] <= 'z' ? 'a' - 'A' : 0));
 }
 
 /* ---- the command line ---- */
@@ -163,13 +165,15 @@ static int settings_take_variable(struct settings *s, const char *variable)
 			continue;
 		settings_variable(s->rows[i].name, name);
 		if (strlen(name) == size && !memcmp(name, variable, size)) {
-			s->given[i].text[SETTINGS_ENVIRONMENT] = variable[size] && variable[size + 1] ? variable + size + 1 : NULL;
+			s->given[i].text[SETTINGS_ENVIRONMENT] =
+				variable[size] && variable[size + 1] ? variable + size + 1 : NULL;
 			return 0;
 		}
 	}
 	if (settings_variable_is_others(variable))
 		return 0;
-	return settings_refuse(s, "the environment variable %.*s is no setting of %s", (int)size, variable, s->program);
+	return settings_refuse(
+		s, "the environment variable %.*s is no setting of %s", (int)size, variable, s->program);
 }
 
 static int settings_take_environment(struct settings *s, char **environment)
@@ -187,7 +191,8 @@ static int settings_take_environment(struct settings *s, char **environment)
 
 /* ---- all of it ---- */
 
-static int settings_refuse_value(struct settings *s, const struct settings_row *row, enum settings_origin origin, const char *right)
+static int settings_refuse_value(
+	struct settings *s, const struct settings_row *row, enum settings_origin origin, const char *right)
 {
 	const struct settings_given *given = &s->given[row - s->rows];
 	const char *text = row->flags & SETTINGS_SECRET ? "..." : given->text[origin];
@@ -195,7 +200,8 @@ static int settings_refuse_value(struct settings *s, const struct settings_row *
 
 	settings_variable(row->name, variable);
 	if (origin == SETTINGS_FILE)
-		return settings_refuse(s, "%s:%u: %s '%s': must be %s", s->file, given->line, row->name, text, right);
+		return settings_refuse(
+			s, "%s:%u: %s '%s': must be %s", s->file, given->line, row->name, text, right);
 	if (origin == SETTINGS_ENVIRONMENT)
 		return settings_refuse(s, "%s '%s': must be %s", variable, text, right);
 	return settings_refuse(s, "--%s '%s': must be %s", row->name, text, right);
@@ -212,7 +218,8 @@ static int settings_apply(struct settings *s, void *target)
 		s->given[i].text[SETTINGS_DEFAULT] = s->rows[i].fallback;
 		for (origin = 0; origin < SETTINGS_ORIGINS; origin++)
 			if (s->given[i].text[origin] &&
-				settings_value_parse(&s->rows[i], s->given[i].text[origin], target, right, sizeof(right)))
+				settings_value_parse(
+					&s->rows[i], s->given[i].text[origin], target, right, sizeof(right)))
 				return settings_refuse_value(s, &s->rows[i], origin, right);
 	}
 	return 0;
@@ -292,7 +299,8 @@ unsigned settings_adopt(struct settings *live, void *target, struct settings *fr
 			live->given[i] = fresh->given[i];
 			changed++;
 		} else if (used < size) {
-			used += (size_t)snprintf(needs_restart + used, size - used, "%s%s", used ? "," : "", row->name);
+			used += (size_t)snprintf(
+				needs_restart + used, size - used, "%s%s", used ? "," : "", row->name);
 		}
 	}
 	while (*last)

@@ -46,7 +46,10 @@ struct settings_address {
 
 /* Kind and place of a row: the field must have the kind's type. */
 #define SETTINGS_AT(type, field, of) offsetof(type, field) + 0 * sizeof(&((type *)0)->field == (of *)0)
-#define SETTINGS_GROUP(text) {NULL, SETTINGS_KIND_GROUP, 0, .help = (text)}
+#define SETTINGS_GROUP(text)                                                                                 \
+	{                                                                                                    \
+		NULL, SETTINGS_KIND_GROUP, 0, .help = (text)                                                 \
+	}
 #define SETTINGS_TEXT(type, field) SETTINGS_KIND_TEXT, SETTINGS_AT(type, field, const char *)
 #define SETTINGS_PATH(type, field) SETTINGS_KIND_PATH, SETTINGS_AT(type, field, const char *)
 #define SETTINGS_LIST(type, field) SETTINGS_KIND_LIST, SETTINGS_AT(type, field, const char *)
@@ -66,17 +69,23 @@ enum settings_flags {
 struct settings_row {
 	const char *name; /* lower case, dashes */
 	enum settings_kind kind;
-	size_t offset;		      /* of the field in the program's struct */
-	const char *arg;	      /* what --help calls the value */
-	const char *fallback;	      /* the default, as text; NULL: the field stays zero */
-	uint64_t least, most;	      /* BYTES, DURATION (ms), NUMBER */
-	const char *words;	      /* ENUM: "text|json" */
+	size_t offset;				/* of the field in the program's struct */
+	const char *arg;			/* what --help calls the value */
+	const char *fallback;			/* the default, as text; NULL: the field stays zero */
+	uint64_t least, most;			/* BYTES, DURATION (ms), NUMBER */
+	const char *words;			/* ENUM: "text|json" */
 	const char *(*check)(const char *text); /* of texts: NULL, or what is wrong with it */
 	unsigned flags;
 	const char *help;
 };
 
-enum settings_origin { SETTINGS_DEFAULT, SETTINGS_FILE, SETTINGS_ENVIRONMENT, SETTINGS_COMMAND, SETTINGS_ORIGINS };
+enum settings_origin {
+	SETTINGS_DEFAULT,
+	SETTINGS_FILE,
+	SETTINGS_ENVIRONMENT,
+	SETTINGS_COMMAND,
+	SETTINGS_ORIGINS
+};
 
 /* What was given for a row, by origin. */
 struct settings_given {

@@ -36,8 +36,8 @@ static char *settings_reader_line(char *out, int size, void *stream)
 	if (bad && !r->wrong) {
 		r->wrong = r->line;
 		r->ours = true;
-		settings_refuse(r->settings, "%s:%u: the line has more than %d bytes, or a zero byte", r->settings->file,
-			r->line, size - 2);
+		settings_refuse(r->settings, "%s:%u: the line has more than %d bytes, or a zero byte",
+			r->settings->file, r->line, size - 2);
 	}
 	return out;
 }
@@ -52,7 +52,8 @@ static bool settings_is_others(const char *section)
 	return !strcmp(section, "btsd") || !strcmp(section, "bts-replicator");
 }
 
-static int settings_reader_pair(struct settings_reader *r, const char *section, const char *name, const char *value)
+static int settings_reader_pair(
+	struct settings_reader *r, const char *section, const char *name, const char *value)
 {
 	struct settings *s = r->settings;
 	const struct settings_row *row = settings_find(s, name, strlen(name));
@@ -69,13 +70,15 @@ static int settings_reader_pair(struct settings_reader *r, const char *section, 
 		return settings_refuse(s, "%s:%u: unknown setting '%s'", s->file, r->line, name);
 	given = &s->given[row - s->rows];
 	if (given->text[SETTINGS_FILE] && row->kind != SETTINGS_KIND_LIST)
-		return settings_refuse(s, "%s:%u: %s is given a second time, first in line %u", s->file, r->line, name, given->line);
+		return settings_refuse(s, "%s:%u: %s is given a second time, first in line %u", s->file,
+			r->line, name, given->line);
 	before = given->text[SETTINGS_FILE];
 	if (!before) {
 		given->line = r->line;
 		given->text[SETTINGS_FILE] = settings_keep(s, value);
 	} else {
-		if (asprintf(&joined, "%s%s%s", before, *before && before[strlen(before) - 1] == ',' ? "" : ",", value) < 0)
+		if (asprintf(&joined, "%s%s%s", before,
+			    *before && before[strlen(before) - 1] == ',' ? "" : ",", value) < 0)
 			return settings_refuse(s, "no memory");
 		given->text[SETTINGS_FILE] = settings_keep(s, joined);
 		free(joined);

@@ -9,9 +9,12 @@
 
 static const struct settings_row settings_own[] = {
 	SETTINGS_GROUP("This program"),
-	{.name = "config", .arg = "FILE", .help = "settings from a file: lines 'name = value', names as here without the dashes"},
+	{.name = "config",
+		.arg = "FILE",
+		.help = "settings from a file: lines 'name = value', names as here without the dashes"},
 	{.name = "check-config", .help = "tell whether the settings are right, and exit: 0, or 2"},
-	{.name = "print-config", .help = "print them with where each comes from, as a file of settings, and exit"},
+	{.name = "print-config",
+		.help = "print them with where each comes from, as a file of settings, and exit"},
 	{.name = "help", .help = "print this"},
 	{.name = "version", .help = "print the version"},
 };
@@ -52,15 +55,20 @@ static void settings_show_row(const struct settings_row *row)
 		printf("\n%s:\n", row->help);
 		return;
 	}
-	column = printf("  --%s%s%s", row->name, row->arg || row->words ? " " : "", row->arg ? row->arg : row->words ? row->words : "");
+	column = printf("  --%s%s%s", row->name, row->arg || row->words ? " " : "",
+		row->arg     ? row->arg
+		: row->words ? row->words
+			     : "");
 	if (column > SETTINGS_COLUMN - 2) {
 		putchar('\n');
 		column = 0;
 	}
 	printf("%*s", SETTINGS_COLUMN - column, "");
-	if (asprintf(&text, "%s%s%s%s%s", row->help, row->fallback || again ? " (" : "", row->fallback ? "default " : "",
-		    row->fallback ? row->fallback : "",
-		    again ? row->fallback ? "; SIGHUP reads it again)" : "SIGHUP reads it again)" : row->fallback ? ")" : "") < 0)
+	if (asprintf(&text, "%s%s%s%s%s", row->help, row->fallback || again ? " (" : "",
+		    row->fallback ? "default " : "", row->fallback ? row->fallback : "",
+		    again	    ? row->fallback ? "; SIGHUP reads it again)" : "SIGHUP reads it again)"
+		    : row->fallback ? ")"
+				    : "") < 0)
 		return;
 	settings_show_wrapped(text, SETTINGS_COLUMN);
 	free(text);
@@ -79,7 +87,8 @@ int settings_asked(const struct settings *s)
 		settings_show_row(&s->rows[i]);
 	for (i = 0; i < sizeof(settings_own) / sizeof(settings_own[0]); i++)
 		settings_show_row(&settings_own[i]);
-	printf("\nEach may also be given in the environment (BTS_MAX_BODY for --max-body) or in the file of --config.\n"
+	printf("\nEach may also be given in the environment (BTS_MAX_BODY for --max-body) or in the file of "
+	       "--config.\n"
 	       "The command line counts more than the environment, that more than the file.\n%s",
 		s->trailer);
 	return 0;

@@ -13,8 +13,8 @@ struct settings_unit {
 	uint64_t factor;
 };
 
-static const struct settings_unit settings_bytes_units[] = {
-	{"", 1}, {"K", UINT64_C(1) << 10}, {"M", UINT64_C(1) << 20}, {"G", UINT64_C(1) << 30}, {"T", UINT64_C(1) << 40}, {0}};
+static const struct settings_unit settings_bytes_units[] = {{"", 1}, {"K", UINT64_C(1) << 10},
+	{"M", UINT64_C(1) << 20}, {"G", UINT64_C(1) << 30}, {"T", UINT64_C(1) << 40}, {0}};
 static const struct settings_unit settings_duration_units[] = {
 	{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {0}};
 
@@ -58,11 +58,13 @@ static int settings_range(const struct settings_row *row, const char *text, cons
 	}
 	settings_units_text(row->least, units, least, sizeof(least));
 	settings_units_text(row->most, units, most, sizeof(most));
-	snprintf(why, size, "%s from %s to %s", units == settings_bytes_units ? "a number of bytes" : "a duration", least, most);
+	snprintf(why, size, "%s from %s to %s",
+		units == settings_bytes_units ? "a number of bytes" : "a duration", least, most);
 	return -1;
 }
 
-static int settings_number(const struct settings_row *row, const char *text, uint64_t *field, char *why, size_t size)
+static int settings_number(
+	const struct settings_row *row, const char *text, uint64_t *field, char *why, size_t size)
 {
 	uint64_t value;
 
@@ -84,7 +86,8 @@ size_t settings_word(const char *words, unsigned i, const char **word)
 	return words ? strcspn(words, "|") : 0;
 }
 
-static int settings_enum(const struct settings_row *row, const char *text, unsigned *field, char *why, size_t size)
+static int settings_enum(
+	const struct settings_row *row, const char *text, unsigned *field, char *why, size_t size)
 {
 	const char *word;
 	unsigned i;
@@ -118,7 +121,8 @@ static int settings_flag(const char *text, int *field, char *why, size_t size)
 /* Names are not looked up, but for localhost: what is served to whom must not depend on a name server. */
 const char *settings_address_parse(const char *text, struct settings_address *out)
 {
-	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found;
+	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM},
+			*found;
 	const char *colon = strrchr(text, ':');
 	size_t n = colon ? (size_t)(colon - text) : 0;
 	const char *begin = text;
@@ -150,12 +154,15 @@ const char *settings_address_parse(const char *text, struct settings_address *ou
 bool settings_address_loopback(const struct settings_address *address)
 {
 	if (address->addr.ss_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *)(const void *)&address->addr)->sin_addr.s_addr) >> 24 == 127;
+		return ntohl(((const struct sockaddr_in *)(const void *)&address->addr)->sin_addr.s_addr) >>
+			       24 ==
+		       127;
 	return address->addr.ss_family == AF_INET6 &&
 	       IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)&address->addr)->sin6_addr);
 }
 
-static int settings_text(const struct settings_row *row, const char *text, void *field, char *why, size_t size)
+static int settings_text(
+	const struct settings_row *row, const char *text, void *field, char *why, size_t size)
 {
 	const char *wrong = row->kind == SETTINGS_KIND_PATH && !*text ? "a path" : NULL;
 
@@ -170,7 +177,8 @@ static int settings_text(const struct settings_row *row, const char *text, void 
 	return wrong ? -1 : 0;
 }
 
-int settings_value_parse(const struct settings_row *row, const char *text, void *target, char *why, size_t size)
+int settings_value_parse(
+	const struct settings_row *row, const char *text, void *target, char *why, size_t size)
 {
 	void *field = (char *)target + row->offset;
 

@@ -54,7 +54,8 @@ enum fault_rule {
 	FAULT_R8_FORGET,   /* role: a promise is forgotten when a frame comes */
 	FAULT_REPLICA_RULES, /* and those of test_apply__redirect */
 	FAULT_R6_HOME_FIRST, /* pager: pages of the log are looked for at home */
-	FAULT_R6_MERGE_READ /* homes: pages are brought home without asking for readers */
+	FAULT_R6_MERGE_READ, /* homes: pages are brought home without asking for readers */
+	FAULT_R6_LOG_READ /* pending: a log is written again under who reads it */
 };
 
 #ifdef BTS_SABOTAGE

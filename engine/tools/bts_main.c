@@ -86,6 +86,8 @@ static const struct command commands[] = {
 		0, {OPTION_FROM}},
 	{"dump", bts_cmd_dump, "FILE", "print everything as lines of JSON", 0, 0,
 		{OPTION_BUCKET, OPTION_SNAPSHOT}},
+	{"diff", bts_cmd_diff, "FILE SINCE", "print what changed since a named snapshot as lines of JSON", 1, 1,
+		{OPTION_BUCKET, OPTION_SNAPSHOT}},
 	{"load", bts_cmd_load, "FILE [INPUT]", "store lines of JSON from INPUT or standard input", 0, 1,
 		{OPTION_BUCKET, OPTION_BATCH, OPTION_PAGE_SIZE}},
 	{"compact", bts_cmd_compact, "FILE", "move pages from the end into free ones, make the file smaller", 0, 0,
@@ -115,8 +117,8 @@ static const char option_help[] =
 	"  --reverse         scan: from the greatest key down\n"
 	"  --limit N         scan: at most N keys\n"
 	"  --buckets         stat: read every bucket's tree: how full its pages are, what is in large values\n"
-	"  --bucket B        dump: only this bucket; load: the bucket of lines that name none\n"
-	"  --snapshot S      get, scan, dump: what the named snapshot holds\n"
+	"  --bucket B        dump, diff: only this bucket; load: the bucket of lines that name none\n"
+	"  --snapshot S      get, scan, dump: what the named snapshot holds; diff: up to that\n"
 	"  --batch N         load, bench: records a commit (1000); compact: pages a commit (1000)\n"
 	"  --page-size N     put, load: of a file being created, 4096 to 65536 (4096)\n"
 	"  --count N         bench: records (200000)\n"

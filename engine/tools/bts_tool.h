@@ -21,7 +21,7 @@ struct bts_args {
 
 /* One command; returns its exit status. */
 typedef int bts_command(const struct bts_args *args);
-bts_command bts_cmd_get, bts_cmd_put, bts_cmd_del, bts_cmd_scan, bts_cmd_stat, bts_cmd_check, bts_cmd_scrub, bts_cmd_dump,
+bts_command bts_cmd_get, bts_cmd_put, bts_cmd_del, bts_cmd_scan, bts_cmd_stat, bts_cmd_check, bts_cmd_scrub, bts_cmd_diff, bts_cmd_dump,
 	bts_cmd_snapshot, bts_cmd_load, bts_cmd_compact, bts_cmd_backup, bts_cmd_restore, bts_cmd_promote,
 	bts_cmd_demote, bts_bench;
 

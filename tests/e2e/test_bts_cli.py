@@ -568,6 +568,26 @@ class Snapshots(Case):
         self.assertGreater(self.run_bts(OK, "stat", "--json", self.file).lines()[0]["free_pages"], held)
         self.run_bts(OK, "check", self.file)
 
+    def test_diff(self):
+        self.load([(b"k%03d" % i, b"old") for i in range(300)])
+        self.run_bts(OK, "snapshot", self.file, "create", "one")
+        self.run_bts(OK, "put", self.file, "b", "k007", "new")
+        self.run_bts(OK, "del", self.file, "b", "k100")
+        self.run_bts(OK, "put", self.file, "b", "--base64", "gA==", "gQ==")
+        self.run_bts(OK, "snapshot", self.file, "create", "two")
+        self.run_bts(OK, "put", self.file, "b", "k299", "x" * 20000)
+        lines = self.run_bts(OK, "diff", self.file, "one", "--snapshot", "two").lines()
+        self.assertEqual([{k: v for k, v in line.items() if k != "txid"} for line in lines], [
+            {"op": "put", "bucket": "b", "key": "k007", "value": "new"},
+            {"op": "delete", "bucket": "b", "key": "k100"},
+            {"op": "put", "bucket": "b", "key_base64": "gA==", "value_base64": "gQ=="}])
+        self.assertLess(lines[1]["txid"], lines[0]["txid"])
+        lines = self.run_bts(OK, "diff", self.file, "two", "--bucket", "b").lines()
+        self.assertEqual([(line["key"], len(line["value"])) for line in lines], [("k299", 20000)])
+        self.assertEqual(self.run_bts(OK, "diff", self.file, "one", "--bucket", "none").out, b"")
+        self.refused(NOT_FOUND, "diff", self.file, "three", says=["no snapshot"])
+        self.refused(USAGE, "diff", self.file)
+
     def test_refusals(self):
         self.load([(b"k", b"v")])
         self.run_bts(OK, "snapshot", self.file, "create", "s")

@@ -76,6 +76,7 @@ class Matrix(unittest.TestCase):
         return {who, "none"} & (set(SCOPES) | {"none"})
 
     def ask(self, server, port, method, path, who):
+        path += "?bucket=mine" if path == "/v1/changes" else ""
         headers = self.head(who)
         if method in ("PUT", "POST"):
             headers["Content-Length"] = "0"
@@ -164,6 +165,13 @@ class Matrix(unittest.TestCase):
         self.assertTrue(names)
         self.assertEqual(self.p.put("mine", "a", b"1", mine).status // 100, 2)
         self.assertEqual(self.p.put("ours", "a", b"1", mine).status, 404)
+        self.assertEqual(self.p.get("/v1/changes?bucket=mine", mine).status, 200)
+        self.assertEqual(self.p.get("/v1/changes?bucket=yours", mine).status, 403)
+        for bucket in ("mine", "yours"):
+            self.p.put(bucket, "changed", b"1", self.head("write"))
+        for who, buckets in (("limited", {"mine"}), ("read", {"mine", "yours"})):
+            told = self.p.get("/v1/changes?since=begin", self.head(who)).body.decode()
+            self.assertEqual({b for b in ("mine", "yours") if '"%s"' % b in told}, buckets)
         for bucket in ("mine2", "our", "yours", "%79ours", "b"):
             got = self.p.request("PUT", "/v1/buckets/%s/keys/a" % bucket, b"1", mine)
             self.assertEqual((got.status, got.code), (403, "forbidden"))

@@ -247,6 +247,17 @@ class Image(Case):
             self.assertEqual(f.get(got.headers["Content-Location"]).body, got.body)
         s = self.restored(got.body, "copy", got.headers["BTS-Digest"])
         self.assertEqual(s.value("b", "k00007").body, b"v7" * 40)
+        # A promotion goes ahead whatever was kept, which holds pages of frames from their places.
+        p.request("DELETE", "/v1/buckets/b/keys/big0")
+        for i in range(20):
+            p.put("b", "x%d" % i, b"x" * 300000)
+        harness.await_equal(p, f)
+        self.assertGreater(f.status()["redirected_pages"], 0)
+        self.assertEqual(f.get(got.headers["Content-Location"]).body, got.body)
+        self.assertEqual(p.request("POST", "/v1/admin/demote").status, 200)
+        harness.await_equal(p, f)
+        self.assertEqual(f.request("POST", "/v1/admin/promote?force=1").status, 200)
+        self.refused(f.get(got.headers["Content-Location"]), 410, "snapshot-expired")
 
 
 class Since(Case):

@@ -117,6 +117,17 @@ class Ranges(unittest.TestCase):
             {"key": "c", "version": version, "size": 2, "value": "=c"}, {"prefix_base64": "/y8="}])
         self.assertEqual(lines[-1], {"end": True, "count": 5, "txid": int(reply.headers["BTS-Txid"]), "next": None})
 
+    def test_expired_under_a_delimiter(self):
+        """A common prefix has a living key, also when what comes first under it has expired."""
+        bucket = self.bucket({b"b/2", b"c"})
+        for key in ("a/1", "a/2", "b/1", "d/1"):
+            self.assertEqual(self.client.request("PUT", "/v1/buckets/%s/keys/%s?ttl=200ms" % (bucket, quote(key)), b"v").status, 201)
+        last = "/v1/buckets/%s/keys/d%%2F1" % bucket
+        harness.await_true(lambda: self.client.request("GET", last).status == 404, what="the last key's end")
+        for reverse in ("", "1"):  # mostly before they are removed
+            got, _ = self.page(bucket, delimiter="/", reverse=reverse)
+            self.assertEqual(got, sorted([(b"b/", True), (b"c", False)], reverse=bool(reverse)))
+
     def test_many_under_few(self):
         """Groups are passed over, not walked: of 40,000 keys in two of them a page shows two lines."""
         keys = [b"%s/%06d" % (g, i) for g in (b"x", b"y") for i in range(20000)]

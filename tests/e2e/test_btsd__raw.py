@@ -12,6 +12,90 @@ def status_of(reply):
     return int(reply.split(b" ", 2)[1]) if reply.startswith(b"HTTP/1.1 ") else None
 
 
+# Probes: (name, bytes, statuses that are right).  None: closed without an answer.  %(get)s and %(put)s are requests, their line
+# ends included; what follows INNER would, taken for a request of its own, make the key "smuggled".
+GET = "GET /v1/buckets/b/keys/k HTTP/1.1\r\nHost: localhost\r\n"
+PUT = "PUT /v1/buckets/b/keys/probe HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = PUT + "Transfer-Encoding: chunked\r\n\r\n"
+INNER = "PUT /v1/buckets/b/keys/smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+LIVE = "GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+PROBES = (
+    # Heads that another party may cut into lines or fields elsewhere.
+    ("folded line", GET + "X-A: a\r\n b\r\n\r\n", (400,)),
+    ("folded coding", PUT + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + INNER, (400,)),
+    ("folded length", PUT + "Content-Length:\r\n 5\r\n\r\nhello" + INNER, (400,)),
+    ("folded request line", "GET /livez HTTP/1.1\r\n X: y\r\nHost: localhost\r\n\r\n", (400,)),
+    ("bare line feeds", GET.replace("\r\n", "\n") + "\n", (400,)),
+    ("line feed in a value", PUT + "X: a\nContent-Length: 5\r\n\r\nhello" + INNER, (400,)),
+    ("line feed before the body", GET + "X: a\r\n\n", (400,)),
+    ("return in a value", PUT + "X: a\rContent-Length: 5\r\n\r\nhello" + INNER, (400,)),
+    ("zero in a value", GET.replace("localhost", "localhost\0evil") + "\r\n", (400,)),
+    ("zero after a length", PUT + "Content-Length: 5\0\r\n\r\nhello" + INNER, (400,)),
+    ("zero after the last value", GET + "X: a\0\r\n\r\n", (400,)),
+    ("zero in a name", GET + "X\0Y: 1\r\n\r\n", (400,)),
+    ("zero in the target", GET.replace("keys/k", "keys/k\0x") + "\r\n", (400,)),
+    ("no colon", GET + "Nonsense\r\n\r\n", (400,)),
+    ("space before the colon", GET + "X : y\r\n\r\n", (400,)),
+    # Lengths.
+    ("two lengths in one", PUT + "Content-Length: 5 6\r\n\r\nhello" + INNER, (400,)),
+    ("length and space", PUT + "Content-Length: 5 \r\n\r\nhello", (400,)),
+    ("length after a tab", PUT + "Content-Length:\t5\r\n\r\nhello", (200, 201)),
+    ("length without end", PUT + "Content-Length: 18446744073709551616\r\n\r\nhello" + INNER, (400, 413)),
+    # Chunks.
+    ("extension", CHUNKED + "5;a=b\r\nhello\r\n0\r\n\r\n", (200, 201)),
+    ("size beyond 64 bits", CHUNKED + "FFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n" + INNER, (400, 413)),
+    ("size of 64 bits", CHUNKED + "FFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n" + INNER, (400, 413, None)),
+    ("size that wraps to 5", CHUNKED + "10000000000000005\r\nhello\r\n0\r\n\r\n" + INNER, (400, 413)),
+    ("0x", CHUNKED + "0x5\r\nhello\r\n0\r\n\r\n" + INNER, (400,)),
+    ("plus", CHUNKED + "+5\r\nhello\r\n0\r\n\r\n" + INNER, (400,)),
+    ("minus", CHUNKED + "-5\r\nhello\r\n0\r\n\r\n" + INNER, (400,)),
+    ("no size", CHUNKED + "\r\nhello\r\n0\r\n\r\n" + INNER, (400,)),
+    ("space before the size", CHUNKED + " 5\r\nhello\r\n0\r\n\r\n" + INNER, (400,)),
+    ("no end of a chunk", CHUNKED + "5\r\nhello0\r\n\r\n" + INNER, (400,)),
+    ("endless size", CHUNKED + "0" * 100000, (400, 413, None)),
+    ("length in a trailer", CHUNKED + "0\r\nContent-Length: 50\r\n\r\n", (200, 201)),
+    ("endless trailers", CHUNKED + "0\r\n" + "A: b\r\n" * 20000 + "\r\n", (400, 431, None)),
+    ("chunks in HTTP/1.0", CHUNKED.replace("HTTP/1.1", "HTTP/1.0") + "0\r\n\r\n" + INNER, (400,)),
+    ("quoted coding", PUT + "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n" + INNER, (400,)),
+    ("coding with a parameter", PUT + "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n" + INNER, (400,)),
+    ("coding with a tab", PUT + "Transfer-Encoding:\tchunked\t\r\n\r\n0\r\n\r\n" + INNER, (400,)),
+    ("body of a GET", GET + "Content-Length: %d\r\n\r\n" % len(INNER) + INNER, (200,)),
+    ("chunks of a GET", GET + "Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(INNER), INNER), (200,)),
+    # Request lines.
+    ("small version", LIVE.replace("HTTP", "http") + "\r\n", (400,)),
+    ("HTTP/1.10", LIVE.replace("1.1", "1.10") + "\r\n", (400, 505)),
+    ("HTTP/2.0", LIVE.replace("1.1", "2.0") + "\r\n", (505,)),
+    ("HTTP/0.9", "GET /livez\r\n\r\n", (400, None)),
+    ("preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", (400, 505)),
+    ("small method", LIVE.replace("GET", "get") + "\r\n", (405,)),
+    ("long method", "G" * 5000 + LIVE[3:] + "\r\n", (405, 414, 431)),
+    ("odd method", "G(E)T" + LIVE[3:] + "\r\n", (400, 405)),
+    ("tabs", LIVE.replace(" ", "\t", 2) + "\r\n", (400, None)),
+    ("space at the end", LIVE.replace("1.1\r", "1.1 \r") + "\r\n", (400,)),
+    ("space at the begin", " " + LIVE + "\r\n", (400, None)),
+    ("empty lines before", "\r\n\r\n" + LIVE + "\r\n", (200,)),
+    ("a byte above ASCII", GET.replace("keys/k", "keys/\xff") + "\r\n", (400,)),
+    ("dots", GET.replace("buckets/b/keys/k", "buckets/../status") + "\r\n", (404,)),
+    ("dots, encoded", GET.replace("/b/", "/%2e%2e/") + "\r\n", (404,)),
+    ("slashes", GET.replace("/v1/", "//v1//") + "\r\n", (404,)),
+    ("authority", "CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", (400,)),
+    ("asterisk", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", (400,)),
+    ("trace", LIVE.replace("GET", "TRACE") + "\r\n", (405,)),
+    # Fields.
+    ("host with a space", GET.replace("localhost", "local host") + "\r\n", (400, 421)),
+    ("two hosts in one", GET.replace("localhost", "localhost,evil") + "\r\n", (400, 421)),
+    ("host with a user", GET.replace("localhost", "evil@localhost") + "\r\n", (400, 421)),
+    ("empty host", GET.replace("localhost", "") + "\r\n", (400, 421)),
+    ("two origins", GET + "Origin: http://localhost\r\nOrigin: http://localhost\r\n\r\n", (400,)),
+    ("odd expectation", PUT + "Expect: everything\r\nContent-Length: 5\r\n\r\nhello", (200, 201, 417)),
+    ("upgrade", LIVE + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", (200,)),
+    ("hop by hop host", LIVE + "Connection: close, keep-alive, Host\r\n\r\n", (200,)),
+    ("many fields", LIVE + "".join("X-%d: y\r\n" % i for i in range(5000)) + "\r\n", (400, 413, 431, None)),
+    ("long name", LIVE + "X" * 60000 + ": y\r\n\r\n", (400, 413, 431, None)),
+    ("a handshake of TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\0" * 300, (400, None)),
+)
+
+
 class Raw(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -81,6 +165,45 @@ class Raw(unittest.TestCase):
             self.assertTrue(got.endswith(b"\r\n\r\n" + want), got)
         got = self.send("GET /livez%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         self.assertEqual(status_of(got), 404)
+
+    def exchange(self, port, data, silence=False):
+        """The statuses of the answers, or [None] when it was closed without; a probe that hangs fails, unless silence is fine."""
+        with socket.create_connection(("127.0.0.1", port), timeout=0.4 if silence else 10) as s:
+            got = b""
+            try:
+                s.sendall(data)
+                s.shutdown(socket.SHUT_WR)
+                while True:
+                    piece = s.recv(65536)
+                    if not piece:
+                        break
+                    got += piece
+            except socket.timeout:
+                self.assertTrue(silence)
+            except OSError:
+                pass  # reset
+        return [int(m) for m in re.findall(rb"(?m)^HTTP/1\.[01] (\d{3}) ", got) if m != b"100"] or [None]
+
+    def test_probes(self):
+        for name, text, right in PROBES:
+            statuses = self.exchange(self.p.port, text.encode("latin-1"))
+            self.assertIn(statuses[0], right, name)
+            if INNER in text:
+                self.assertEqual(len([x for x in statuses if x and x < 400]), statuses[0] == 200, name)
+            self.assertEqual(self.p.value("b", "smuggled").status, 404, name)
+        self.assertEqual(self.p.get("/livez").status, 200)
+
+    def test_probes_of_the_replication(self):
+        """The same bytes at the other server: an answer or the end (some at its idle limit only), and it lives."""
+        r = harness.replicator(self.dir)
+        self.addCleanup(r.stop)
+        for name, text, right in PROBES:
+            text = text.replace("/v1/buckets/b/keys/k", "/v1/replication/position").replace("/v1/buckets/b/keys/probe", "/v1/replication/pages")
+            statuses = self.exchange(r.port, text.encode("latin-1"), silence=True)
+            if right == (400,):
+                self.assertNotIn(200, statuses, name)
+            self.assertIn(statuses[0], right + (200, 400, 404, 405), name)
+        self.assertEqual(r.get("/livez").status, 200)
 
     def test_host(self):
         self.refused("GET /livez HTTP/1.1\r\n\r\n")

@@ -417,6 +417,17 @@ class Get(Txn):
         self.refused("x" * 1048577, 413, "body-too-large", path="/v1/get")
         self.refused("[]", 400, "malformed-json", path="/v1/get")
 
+    def test_named_snapshot(self):
+        b = self.bucket()
+        self.p.put(b, "k", b"old")
+        self.assertEqual(self.client.request("PUT", "/v1/snapshots/named/" + b).status, 201)
+        self.p.put(b, "k", b"new")
+        body = {"get": [{"bucket": b, "key": "k"}]}
+        for query, value in (("?snapshot=name:" + b, "old"), ("", "new")):
+            reply = self.post(body, path="/v1/get", query=query)
+            self.assertEqual((reply.status, reply.json()["items"][0]["value"]), (200, value))
+        self.assertEqual(self.post(body, path="/v1/get", query="?snapshot=name:none").status, 404)
+
     def test_large(self):
         """More than any limit on what is held: values go out of the map."""
         b = self.bucket()

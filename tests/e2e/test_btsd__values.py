@@ -229,8 +229,20 @@ class Uploads(Values):
         self.assertEqual(send(p, "k", 3000001, False).code, "body-too-large")
         self.assertEqual(send(p, "k", 3000000, False).status, 201)
         self.assertEqual(send(p, "k", 3000000, True).status, 200)
+        for size in (10, 2000000):
+            self.assertEqual(send(p, "k", size, False, 0, {"Content-Range": "bytes 0-9/20"}).code, "invalid-header")
         self.assertEqual(send(p, "k", 2000000, False, 0, None, "?ttl=x").code, "invalid-parameter")
         self.assertEqual(send(p, "k", 2000000, True, 0, None, "?ttl=x").code, "invalid-parameter")
+
+    def test_copies_that_are_asked_for(self):
+        p = self.primary("--members", "f1")
+        for chunked in (False, True):
+            reply = send(p, "k", 2 * MIB, chunked, 0, None, "?durability=replicated:1&timeout=0s")
+            self.assertEqual((reply.status, reply.headers["Durability-Reached"]), (202, "local"))
+        with harness.follower(self.dir, p.url):
+            for chunked in (False, True):
+                reply = send(p, "k", 2 * MIB, chunked, 0, None, "?durability=replicated:1&timeout=30s")
+                self.assertEqual((reply.status, reply.headers["Durability-Reached"]), (200, "replicated:1"))
 
     def test_with_a_time_to_live(self):
         p = self.primary()

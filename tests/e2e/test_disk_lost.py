@@ -5,7 +5,7 @@ and its files are deleted; the follower that has most, by an election among the 
 other follows it, and so does a new, empty node in the dead one's place.  Then every write that was acknowledged as replicated must
 be there: no key may be missing, no counter may have gone back.
 
-BTS_ROUNDS (4) is the number of rounds, BTS_SEED the seed.
+BTS_KILLS (4) is the number of rounds, BTS_SEED the seed.
 """
 import glob
 import http.client
@@ -19,7 +19,7 @@ import unittest
 
 import harness
 
-ROUNDS = int(os.environ.get("BTS_ROUNDS") or 4)
+ROUNDS = int(os.environ.get("BTS_KILLS") or 4)
 SEED = int(os.environ.get("BTS_SEED") or random.SystemRandom().randrange(1 << 32))
 LOST = (OSError, http.client.HTTPException)
 WRITERS = 4

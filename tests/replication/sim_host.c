@@ -128,6 +128,8 @@ static struct bts_options host_options(struct sim_node *node)
 	options.env = env_mem_env(node->m);
 	options.map_bytes = HOST_DISK;
 	options.page_size = SIM_PAGE;
+	if (node->index % 2) /* frames bring pages home too, not idle time alone */
+		options.pending_limit = 2u << 20;
 	return options;
 }
 

@@ -44,8 +44,9 @@ static void test_none(void **state)
 
 static void test_passed_over(void **state)
 {
-	static const char *const texts[] = {"", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5", "bytes=5-4", "bytes=1-2,4-5",
-		"bytes=0-0,", "bytes=+1-2", "bytes=1- 2", "bytes =1-2", "lines=1-2", "bytes=0x1-2", "bytes=1--2", "bytes=--2"};
+	static const char *const texts[] = {"", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5",
+		"bytes=5-4", "bytes=1-2,4-5", "bytes=0-0,", "bytes=+1-2", "bytes=1- 2", "bytes =1-2",
+		"lines=1-2", "bytes=0x1-2", "bytes=1--2", "bytes=--2"};
 	unsigned i;
 
 	(void)state;

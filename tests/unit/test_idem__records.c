@@ -122,7 +122,8 @@ static void test_foreign_records(void **state)
 	assert_int_equal(bts_bucket(txn, (struct bts_slice){"\0idem", 5}, 0, &bucket, NULL), BTS_OK);
 	assert_int_equal(bts_put(txn, bucket, text("a"), text("\2"), 0), BTS_OK);
 	assert_int_equal(bts_put(txn, bucket, text("e"), text(""), 0), BTS_OK);
-	assert_int_equal(bts_put(txn, bucket, text("v"), text("\2 a record of a later version, perhaps"), 0), BTS_OK);
+	assert_int_equal(
+		bts_put(txn, bucket, text("v"), text("\2 a record of a later version, perhaps"), 0), BTS_OK);
 	assert_int_equal(bts_commit(txn, NULL), BTS_OK);
 	assert_int_equal(find("a", "body", NULL), IDEM_REUSED);
 	assert_int_equal(find("e", "body", NULL), IDEM_REUSED);

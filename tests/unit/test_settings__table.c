@@ -27,20 +27,25 @@ static const struct settings_row rows[] = {
 	{"path", SETTINGS_PATH(struct values, path), .arg = "FILE", .help = "a path"},
 	{"a-list", SETTINGS_LIST(struct values, list), .arg = "A,B", .help = "a list"},
 	{"address", SETTINGS_ADDRESS(struct values, address), .arg = "HOST:PORT", .help = "an address"},
-	{"max-bytes", SETTINGS_BYTES(struct values, bytes), .fallback = "64M", .least = 1024, .most = UINT64_C(1) << 40,
-		.flags = SETTINGS_RELOAD, .help = "bytes"},
-	{"duration", SETTINGS_DURATION(struct values, duration), .fallback = "1m", .least = 200, .most = 7200000, .help = "time"},
+	{"max-bytes", SETTINGS_BYTES(struct values, bytes), .fallback = "64M", .least = 1024,
+		.most = UINT64_C(1) << 40, .flags = SETTINGS_RELOAD, .help = "bytes"},
+	{"duration", SETTINGS_DURATION(struct values, duration), .fallback = "1m", .least = 200,
+		.most = 7200000, .help = "time"},
 	{"number", SETTINGS_NUMBER(struct values, number), .least = 1, .most = 64, .help = "a number"},
-	{"word", SETTINGS_ENUM(struct values, word), .words = "text|json", .fallback = "text", .flags = SETTINGS_RELOAD,
-		.help = "a word"},
-	{"role", SETTINGS_ENUM(struct values, role), .words = "primary|follower", .least = 1, .flags = SETTINGS_WORD,
-		.help = "the plain word"},
+	{"word", SETTINGS_ENUM(struct values, word), .words = "text|json", .fallback = "text",
+		.flags = SETTINGS_RELOAD, .help = "a word"},
+	{"role", SETTINGS_ENUM(struct values, role), .words = "primary|follower", .least = 1,
+		.flags = SETTINGS_WORD, .help = "the plain word"},
 	{"flag", SETTINGS_FLAG(struct values, flag), .help = "a flag"},
-	{"token", SETTINGS_TEXT(struct values, token), .check = check_text, .flags = SETTINGS_SECRET | SETTINGS_RELOAD,
-		.help = "a secret"},
+	{"token", SETTINGS_TEXT(struct values, token), .check = check_text,
+		.flags = SETTINGS_SECRET | SETTINGS_RELOAD, .help = "a secret"},
 };
 
-static const struct settings fresh = {.program = "btsd", .version = "9", .usage = "", .trailer = "", .rows = rows,
+static const struct settings fresh = {.program = "btsd",
+	.version = "9",
+	.usage = "",
+	.trailer = "",
+	.rows = rows,
 	.count = sizeof(rows) / sizeof(rows[0])};
 static char file_path[64];
 
@@ -140,8 +145,10 @@ static void test_precedence(void **state)
 			size_t n = (size_t)snprintf(words, sizeof(words), "--config\n%s\n", file_path);
 
 			if (level == 2)
-				snprintf(words + n, sizeof(words) - n, "--%s=%s\n", kinds[i].name, kinds[i].command);
-			snprintf(variables, sizeof(variables), "%s=%s\n", kinds[i].variable, level ? kinds[i].environment : "");
+				snprintf(words + n, sizeof(words) - n, "--%s=%s\n", kinds[i].name,
+					kinds[i].command);
+			snprintf(variables, sizeof(variables), "%s=%s\n", kinds[i].variable,
+				level ? kinds[i].environment : "");
 			assert_int_equal(read_them(&s, &got, words, variables), 0);
 			settings_fini(&s);
 			snprintf(words, sizeof(words), "--%s=%s\n", kinds[i].name, values[level]);
@@ -153,7 +160,8 @@ static void test_precedence(void **state)
 			assert_int_equal(got.word, want[level].word);
 			assert_int_equal(got.role, want[level].role);
 			assert_int_equal(got.flag, want[level].flag);
-			assert_memory_equal(&got.address.addr, &want[level].address.addr, sizeof(got.address.addr));
+			assert_memory_equal(
+				&got.address.addr, &want[level].address.addr, sizeof(got.address.addr));
 		}
 	}
 }
@@ -165,7 +173,8 @@ static void test_texts_by_origin(void **state)
 	char words[128];
 
 	(void)state;
-	write_file("; a comment\ntext = file ; why\npath=/f\n# another\n[btsd]\na-list = a,\n  b\n   c\n[bts-replicator]\nnothing = 1\n");
+	write_file("; a comment\ntext = file ; why\npath=/f\n# another\n[btsd]\na-list = a,\n  b\n   "
+		   "c\n[bts-replicator]\nnothing = 1\n");
 	snprintf(words, sizeof(words), "--config=%s\nfollower\n--flag\n--token\n-\n", file_path);
 	assert_int_equal(read_them(&s, &v, words, "BTS_PATH=/e\nBTS_TEXT="), 0);
 	assert_string_equal(v.text, "file");
@@ -175,7 +184,9 @@ static void test_texts_by_origin(void **state)
 	assert_int_equal(v.role, 2);
 	assert_int_equal(v.flag, 1);
 	settings_fini(&s);
-	assert_int_equal(read_them(&s, &v, "", (snprintf(words, sizeof(words), "BTS_CONFIG=%s", file_path), words)), 0);
+	assert_int_equal(
+		read_them(&s, &v, "", (snprintf(words, sizeof(words), "BTS_CONFIG=%s", file_path), words)),
+		0);
 	assert_string_equal(v.path, "/f");
 	settings_fini(&s);
 }
@@ -307,7 +318,8 @@ int main(void)
 	const char *folder = getenv("TMPDIR");
 	int failed;
 
-	snprintf(file_path, sizeof(file_path), "%.30s/bts-settings-%d", folder ? folder : "/tmp", (int)getpid());
+	snprintf(file_path, sizeof(file_path), "%.30s/bts-settings-%d", folder ? folder : "/tmp",
+		(int)getpid());
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
 	unlink(file_path);
 	return failed;

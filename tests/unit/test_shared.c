@@ -1,5 +1,5 @@
 /*
- * The lock file: who may believe it, the writer's byte, readers against a publisher (G1), the dead, the gate,
+ * The lock file: who may believe it, the writer's byte, readers against a publisher (G1), the dead,
  * waiting.  Threads and forked processes; every wait ends on a condition.
  */
 #include "shared_bed.h"
@@ -52,7 +52,6 @@ static void body_environment(const struct place *at)
 	shared_poison(h.shared);
 	if (shared_writer_enter(h.shared, NULL) || shared_reader_enter(h.shared, &reader, &record, NULL))
 		abort();
-	shared_gate_close(h.shared);
 }
 
 static void test_left_by_a_crash(void **state)
@@ -359,8 +358,6 @@ static void race_publish(struct race *race, struct handle *writer, bts_txid t)
 	size_t count, next = 0;
 
 	publish(writer, t);
-	if (t % 64 == 0) /* as an installer does */
-		shared_gate_close(writer->shared);
 	count = shared_readers(writer->shared, snapshots, SHARED_READERS_MAX, NULL);
 	for (bts_txid s = t > 200 ? t - 200 : 1; s < t; s++) {
 		while (next < count && snapshots[next] < s)
@@ -368,8 +365,6 @@ static void race_publish(struct race *race, struct handle *writer, bts_txid t)
 		if (next == count || snapshots[next] != s)
 			atomic_store(&race->reused[s], true);
 	}
-	if (t % 64 == 0)
-		shared_gate_open(writer->shared);
 }
 
 static void test_registration_race(void **state)
@@ -401,71 +396,6 @@ static void test_registration_race(void **state)
 	child_join(pid);
 	handle_close(&writer);
 	munmap(race, sizeof(*race));
-}
-
-static void body_gate(const struct place *at)
-{
-	struct handle h = handle_open(at);
-
-	shared_gate_close(h.shared);
-}
-
-static void body_gate_held(const struct place *at)
-{
-	struct handle h = handle_open(at);
-
-	shared_gate_close(h.shared);
-	shared_gate_hold(h.shared);
-}
-
-static void *enter_and_leave(void *arg)
-{
-	struct shared_reader reader;
-	struct commit_record record;
-
-	if (shared_reader_enter(arg, &reader, &record, NULL))
-		abort();
-	shared_reader_leave(arg, &reader);
-	return (void *)(uintptr_t)record.txid;
-}
-
-static void test_gate(void **state)
-{
-	struct place at = place_new();
-	struct handle a = handle_first(&at, 7), b;
-	struct shared_reader reader;
-	struct commit_record record;
-	pthread_t thread;
-	void *txid;
-	pid_t pid;
-
-	(void)state;
-	shared_gate_close(a.shared);
-	assert_int_equal(pthread_create(&thread, NULL, enter_and_leave, a.shared), 0);
-	publish(&a, 8); /* nobody passes a closed gate: the thread reads 8 whenever it runs */
-	shared_gate_open(a.shared);
-	pthread_join(thread, &txid);
-	assert_int_equal((uintptr_t)txid, 8);
-
-	pid = child_start(body_gate, &at);
-	assert_int_equal(pthread_create(&thread, NULL, enter_and_leave, a.shared), 0);
-	child_kill(pid); /* its gate opens */
-	pthread_join(thread, &txid);
-	assert_int_equal((uintptr_t)txid, 8);
-
-	child_kill(
-		child_start(body_gate_held, &at)); /* this one stays closed, also when its place is taken */
-	b = handle_open(&at);
-	assert_int_equal(shared_reader_enter(a.shared, &reader, &record, NULL), BTS_NEEDS_RECOVERY);
-	shared_gate_close(b.shared);
-	shared_gate_open(b.shared);
-	assert_int_equal(shared_reader_enter(a.shared, &reader, &record, NULL), BTS_OK);
-	shared_reader_leave(a.shared, &reader);
-	shared_gate_close(b.shared);
-	shared_poison(b.shared);
-	assert_int_equal(shared_reader_enter(a.shared, &reader, &record, NULL), BTS_POISONED);
-	handle_close(&b);
-	handle_close(&a);
 }
 
 static void test_wait(void **state)
@@ -540,7 +470,6 @@ int main(void)
 		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_reader_limit),
 		cmocka_unit_test(test_registration_race),
-		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_wait),
 		cmocka_unit_test(test_unclean),
 	};

@@ -235,13 +235,6 @@ static void test_parked_follows_the_head(void **state)
 	shared_reader_park(f.shared, &a);
 	assert_int_equal(claim(&f, &a), SHARED_CLAIM_STALE);
 	assert_int_equal(shared_reader_again(f.shared, &a, &record, NULL), BTS_OK);
-	shared_reader_park(f.shared, &a);
-	shared_gate_close(f.shared);
-	assert_int_equal(claim(&f, &a), SHARED_CLAIM_STALE);
-	assert_int_equal(shared_readers(f.shared, &snapshot, 1, NULL), 0);
-	shared_gate_open(f.shared);
-	assert_int_equal(shared_reader_again(f.shared, &a, &record, NULL), BTS_OK);
-	assert_int_equal(shared_readers(f.shared, &snapshot, 1, NULL), 1);
 	shared_reader_leave(f.shared, &a);
 	fixture_free(&f);
 }

@@ -168,7 +168,8 @@ static void test_sweep_spares_what_is_not_the_records(void **state)
 /* What stands in the server's buckets may have been written by anybody. */
 static void test_forged_records(void **state)
 {
-	static const char *const rows[] = {"x", "\1\2\3", "0123456789abcdef01234567", "a long row that is none at all"};
+	static const char *const rows[] = {
+		"x", "\1\2\3", "0123456789abcdef01234567", "a long row that is none at all"};
 	struct env_mem *mem;
 	struct bts *db = open_db(&mem);
 	struct bts_bucket *b;

@@ -18,12 +18,17 @@ static struct rng rng;
 static const char *const corpus[] = {
 	"{\"then\":[]}",
 	"{\"if\":[{\"bucket\":\"b\",\"key\":\"k\",\"exists\":true}]}",
-	"{\"if\":[{\"bucket\":\"b\",\"key\":\"k\",\"version\":0},{\"bucket_base64\":\"Yg==\",\"key_base64\":\"AP8=\",\"value_base64\":\"\"}],"
-	"\"then\":[{\"op\":\"put\",\"bucket\":\"b\",\"key\":\"k\",\"value\":\"v\\n\\u00e9\",\"ttl\":\"30s\"}],\"else\":[]}",
-	"{\"then\":[{\"op\":\"get\",\"bucket\":\"b\",\"key\":\"k\"},{\"op\":\"delete\",\"bucket\":\"b\",\"key\":\"k\"}]}",
-	"{\"then\":[{\"op\":\"delete_range\",\"bucket\":\"b\",\"prefix\":\"p\",\"from\":\"a\",\"to_base64\":\"/w==\"},"
+	"{\"if\":[{\"bucket\":\"b\",\"key\":\"k\",\"version\":0},{\"bucket_base64\":\"Yg==\",\"key_base64\":"
+	"\"AP8=\",\"value_base64\":\"\"}],"
+	"\"then\":[{\"op\":\"put\",\"bucket\":\"b\",\"key\":\"k\",\"value\":\"v\\n\\u00e9\",\"ttl\":\"30s\"}]"
+	",\"else\":[]}",
+	"{\"then\":[{\"op\":\"get\",\"bucket\":\"b\",\"key\":\"k\"},{\"op\":\"delete\",\"bucket\":\"b\","
+	"\"key\":\"k\"}]}",
+	"{\"then\":[{\"op\":\"delete_range\",\"bucket\":\"b\",\"prefix\":\"p\",\"from\":\"a\",\"to_base64\":"
+	"\"/w==\"},"
 	"{\"op\":\"delete_range\",\"bucket\":\"b\",\"all\":true}]}",
-	" { \"then\" : [ { \"op\" : \"incr\" , \"bucket\" : \"b\" , \"key\" : \"k\" , \"by\" : -9223372036854775808 , \"create\" : false } ] } ",
+	" { \"then\" : [ { \"op\" : \"incr\" , \"bucket\" : \"b\" , \"key\" : \"k\" , \"by\" : "
+	"-9223372036854775808 , \"create\" : false } ] } ",
 	"{\"get\":[{\"bucket\":\"b\",\"key\":\"k\"},{\"bucket\":\"c\",\"key_base64\":\"/w==\"}]}",
 };
 #define CORPUS (sizeof(corpus) / sizeof(corpus[0]))
@@ -45,7 +50,8 @@ static void sane_list(const struct txn_list *list)
 		assert_in_range(op->kind, TXN_GET, TXN_CONDITION);
 		assert_in_range(op->key.size, op->kind != TXN_DELETE_RANGE, BTS_KEY_MAX);
 		assert_true(op->kind != TXN_PUT || op->value.data);
-		assert_true(op->prefix.size <= BTS_KEY_MAX && op->from.size <= BTS_KEY_MAX && op->to.size <= BTS_KEY_MAX);
+		assert_true(op->prefix.size <= BTS_KEY_MAX && op->from.size <= BTS_KEY_MAX &&
+			    op->to.size <= BTS_KEY_MAX);
 	}
 }
 
@@ -116,17 +122,23 @@ static void test_refused(void **state)
 		{"{\"then\":[],\"then\":[]}", "malformed-json", NULL, "duplicate", 0},
 		{"{\"also\":[]}", "invalid-body", NULL, "unknown member \"also\"", 0},
 		{"{\"else\":[]}", "invalid-body", NULL, "\"then\" is missing", 0},
-		{"{\"then\":[{\"op\":\"get\",\"bucket\":\"b\",\"key\":\"k\"},{\"op\":\"get\",\"key\":\"k\"}]}", "invalid-body", "then",
-			"\"bucket\" is missing", 1},
+		{"{\"then\":[{\"op\":\"get\",\"bucket\":\"b\",\"key\":\"k\"},{\"op\":\"get\",\"key\":\"k\"}]"
+		 "}",
+			"invalid-body", "then", "\"bucket\" is missing", 1},
 		{"{\"if\":[{\"bucket\":\"b\",\"key\":\"k\"}]}", "invalid-body", "if", "one of", 0},
-		{"{\"else\":[],\"then\":[],\"if\":[{\"bucket\":\"b\",\"key\":\"k\",\"version\":1,\"value\":\"\"}]}", "invalid-body", "if",
-			"one of", 0},
-		{"{\"then\":[{\"op\":\"get\",\"bucket_base64\":\"AGI=\",\"key\":\"k\"}]}", "bucket-name-reserved", "then", "server's own", 0},
-		{"{\"then\":[{\"op\":\"put\",\"bucket\":\"b\",\"key\":\"k\",\"value\":\"\",\"value_base64\":\"\"}]}", "invalid-body", "then",
-			"twice", 0},
+		{"{\"else\":[],\"then\":[],\"if\":[{\"bucket\":\"b\",\"key\":\"k\",\"version\":1,\"value\":"
+		 "\"\"}]}",
+			"invalid-body", "if", "one of", 0},
+		{"{\"then\":[{\"op\":\"get\",\"bucket_base64\":\"AGI=\",\"key\":\"k\"}]}",
+			"bucket-name-reserved", "then", "server's own", 0},
+		{"{\"then\":[{\"op\":\"put\",\"bucket\":\"b\",\"key\":\"k\",\"value\":\"\",\"value_base64\":"
+		 "\"\"}]}",
+			"invalid-body", "then", "twice", 0},
 		{"{\"then\":[{},{},{},{},{},{},{},{},{},{},{},{},{}]}", "too-many-operations", NULL, "12", 0},
-		{"{\"then\":[{\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,"
-		 "\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,"
+		{"{\"then\":[{\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":"
+		 "1,\"a\":1,\"a\":1,\"a\":1,"
+		 "\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,"
+		 "\"a\":1,\"a\":1,\"a\":1,\"a\":1,"
 		 "\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1}]}",
 			"malformed-json", NULL, "more members", 0},
 	};
@@ -163,7 +175,8 @@ static void test_cut_and_changed(void **state)
 		for (at = 0; at < size; at++) {
 			memcpy(body, corpus[i], size);
 			if (body[at] != ' ')
-				assert_non_null(parse((struct bts_slice){body, at}, i == CORPUS - 1, &problem));
+				assert_non_null(
+					parse((struct bts_slice){body, at}, i == CORPUS - 1, &problem));
 			for (k = 0; k < sizeof(others); k++) {
 				body[at] = others[k];
 				(void)parse((struct bts_slice){body, size}, i == CORPUS - 1, &problem);
@@ -188,7 +201,8 @@ static void test_mixed(void **state)
 		memcpy(body, base, size);
 		while (edits--) {
 			const char *from = corpus[rng_next(&rng) % CORPUS];
-			size_t n = rng_next(&rng) % 40, start = rng_next(&rng) % strlen(from), at = rng_next(&rng) % (size + 1);
+			size_t n = rng_next(&rng) % 40, start = rng_next(&rng) % strlen(from),
+			       at = rng_next(&rng) % (size + 1);
 
 			n = n > strlen(from) - start ? strlen(from) - start : n;
 			if (size + n > sizeof(body))
@@ -209,10 +223,26 @@ static void test_numbers(void **state)
 		int answer;
 		int64_t number;
 	} cases[] = {
-		{"0", 0, 0}, {"-0", 0, 0}, {"+7", 0, 7}, {"007", 0, 7}, {"-12", 0, -12}, {"9223372036854775807", 0, INT64_MAX},
-		{"-9223372036854775808", 0, INT64_MIN}, {"9223372036854775808", 1, 5}, {"-9223372036854775809", 1, 5},
-		{"99999999999999999999999999", 1, 5}, {"", -1, 5}, {"-", -1, 5}, {"+", -1, 5}, {" 1", -1, 5}, {"1 ", -1, 5}, {"1e3", -1, 5},
-		{"0x10", -1, 5}, {"--1", -1, 5}, {"1\n", -1, 5}, {"99999999999999999999999999x", -1, 5},
+		{"0", 0, 0},
+		{"-0", 0, 0},
+		{"+7", 0, 7},
+		{"007", 0, 7},
+		{"-12", 0, -12},
+		{"9223372036854775807", 0, INT64_MAX},
+		{"-9223372036854775808", 0, INT64_MIN},
+		{"9223372036854775808", 1, 5},
+		{"-9223372036854775809", 1, 5},
+		{"99999999999999999999999999", 1, 5},
+		{"", -1, 5},
+		{"-", -1, 5},
+		{"+", -1, 5},
+		{" 1", -1, 5},
+		{"1 ", -1, 5},
+		{"1e3", -1, 5},
+		{"0x10", -1, 5},
+		{"--1", -1, 5},
+		{"1\n", -1, 5},
+		{"99999999999999999999999999x", -1, 5},
 	};
 	size_t i;
 

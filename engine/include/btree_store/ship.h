@@ -142,6 +142,12 @@ BTS_EXPORT void bts_apply_abort(struct bts_apply *apply); /* NULL is fine */
  * bts_apply_resume.  NULL is fine.
  */
 BTS_EXPORT void bts_apply_suspend(struct bts_apply *apply);
+/*
+ * No frame is on its way, and none is expected at once: pages in path.pending whose homes nobody needs are brought there, which
+ * frames do only now and then, as it takes flushes.  To be called by whoever applies when its source has nothing new; cheap when there is nothing to do.
+ * BTS_CORRUPT: a record of path.pending is damaged; BTS_POISONED.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_apply_idle(struct bts *db, struct bts_error *error);
 
 /*
  * A graft (R4): install target on a file whose position a source cannot make a frame from.  fork: the newest commit that both
