@@ -30,8 +30,8 @@ struct changes_side {
 	struct tree_ctx *ctx; /* NULL: nothing is on this side */
 	uint32_t tree;
 	enum changes_at at;
-	struct page_ptr ptr; /* of the subtree */
-	int level;	     /* its root's; -1: on an entry */
+	struct page_ptr ptr;	    /* of the subtree */
+	int level;		    /* its root's; -1: on an entry */
 	struct bts_slice low, high; /* of the subtree; low: of an entry its key */
 	struct node_cell cell;
 	unsigned depth;
@@ -58,11 +58,11 @@ struct bts_diff {
 	struct tree catalog[2];
 	struct bts_error error;
 	uint64_t pages;
-	bool over;	    /* the end was met, or an error */
-	bool inside;	    /* entries of a bucket are compared */
-	bool resumed;	    /* this bucket was told of before: resume goes on in it */
-	bool put;	    /* the last change was one */
-	bool single;	    /* one bucket alone */
+	bool over;	       /* the end was met, or an error */
+	bool inside;	       /* entries of a bucket are compared */
+	bool resumed;	       /* this bucket was told of before: resume goes on in it */
+	bool put;	       /* the last change was one */
+	bool single;	       /* one bucket alone */
 	struct node_cell last; /* of it: where its value is */
 	struct changes_pair buckets, entries;
 	struct changes_range range; /* of entries */
@@ -70,7 +70,8 @@ struct bts_diff {
 	uint8_t from[BTS_KEY_MAX], to[BTS_KEY_MAX];
 	uint8_t name[BTS_BUCKET_NAME_MAX], one[BTS_BUCKET_NAME_MAX + 1]; /* one: with a zero byte behind */
 	size_t name_size, one_size;
-	uint8_t resume_name[BTS_BUCKET_NAME_MAX], resume[CHANGES_END_MAX]; /* of a seek; resume: where to go on */
+	uint8_t resume_name[BTS_BUCKET_NAME_MAX],
+		resume[CHANGES_END_MAX]; /* of a seek; resume: where to go on */
 	size_t resume_name_size, resume_size;
 };
 
@@ -93,7 +94,8 @@ static void changes_settle(struct changes_side *side, const struct changes_range
 {
 	struct changes_level *top;
 
-	while (side->depth > 0 && side->path[side->depth - 1].index == layout_count(side->path[side->depth - 1].page)) {
+	while (side->depth > 0 &&
+		side->path[side->depth - 1].index == layout_count(side->path[side->depth - 1].page)) {
 		side->depth--;
 		if (side->depth > 0)
 			side->path[side->depth - 1].index++;
@@ -108,7 +110,8 @@ static void changes_settle(struct changes_side *side, const struct changes_range
 		side->at = CHANGES_SUBTREE;
 		side->ptr = node_child(top->page, top->index);
 		side->low = top->index > 0 ? node_key(top->page, top->index) : top->low;
-		side->high = top->index + 1 < layout_count(top->page) ? node_key(top->page, top->index + 1) : top->high;
+		side->high = top->index + 1 < layout_count(top->page) ? node_key(top->page, top->index + 1)
+								      : top->high;
 	} else {
 		side->at = CHANGES_ENTRY;
 		node_cell(top->page, top->index, &side->cell);
@@ -128,7 +131,8 @@ static void changes_pass(struct changes_side *side, const struct changes_range *
 	changes_settle(side, range);
 }
 
-static void changes_start(struct changes_side *side, struct tree_ctx *ctx, const struct tree *tree, const struct changes_range *range)
+static void changes_start(struct changes_side *side, struct tree_ctx *ctx, const struct tree *tree,
+	const struct changes_range *range)
 {
 	side->ctx = ctx;
 	side->depth = 0;
@@ -140,7 +144,7 @@ static void changes_start(struct changes_side *side, struct tree_ctx *ctx, const
 	side->ptr = tree->root;
 	side->level = (int)tree->depth - 1;
 	side->low = range->from;
-	side->high = (struct bts_slice){ 0 };
+	side->high = (struct bts_slice){0};
 }
 
 /* First and last key (of a branch: separator) lie within the bounds of the way here. */
@@ -149,13 +153,14 @@ static enum bts_err changes_bounds(const struct changes_side *side, const struct
 	unsigned count = layout_count(at->page), first = at->level > 0 ? 1 : 0;
 
 	if (count <= first)
-		return side->depth == 0 ? BTS_OK :
-					  error_set(side->ctx->error, BTS_CORRUPT, 0,
-						  "page %" PRIu64 ": an empty node below a branch", side->ptr.pgno);
+		return side->depth == 0
+			       ? BTS_OK
+			       : error_set(side->ctx->error, BTS_CORRUPT, 0,
+					 "page %" PRIu64 ": an empty node below a branch", side->ptr.pgno);
 	if (changes_compare(node_key(at->page, first), at->low) < 0 ||
 		(at->high.data && changes_compare(node_key(at->page, count - 1), at->high) >= 0))
-		return error_set(side->ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": keys outside the separators above it",
-			side->ptr.pgno);
+		return error_set(side->ctx->error, BTS_CORRUPT, 0,
+			"page %" PRIu64 ": keys outside the separators above it", side->ptr.pgno);
 	return BTS_OK;
 }
 
@@ -163,7 +168,7 @@ static enum bts_err changes_bounds(const struct changes_side *side, const struct
 static enum bts_err changes_enter(struct changes_side *side, struct changes_pair *pair)
 {
 	const struct changes_level *above = side->depth > 0 ? &side->path[side->depth - 1] : NULL;
-	struct changes_level at = { .level = (unsigned)side->level, .high = side->high };
+	struct changes_level at = {.level = (unsigned)side->level, .high = side->high};
 	bool exact;
 	enum bts_err err = pager_node(side->ctx, &side->ptr, side->tree, side->level, &at.page);
 
@@ -176,7 +181,8 @@ static enum bts_err changes_enter(struct changes_side *side, struct changes_pair
 	if (err)
 		return err;
 	if (pair->range.from.size > 0 && layout_count(at.page) > 0)
-		at.index = at.level > 0 ? node_child_index(at.page, pair->range.from) : node_search(at.page, pair->range.from, &exact);
+		at.index = at.level > 0 ? node_child_index(at.page, pair->range.from)
+					: node_search(at.page, pair->range.from, &exact);
 	side->path[side->depth++] = at;
 	changes_settle(side, &pair->range);
 	return BTS_OK;
@@ -193,19 +199,23 @@ static bool changes_same(const struct node_cell *a, const struct node_cell *b)
 }
 
 /* The sides' next difference: cell[..] of each side that has the entry, NULL of one that has not. */
-static enum bts_err changes_step(struct changes_pair *pair, const struct node_cell *cell[2], struct node_cell copy[2])
+static enum bts_err changes_step(
+	struct changes_pair *pair, const struct node_cell *cell[2], struct node_cell copy[2])
 {
 	struct changes_side *older = &pair->side[CHANGES_OLDER], *newer = &pair->side[CHANGES_NEWER];
 	enum bts_err err = BTS_OK;
 
 	while (!err && (older->at != CHANGES_END || newer->at != CHANGES_END)) {
 		bool both = older->at == CHANGES_SUBTREE && newer->at == CHANGES_SUBTREE;
-		int order = older->at == CHANGES_END ? 1 : newer->at == CHANGES_END ? -1 : changes_compare(older->low, newer->low);
+		int order = older->at == CHANGES_END   ? 1
+			    : newer->at == CHANGES_END ? -1
+						       : changes_compare(older->low, newer->low);
 
 		if (both && layout_ptr_equal(&older->ptr, &newer->ptr)) {
 			changes_pass(older, &pair->range);
 			changes_pass(newer, &pair->range);
-		} else if (older->at == CHANGES_SUBTREE && (order < 0 || (order == 0 && older->level >= newer->level))) {
+		} else if (older->at == CHANGES_SUBTREE &&
+			   (order < 0 || (order == 0 && older->level >= newer->level))) {
 			err = changes_enter(older, pair);
 		} else if (newer->at == CHANGES_SUBTREE && order >= 0) {
 			err = changes_enter(newer, pair);
@@ -225,8 +235,8 @@ static enum bts_err changes_step(struct changes_pair *pair, const struct node_ce
 	return err ? err : BTS_NOT_FOUND;
 }
 
-static void changes_pair(struct bts_diff *diff, struct changes_pair *pair, const struct tree *older, const struct tree *newer,
-	const struct changes_range *range)
+static void changes_pair(struct bts_diff *diff, struct changes_pair *pair, const struct tree *older,
+	const struct tree *newer, const struct changes_range *range)
 {
 	pair->range = *range;
 	pair->pages = &diff->pages;
@@ -245,29 +255,32 @@ static void changes_entries(struct bts_diff *diff, bool older, bool newer)
 	struct changes_range range = diff->range;
 
 	if (diff->resumed)
-		range.from = changes_greater(range.from, (struct bts_slice){ diff->resume, diff->resume_size });
+		range.from = changes_greater(range.from, (struct bts_slice){diff->resume, diff->resume_size});
 	changes_pair(diff, &diff->entries, older ? &diff->bucket[CHANGES_OLDER].tree : NULL,
 		newer ? &diff->bucket[CHANGES_NEWER].tree : NULL, &range);
 	diff->inside = true;
 }
 
-static enum bts_err changes_decode(struct bts_diff *diff, const struct node_cell *cell, struct bucket_state *out)
+static enum bts_err changes_decode(
+	struct bts_diff *diff, const struct node_cell *cell, struct bucket_state *out)
 {
-	const char *wrong = cell->extent ? "a bucket's record outside its leaf" :
-					   bucket_record_decode(cell->key, cell->value, cell->version, out);
+	const char *wrong = cell->extent ? "a bucket's record outside its leaf"
+					 : bucket_record_decode(cell->key, cell->value, cell->version, out);
 
 	return wrong ? error_set(&diff->error, BTS_CORRUPT, 0, "catalog: %s", wrong) : BTS_OK;
 }
 
 static struct bts_slice changes_meta(const struct bucket_state *bucket)
 {
-	return (struct bts_slice){ bucket->meta, bucket->meta_size };
+	return (struct bts_slice){bucket->meta, bucket->meta_size};
 }
 
 /* A bucket whose records differ.  *tell: there is something to say of it, besides its entries. */
-static enum bts_err changes_bucket(struct bts_diff *diff, const struct node_cell *cell[2], struct bts_change *change, bool *tell)
+static enum bts_err changes_bucket(
+	struct bts_diff *diff, const struct node_cell *cell[2], struct bts_change *change, bool *tell)
 {
-	const struct bucket_state *older = &diff->bucket[CHANGES_OLDER], *newer = &diff->bucket[CHANGES_NEWER];
+	const struct bucket_state *older = &diff->bucket[CHANGES_OLDER],
+				  *newer = &diff->bucket[CHANGES_NEWER];
 	const struct node_cell *named = cell[CHANGES_NEWER] ? cell[CHANGES_NEWER] : cell[CHANGES_OLDER];
 	enum bts_err err = BTS_OK;
 
@@ -276,8 +289,8 @@ static enum bts_err changes_bucket(struct bts_diff *diff, const struct node_cell
 			err = changes_decode(diff, cell[i], &diff->bucket[i]);
 	if (err)
 		return err;
-	diff->resumed = diff->resumed &&
-			changes_compare(named->key, (struct bts_slice){ diff->resume_name, diff->resume_name_size }) == 0;
+	diff->resumed = diff->resumed && changes_compare(named->key, (struct bts_slice){diff->resume_name,
+									     diff->resume_name_size}) == 0;
 	memcpy(diff->name, named->key.data, named->key.size);
 	diff->name_size = named->key.size;
 	*tell = !diff->resumed;
@@ -349,21 +362,24 @@ static enum bts_err changes_live(struct bts_diff *diff)
 
 enum bts_err bts_diff_next(struct bts_diff *diff, struct bts_change *change, struct bts_error *error)
 {
-	struct bts_change found = { .size = sizeof(found) };
+	struct bts_change found = {.size = sizeof(found)};
 	size_t size = change->size;
 	enum bts_err err;
 
 	if (diff->over)
-		return diff->error.code ? error_set(error, diff->error.code, diff->error.os, "%s", diff->error.text) : BTS_NOT_FOUND;
+		return diff->error.code
+			       ? error_set(error, diff->error.code, diff->error.os, "%s", diff->error.text)
+			       : BTS_NOT_FOUND;
 	diff->put = false;
 	err = changes_live(diff);
 	if (!err)
 		err = changes_find(diff, &found);
 	if (err) {
 		diff->over = true;
-		return err == BTS_NOT_FOUND ? err : error_set(error, err, diff->error.os, "%s", diff->error.text);
+		return err == BTS_NOT_FOUND ? err
+					    : error_set(error, err, diff->error.os, "%s", diff->error.text);
 	}
-	found.bucket = (struct bts_slice){ diff->name, diff->name_size };
+	found.bucket = (struct bts_slice){diff->name, diff->name_size};
 	found.size = size;
 	memcpy(change, &found, size < sizeof(found) ? size : sizeof(found));
 	return BTS_OK;
@@ -390,24 +406,26 @@ enum bts_err bts_diff_value(struct bts_diff *diff, struct bts_slice *value, stru
 /* Buckets from this name on; size 0: all. */
 static void changes_buckets(struct bts_diff *diff, struct bts_slice name)
 {
-	struct changes_range range = { .from = name };
+	struct changes_range range = {.from = name};
 
 	if (diff->single) {
-		range.from = changes_greater(name, (struct bts_slice){ diff->one, diff->one_size - 1 });
-		range.to = (struct bts_slice){ diff->one, diff->one_size };
+		range.from = changes_greater(name, (struct bts_slice){diff->one, diff->one_size - 1});
+		range.to = (struct bts_slice){diff->one, diff->one_size};
 	}
 	diff->inside = diff->over = diff->put = false;
 	changes_pair(diff, &diff->buckets, diff->txn[CHANGES_OLDER] ? &diff->catalog[CHANGES_OLDER] : NULL,
 		&diff->catalog[CHANGES_NEWER], &range);
 }
 
-enum bts_err bts_diff_seek(struct bts_diff *diff, struct bts_slice bucket, struct bts_slice key, struct bts_error *error)
+enum bts_err bts_diff_seek(
+	struct bts_diff *diff, struct bts_slice bucket, struct bts_slice key, struct bts_error *error)
 {
 	if (bucket.size < 1 || bucket.size > BTS_BUCKET_NAME_MAX)
-		return error_set(error, BTS_INVALID, 0, "bucket name of %zu bytes (1 to %d are allowed)", bucket.size,
-			BTS_BUCKET_NAME_MAX);
+		return error_set(error, BTS_INVALID, 0, "bucket name of %zu bytes (1 to %d are allowed)",
+			bucket.size, BTS_BUCKET_NAME_MAX);
 	if (key.size > BTS_KEY_MAX)
-		return error_set(error, BTS_INVALID, 0, "key of %zu bytes (at most %d)", key.size, BTS_KEY_MAX);
+		return error_set(
+			error, BTS_INVALID, 0, "key of %zu bytes (at most %d)", key.size, BTS_KEY_MAX);
 	if (diff->error.code)
 		return error_set(error, diff->error.code, diff->error.os, "%s", diff->error.text);
 	memcpy(diff->resume_name, bucket.data, bucket.size);
@@ -419,7 +437,7 @@ enum bts_err bts_diff_seek(struct bts_diff *diff, struct bts_slice bucket, struc
 		diff->resume_size = key.size + 1;
 	}
 	diff->resumed = true;
-	changes_buckets(diff, (struct bts_slice){ diff->resume_name, diff->resume_name_size });
+	changes_buckets(diff, (struct bts_slice){diff->resume_name, diff->resume_name_size});
 	return BTS_OK;
 }
 
@@ -428,14 +446,16 @@ uint64_t bts_diff_pages(const struct bts_diff *diff)
 	return diff->pages;
 }
 
-static enum bts_err changes_check(
-	const struct bts_txn *older, const struct bts_txn *newer, const struct bts_diff_options *options, struct bts_error *error)
+static enum bts_err changes_check(const struct bts_txn *older, const struct bts_txn *newer,
+	const struct bts_diff_options *options, struct bts_error *error)
 {
 	if (newer->writing || (older != NULL && (older->writing || older->db != newer->db || older == newer)))
-		return error_set(error, BTS_INVALID, 0, "bts_diff_open: of two read transactions of one handle");
-	if (options != NULL && (options->bucket.size > BTS_BUCKET_NAME_MAX || options->from.size > BTS_KEY_MAX ||
-				       options->to.size > BTS_KEY_MAX))
-		return error_set(error, BTS_INVALID, 0, "bts_diff_open: a bucket name or key that is too long");
+		return error_set(
+			error, BTS_INVALID, 0, "bts_diff_open: of two read transactions of one handle");
+	if (options != NULL && (options->bucket.size > BTS_BUCKET_NAME_MAX ||
+				       options->from.size > BTS_KEY_MAX || options->to.size > BTS_KEY_MAX))
+		return error_set(
+			error, BTS_INVALID, 0, "bts_diff_open: a bucket name or key that is too long");
 	return BTS_OK;
 }
 
@@ -443,7 +463,7 @@ static struct bts_slice changes_keep(uint8_t *bytes, struct bts_slice what)
 {
 	if (what.size > 0)
 		memcpy(bytes, what.data, what.size);
-	return (struct bts_slice){ bytes, what.size };
+	return (struct bts_slice){bytes, what.size};
 }
 
 static void changes_restrict(struct bts_diff *diff, const struct bts_diff_options *options)
@@ -458,8 +478,8 @@ static void changes_restrict(struct bts_diff *diff, const struct bts_diff_option
 	diff->range.to = changes_keep(diff->to, options->to);
 }
 
-enum bts_err bts_diff_open(struct bts_txn *older, struct bts_txn *newer, const struct bts_diff_options *options,
-	struct bts_diff **out, struct bts_error *error)
+enum bts_err bts_diff_open(struct bts_txn *older, struct bts_txn *newer,
+	const struct bts_diff_options *options, struct bts_diff **out, struct bts_error *error)
 {
 	struct bts_env *env = newer->db->env;
 	struct bts_diff *diff;
@@ -483,7 +503,7 @@ enum bts_err bts_diff_open(struct bts_txn *older, struct bts_txn *newer, const s
 	}
 	if (options != NULL)
 		changes_restrict(diff, options);
-	changes_buckets(diff, (struct bts_slice){ 0 });
+	changes_buckets(diff, (struct bts_slice){0});
 	*out = diff;
 	return BTS_OK;
 }

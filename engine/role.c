@@ -16,6 +16,7 @@
 #include "error.h"
 #include "flush.h"
 #include "homes.h"
+#include "pending.h"
 #include "recover.h"
 
 #include <inttypes.h>
@@ -408,6 +409,7 @@ static void role_begin_primary(struct bts *db, const struct recover_state *state
 	shared_assign(db->shared, record->txid);
 	shared_publish_tip(db->shared, record, ring + SHARED_RING_ENTRIES);
 	role_publish(db, state);
+	pending_discard(db); /* nobody else would: what opens a primary's file looks for no log */
 	db->replica = false;
 	db->follower = false;
 	shared_clear_unclean(db->shared);

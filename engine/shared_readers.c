@@ -195,9 +195,10 @@ bool shared_reader_tell(struct shared *s, const struct shared_reader_seen *seen,
 
 enum bts_err shared_reader_record(struct shared *s, bts_txid snapshot, struct commit_record *record)
 {
-	uint32_t used = atomic_load(&s->map->slots_used), i;
+	uint32_t i;
 
-	for (i = 0; i < used; i++) {
+	/* To the end as it is then, as above: the snapshot may go on in a slot that was never used when this began. */
+	for (i = 0; i < atomic_load(&s->map->slots_used); i++) {
 		struct shared_slot *slot = shared_slot_at(s, i);
 		uint64_t owner = atomic_load(&slot->owner), use = atomic_load(&slot->use);
 		struct commit_record copy;

@@ -149,7 +149,12 @@ enum bts_err compaction_start(struct compaction *c, uint64_t rate, struct bts_er
 	struct bts *db = role_db(c->role);
 	enum bts_err err = BTS_OK;
 
-	pthread_mutex_lock(&c->changing);
+	/* Who stops one has it until the step under way has ended: the caller is not to wait for that. */
+	if (pthread_mutex_trylock(&c->changing)) {
+		if (error)
+			*error = (struct bts_error){BTS_BUSY, 0, ""};
+		return BTS_BUSY;
+	}
 	if (!db || compaction_runs(c)) {
 		err = db ? BTS_BUSY : BTS_NOT_FOUND;
 	} else {

@@ -70,7 +70,7 @@ static void backup_reply(struct request *r, struct backup *backup, int ranged)
 	uint64_t size = backups_size(backup), from = 0, count = size;
 	struct backup_reply *reply = calloc(1, sizeof(*reply));
 	struct reply_fetch fetch = {backup_fetch, backup_release, reply};
-	enum byterange range = byterange_parse(ranged ? request_get_header(r, "Range") : NULL, size, &from, &count);
+	enum byterange range = byterange_parse(ranged && !r->head ? request_get_header(r, "Range") : NULL, size, &from, &count);
 	char text[80];
 
 	if (!reply || range == BYTERANGE_NONE) {
@@ -95,6 +95,11 @@ static void backup_reply(struct request *r, struct backup *backup, int ranged)
 		range == BYTERANGE_PART ? count : size, &fetch);
 }
 
+static void backup_drop(void *state)
+{
+	backups_leave(state);
+}
+
 static void backup_opened(struct request *r)
 {
 	struct backup *backup = r->state;
@@ -102,6 +107,7 @@ static void backup_opened(struct request *r)
 	enum bts_err err = backups_error(backup, &error);
 
 	r->state = NULL;
+	r->state_free = NULL;
 	if (!err) {
 		backup_reply(r, backup, 0);
 		return;
@@ -160,6 +166,7 @@ void handle_backup_get(struct request *r)
 		return;
 	}
 	r->state = backup;
+	r->state_free = backup_drop; /* its connection may end before it is asked to go on */
 	request_suspend(r, backup_opened);
 }
 

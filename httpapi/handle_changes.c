@@ -66,7 +66,8 @@ static int changes_params(struct request *r, struct watch_asked *asked)
 	asked->filter.prefix = prefix ? *prefix : (struct bts_slice){"", 0};
 	asked->filter.allowed = asked->filter.bucket.size ? NULL : r->buckets;
 	asked->wait_ms = CHANGES_WAIT_MS;
-	if (wait && (text_duration_ms(wait->data, wait->size, &asked->wait_ms) || asked->wait_ms > CHANGES_WAIT_MAX_MS))
+	if (wait && (text_duration_ms(wait->data, wait->size, &asked->wait_ms) ||
+			    asked->wait_ms > CHANGES_WAIT_MAX_MS))
 		return changes_bad(r, "wait", "a duration of at most 60s");
 	if (asked->filter.bucket.size > BTS_BUCKET_NAME_MAX)
 		return changes_bad(r, "bucket", "no bucket's name: it is too long");
@@ -152,7 +153,8 @@ static void changes_placed(struct request *r)
 		r->txid = watcher_txid(r->state);
 		r->token = 1;
 		request_set_header(r, "Cache-Control", "no-store");
-		reply_feed(r, changes_form(r) == WATCH_SSE ? "text/event-stream" : "application/x-ndjson", watcher_read, r->state);
+		reply_feed(r, changes_form(r) == WATCH_SSE ? "text/event-stream" : "application/x-ndjson",
+			watcher_read, r->state);
 	}
 }
 

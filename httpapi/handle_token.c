@@ -45,8 +45,10 @@ static void token_members(struct buf *b, const struct keyring_entry *e)
 	keyring_scopes_text(e->scopes, scopes);
 	if (e->expires_s)
 		snprintf(expires, sizeof(expires), "%" PRIu64, e->expires_s);
-	buf_printf(b, "\"id\":\"%s\",\"name\":\"%s\",\"scope\":\"%s\",\"bucket\":\"%s\",\"created_s\":%" PRIu64 ",\"expires_s\":%s", id,
-		e->name, scopes, e->buckets, e->created_s, expires);
+	buf_printf(b,
+		"\"id\":\"%s\",\"name\":\"%s\",\"scope\":\"%s\",\"bucket\":\"%s\",\"created_s\":%" PRIu64
+		",\"expires_s\":%s",
+		id, e->name, scopes, e->buckets, e->created_s, expires);
 }
 
 static struct keyring *token_keyring(struct request *r)
@@ -180,7 +182,8 @@ void handle_tokens_post(struct request *r)
 		return;
 	}
 	job->keyring = keyring;
-	if (token_param(r, "scope", scope, sizeof(scope)) < 0 || token_param(r, "expires", expires, sizeof(expires)) < 0 ||
+	if (token_param(r, "scope", scope, sizeof(scope)) < 0 ||
+		token_param(r, "expires", expires, sizeof(expires)) < 0 ||
 		token_param(r, "bucket", job->entry.buckets, sizeof(job->entry.buckets)) < 0 ||
 		token_param(r, "name", job->entry.name, sizeof(job->entry.name)) < 0) {
 		token_job_free(job);

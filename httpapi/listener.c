@@ -23,9 +23,12 @@
 #include "serve.h"
 #include "server.h"
 
-#define LISTENER_FRESH_MAX 128 /* connections that have not said yet what they want; more go to the loops at once */
+#define LISTENER_FRESH_MAX                                                                                   \
+	128 /* connections that have not said yet what they want; more go to the loops at once */
 #define LISTENER_FRESH_MS 1000 /* and how long they may keep that to themselves */
 #define LISTENER_FRESH_BYTES 64
+#define LISTENER_ROOM_MS 5
+#define LISTENER_ROOM_ROUNDS 20
 
 /* A connection that has been taken. */
 struct listener_taken {
@@ -77,28 +80,40 @@ static void listener_refuse(struct listener *l, int fd, enum listener_refusal wh
 	close(fd);
 }
 
-/*
- * A connection counts from its accept on, whether it has spoken or not; the admin's loop counts its own.  Full, the loops are asked
- * for room; 1: there is none even beyond the limit.
- */
-static int listener_full(struct listener *l)
+static void listener_ask_for_room(struct listener *l)
 {
-	struct server *s = l->server;
-	unsigned count = s->connections, limit = s->connection_limit, i;
+	unsigned i;
 
-	if (l->kind == LISTENER_ADMIN) {
-		count = s->loops[l->first_loop].connections;
-		limit = SERVER_ADMIN_CONNECTIONS;
-	}
-	if (count < limit)
-		return 0;
 	for (i = 0; i < l->loops; i++) {
-		struct server_loop *loop = &s->loops[l->first_loop + i];
+		struct server_loop *loop = &l->server->loops[l->first_loop + i];
 
 		if (!atomic_exchange(&loop->crowded, 1))
 			server_wake(loop->wake_fd);
 	}
-	return count >= limit + SERVER_SPARE_CONNECTIONS;
+}
+
+/*
+ * A connection counts from its accept on, whether it has spoken or not; the admin's loop counts its own.  Full, the loops are asked
+ * for room, and waited for as long as they make any; 1: there is none even beyond the limit.
+ */
+static int listener_full(struct listener *l)
+{
+	struct server *s = l->server;
+	atomic_uint *count =
+		l->kind == LISTENER_ADMIN ? &s->loops[l->first_loop].connections : &s->connections;
+	unsigned limit = l->kind == LISTENER_ADMIN ? SERVER_ADMIN_CONNECTIONS : s->connection_limit, round;
+	uint64_t evicted;
+
+	for (round = 0; *count >= limit; round++) {
+		evicted = s->evicted;
+		listener_ask_for_room(l);
+		if (*count < limit + SERVER_SPARE_CONNECTIONS)
+			return 0;
+		poll(&l->fresh[1], 1, LISTENER_ROOM_MS);
+		if (round >= 1 && (evicted == s->evicted || round == LISTENER_ROOM_ROUNDS))
+			return *count >= limit + SERVER_SPARE_CONNECTIONS;
+	}
+	return 0;
 }
 
 static void listener_gone(struct listener *l, struct peer *peer)
@@ -211,7 +226,8 @@ static void listener_place_fresh(struct listener *l)
 		const struct listener_taken taken = {l->fresh[i].fd, l->fresh_peer[i]};
 		int late = now - l->fresh_ms[i] >= LISTENER_FRESH_MS;
 
-		if ((late || l->fresh[i].revents) && listener_place(l, &taken, late || (l->fresh[i].revents & ~POLLIN))) {
+		if ((late || l->fresh[i].revents) &&
+			listener_place(l, &taken, late || (l->fresh[i].revents & ~POLLIN))) {
 			l->fresh[i] = l->fresh[--l->fresh_count];
 			l->fresh_ms[i] = l->fresh_ms[l->fresh_count];
 			l->fresh_peer[i] = l->fresh_peer[l->fresh_count];
@@ -235,7 +251,8 @@ static void *listener_main(void *arg)
 			listener_accept_one(l);
 	}
 	while (l->fresh_count > 2) {
-		const struct listener_taken taken = {l->fresh[l->fresh_count - 1].fd, l->fresh_peer[l->fresh_count - 1]};
+		const struct listener_taken taken = {
+			l->fresh[l->fresh_count - 1].fd, l->fresh_peer[l->fresh_count - 1]};
 
 		l->fresh_count--;
 		listener_hand_over(l, &taken);
@@ -255,7 +272,8 @@ int listener_open(const struct settings_address *address, char text[64])
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
 		bind(fd, (struct sockaddr *)&addr, address->size) || listen(fd, 1024) ||
 		getsockname(fd, (struct sockaddr *)&addr, &size)) {
-		log_event("error", "listen-failed", LOG_FIELDS(LOG_TEXT("what", text), LOG_TEXT("detail", strerror(errno))));
+		log_event("error", "listen-failed",
+			LOG_FIELDS(LOG_TEXT("what", text), LOG_TEXT("detail", strerror(errno))));
 		if (fd >= 0)
 			close(fd);
 		return -1;
@@ -264,7 +282,8 @@ int listener_open(const struct settings_address *address, char text[64])
 	return fd;
 }
 
-struct listener *listener_start(struct server *s, enum listener_kind kind, int fd, unsigned first, unsigned loops)
+struct listener *listener_start(
+	struct server *s, enum listener_kind kind, int fd, unsigned first, unsigned loops)
 {
 	struct listener *l = calloc(1, sizeof(*l));
 

@@ -6,7 +6,7 @@
 
 #define PEERS_DEFAULT 256
 
-struct peer;  /* an address that is counted */
+struct peer; /* an address that is counted */
 struct peers;
 
 /* limit 0: PEERS_DEFAULT, and none for this machine, where proxies are.  NULL: no memory. */

@@ -186,7 +186,7 @@ void reply_borrowed(struct request *r, unsigned status, const char *type, struct
 
 struct reply_value {
 	struct bts_slice bytes;
-	struct server_conn *conn;
+	struct request *request; /* while it is read */
 	void (*release)(void *arg);
 	void *arg;
 };
@@ -199,7 +199,8 @@ static ssize_t reply_piece(void *cls, uint64_t offset, char *out, size_t max)
 	if (n > max)
 		n = max;
 	memcpy(out, (const char *)v->bytes.data + offset, n);
-	server_conn_progress(v->conn, n);
+	server_conn_progress(v->request->conn, n);
+	v->request->bytes_out += n;
 	return (ssize_t)n;
 }
 
@@ -220,7 +221,7 @@ void reply_pieces(struct request *r, unsigned status, const char *type, struct b
 	if (!v) {
 		release(arg);
 	} else {
-		*v = (struct reply_value){bytes, r->conn, release, arg};
+		*v = (struct reply_value){bytes, r, release, arg};
 		response = MHD_create_response_from_callback(bytes.size, REPLY_PIECE, reply_piece, v, reply_value_free);
 		if (!response)
 			reply_value_free(v);
@@ -268,13 +269,13 @@ static ssize_t reply_fetch_read(void *cls, uint64_t offset, char *out, size_t ma
 			n = max;
 		memcpy(out, f->piece + (offset - f->at), n);
 		server_conn_progress(r->conn, n);
+		r->bytes_out += n;
 		return (ssize_t)n;
 	}
 	f->at = offset;
 	f->have = 0;
 	f->wanted = f->size - offset < REPLY_FETCH ? (size_t)(f->size - offset) : REPLY_FETCH;
-	server_conn_suspend(r->conn);
-	MHD_suspend_connection(r->mhd);
+	request_suspend(r, NULL);
 	work_queue(request_server(r)->work, &f->job);
 	return 0;
 }
@@ -403,6 +404,7 @@ static ssize_t reply_feed_read(void *cls, uint64_t offset, char *out, size_t max
 	(void)offset;
 	if (n > 0) {
 		server_conn_progress(feed->r->conn, (uint64_t)n);
+		feed->r->bytes_out += (uint64_t)n;
 	} else if (n == 0) {
 		server_conn_owes(feed->r->conn, 0); /* all was taken: its time begins anew with the next */
 		feed->r->part = REQUEST_WAIT;

@@ -15,17 +15,21 @@ static const char token_help[] =
 	"Usage: btsd token create --token-file FILE --scope SCOPE[,SCOPE] [OPTION...]\n"
 	"       btsd token list   --token-file FILE\n"
 	"       btsd token revoke --token-file FILE ID...\n"
-	"Who shows a token may do what its scopes say.  A server that runs with this file takes changes up within a second.\n"
+	"Who shows a token may do what its scopes say.  A server that runs with this file takes changes up "
+	"within a second.\n"
 	"\n"
 	"  --token-file FILE    of their sums; made when absent, its mode is 0600\n"
 	"  --scope SCOPE        read, write, admin (which includes all), replicate: several with commas\n"
-	"  --bucket PATTERN     only these buckets: names, or prefixes (\"logs*\"), percent-encoded; several with commas, or again\n"
+	"  --bucket PATTERN     only these buckets: names, or prefixes (\"logs*\"), percent-encoded; several "
+	"with commas, or again\n"
 	"                       (default: all; for read and write only)\n"
 	"  --expires DURATION   from now on, as 90d, 12h (default: never)\n"
 	"  --name NAME          for people: letters, digits, '.', '-', '_'\n"
-	"  --certificate SUM    no token, but the client certificate of this SHA-256 fingerprint (64 hex digits, colons are fine)\n"
+	"  --certificate SUM    no token, but the client certificate of this SHA-256 fingerprint (64 hex "
+	"digits, colons are fine)\n"
 	"\n"
-	"create prints the token, once: only its sum is kept.  Exit status: 0, 1 failure, 2 usage, 3 no such token.\n";
+	"create prints the token, once: only its sum is kept.  Exit status: 0, 1 failure, 2 usage, 3 no such "
+	"token.\n";
 
 struct token_wish {
 	const char *file;
@@ -92,20 +96,24 @@ static int token_option(struct token_wish *w, int option, const char *value)
 			       : token_usage("--scope is of read, write, admin, replicate, not '%s'", value);
 	case 'b':
 		return token_add_buckets(&w->entry, value)
-			       ? token_usage("--bucket: '%s' is no list of names or prefixes, or too long", value)
+			       ? token_usage(
+					 "--bucket: '%s' is no list of names or prefixes, or too long", value)
 			       : -1;
 	case 'e':
-		return keyring_expiry_parse(value, &w->entry.expires_s) ? -1
-									 : token_usage("--expires is a duration as 90d or 12h, not '%s'", value);
+		return keyring_expiry_parse(value, &w->entry.expires_s)
+			       ? -1
+			       : token_usage("--expires is a duration as 90d or 12h, not '%s'", value);
 	case 'n':
 		if (!*value || !keyring_name_valid(value))
-			return token_usage("--name: '%s' is not 1 to 63 of letters, digits, '.', '-', '_'", value);
+			return token_usage(
+				"--name: '%s' is not 1 to 63 of letters, digits, '.', '-', '_'", value);
 		snprintf(w->entry.name, sizeof(w->entry.name), "%s", value);
 		return -1;
 	case 'c':
 		w->certificate = 1;
-		return token_fingerprint(value, w->entry.sum) ? token_usage("--certificate: '%s' is no SHA-256 fingerprint", value)
-							       : -1;
+		return token_fingerprint(value, w->entry.sum)
+			       ? token_usage("--certificate: '%s' is no SHA-256 fingerprint", value)
+			       : -1;
 	case 'h':
 		fputs(token_help, stdout);
 		return 0;
@@ -126,13 +134,16 @@ static int token_create(struct token_wish *w)
 	if (!w->entry.buckets[0])
 		strcpy(w->entry.buckets, "*");
 	if (!keyring_limit_fits(&w->entry))
-		return token_usage("--bucket is for %s only: the others are for all of the file", "read and write");
+		return token_usage(
+			"--bucket is for %s only: the others are for all of the file", "read and write");
 	w->entry.created_s = (uint64_t)time(NULL);
-	err = w->certificate ? keyring_add(w->file, &w->entry, &error) : keyring_create(w->file, &w->entry, token, &error);
+	err = w->certificate ? keyring_add(w->file, &w->entry, &error)
+			     : keyring_create(w->file, &w->entry, token, &error);
 	if (err)
 		return token_fail(err, &error);
 	keyring_id(w->entry.sum, id);
-	fprintf(stderr, "btsd token: %s may %s\n", id, w->certificate ? "ask, by its certificate" : "ask, by this token, shown once:");
+	fprintf(stderr, "btsd token: %s may %s\n", id,
+		w->certificate ? "ask, by its certificate" : "ask, by this token, shown once:");
 	puts(w->certificate ? id : token);
 	return fflush(stdout) ? 1 : 0;
 }

@@ -52,14 +52,22 @@ static enum bts_err txn_open(struct txn_runner *r, struct bts_slice name)
 	return BTS_OK;
 }
 
-/* BTS_NOT_FOUND is no failure here: *present tells. */
-static enum bts_err txn_get(struct txn_runner *r, const struct txn_op *op, struct bts_slice *value,
+/*
+ * BTS_NOT_FOUND is no failure here: *present tells.  A large value is not read (data NULL): other writes wait meanwhile, and few
+ * operations need it.
+ */
+static enum bts_err txn_peek(struct txn_runner *r, const struct txn_op *op, struct bts_slice *value,
 	bts_txid *version, uint64_t *expires_ms, int *present)
 {
-	enum bts_err err = ttl_get(&r->ttl, r->bucket, op->bucket, op->key, value, version, expires_ms);
+	enum bts_err err = ttl_peek(&r->ttl, r->bucket, op->bucket, op->key, value, version, expires_ms);
 
 	*present = !err;
 	return err == BTS_NOT_FOUND ? BTS_OK : err;
+}
+
+static enum bts_err txn_read(struct txn_runner *r, const struct txn_op *op, struct bts_slice *value)
+{
+	return value->data ? BTS_OK : bts_get(r->txn, r->bucket, op->key, value);
 }
 
 /* ---- conditions ---- */
@@ -72,7 +80,9 @@ static enum bts_err txn_holds(struct txn_runner *r, const struct txn_op *op, int
 	enum bts_err err;
 	int present;
 
-	err = txn_get(r, op, &value, &version, &expires, &present);
+	err = txn_peek(r, op, &value, &version, &expires, &present);
+	if (!err && present && op->test == TXN_VALUE && value.size == op->value.size)
+		err = txn_read(r, op, &value);
 	if (err)
 		return err;
 	r->out->version = version;
@@ -172,15 +182,18 @@ static enum bts_err txn_do_get(struct txn_runner *r, const struct txn_op *op)
 	enum bts_err err;
 	int present;
 
-	err = txn_get(r, op, &value, &version, &expires, &present);
+	err = txn_peek(r, op, &value, &version, &expires, &present);
 	if (err)
 		return err;
 	if (!present) {
 		buf_str(b, "{\"found\":false}");
-	} else if (value.size > r->room->max - b->size) {
+	} else if (b->size > r->room->max || value.size > r->room->max - b->size) {
 		txn_refuse(r, 422, "result-too-large",
 			"a value of %zu bytes: the results may have %zu in all", value.size, r->room->max);
 	} else {
+		err = txn_read(r, op, &value);
+		if (err)
+			return err;
 		txn_found(b, version, expires);
 		jsonout_bytes(b, "value", value);
 		buf_str(b, "}");
@@ -196,7 +209,7 @@ static enum bts_err txn_do_delete(struct txn_runner *r, const struct txn_op *op)
 	enum bts_err err;
 	int present;
 
-	err = txn_get(r, op, &value, &version, &expires, &present);
+	err = txn_peek(r, op, &value, &version, &expires, &present);
 	if (!err && present) {
 		r->out->changed = 1;
 		err = bts_del(r->txn, r->bucket, op->key);
@@ -237,11 +250,11 @@ static enum bts_err txn_do_incr(struct txn_runner *r, const struct txn_op *op)
 	int present, bad = 0;
 	char text[24];
 
-	err = txn_get(r, op, &value, &version, &expires, &present);
+	err = txn_peek(r, op, &value, &version, &expires, &present);
 	if (err)
 		return err;
-	if (present)
-		bad = txn_number(value, &number);
+	if (present) /* what is so long that it was not read is none */
+		bad = value.data ? txn_number(value, &number) : -1;
 	if (bad < 0)
 		txn_refuse(r, 409, "not-a-number", "the value is not a decimal integer");
 	else if (bad > 0 || __builtin_add_overflow(number, op->by, &number))

@@ -75,7 +75,8 @@ static void watch_append(struct watch *watch, struct watch_channel *channel, str
 	channel->count++;
 	channel->bytes += segment->text.size;
 	watch->segments++;
-	while (channel->count > WATCH_SEGMENTS || (channel->count > 1 && channel->bytes > WATCH_SEGMENT_BYTES))
+	while (channel->count > WATCH_SEGMENTS ||
+		(channel->count > 1 && channel->bytes > WATCH_SEGMENT_BYTES))
 		watch_trim(watch, channel);
 }
 
@@ -142,8 +143,8 @@ struct watch_found {
 };
 
 /* The difference for one channel, without the lock: its filter does not change, and only this thread frees it. */
-static void watch_compute(struct watch_channel *channel, const struct watch_root *from, const struct watch_root *to,
-	struct watch_found *found)
+static void watch_compute(struct watch_channel *channel, const struct watch_root *from,
+	const struct watch_root *to, struct watch_found *found)
 {
 	struct watch_segment *segment = found->segment;
 	struct watch_walk walk;
@@ -151,7 +152,9 @@ static void watch_compute(struct watch_channel *channel, const struct watch_root
 
 	if (!err && !segment)
 		err = watch_walk_next(&walk, NULL);
-	found->changed = err != BTS_NOT_FOUND; /* what could not be read, each finds for itself, and tells its client */
+	found->changed =
+		err !=
+		BTS_NOT_FOUND; /* what could not be read, each finds for itself, and tells its client */
 	while (!err && segment && segment->text.size <= WATCH_SEGMENT_BYTES && !segment->text.failed)
 		err = watch_walk_next(&walk, &segment->text);
 	if (segment) {
@@ -172,8 +175,8 @@ static struct watch_segment *watch_segment_new(void)
 }
 
 /* With the lock held: what is found becomes the channel's, and wakes whom it concerns. */
-static void watch_publish(struct watch *watch, struct watch_channel *channel, struct watch_root *before, struct watch_found *found,
-	struct watch_wakes *wakes)
+static void watch_publish(struct watch *watch, struct watch_channel *channel, struct watch_root *before,
+	struct watch_found *found, struct watch_wakes *wakes)
 {
 	struct watcher *w, *next;
 
@@ -202,8 +205,8 @@ static void watch_publish(struct watch *watch, struct watch_channel *channel, st
  * One channel in a tick.  marks: a bookmark can be had.  A channel of those that wait for one reply only notes that there is something,
  * until there can be a bookmark with it.
  */
-static void watch_serve(struct watch *watch, struct watch_channel *channel, struct watch_root *before, struct watch_root *now,
-	int marks, struct watch_wakes *wakes)
+static void watch_serve(struct watch *watch, struct watch_channel *channel, struct watch_root *before,
+	struct watch_root *now, int marks, struct watch_wakes *wakes)
 {
 	struct watch_found found = {.segment = NULL};
 	char bookmark[WATCH_BOOKMARK_MAX] = "";
@@ -219,7 +222,8 @@ static void watch_serve(struct watch *watch, struct watch_channel *channel, stru
 	if (found.segment && (found.changed || !moved)) {
 		if (marks)
 			watch_root_bookmark(watch, now, bookmark);
-		watch_text_group(&found.segment->text, channel->filter.form, before->txid, now->txid, bookmark);
+		watch_text_group(
+			&found.segment->text, channel->filter.form, before->txid, now->txid, bookmark);
 		found.gap |= found.segment->text.failed;
 	}
 	pthread_mutex_lock(&watch->lock);
@@ -325,7 +329,9 @@ static void watch_tick(struct watch *watch, struct watch_wakes *wakes)
 static int watch_same(const struct watch_filter *a, const struct watch_filter *b)
 {
 	return a->form == b->form && a->values == b->values && a->bucket.size == b->bucket.size &&
-	       a->prefix.size == b->prefix.size && !strcmp(a->allowed ? a->allowed : "", b->allowed ? b->allowed : "") && !memcmp(a->bucket.data, b->bucket.data, a->bucket.size) &&
+	       a->prefix.size == b->prefix.size &&
+	       !strcmp(a->allowed ? a->allowed : "", b->allowed ? b->allowed : "") &&
+	       !memcmp(a->bucket.data, b->bucket.data, a->bucket.size) &&
 	       !memcmp(a->prefix.data, b->prefix.data, a->prefix.size);
 }
 
@@ -418,7 +424,8 @@ static void watch_sweep(struct watch *watch, uint64_t now_ms, struct watch_wakes
 			int json = channel->filter.form == WATCH_JSON;
 
 			next = w->next;
-			if (json ? now_ms < w->wait_until_ms : now_ms - w->idle_ms < watch_heartbeat_ms(watch, w))
+			if (json ? now_ms < w->wait_until_ms
+				 : now_ms - w->idle_ms < watch_heartbeat_ms(watch, w))
 				continue;
 			w->timed_out = json;
 			w->heartbeat = !json;
@@ -481,7 +488,8 @@ static void watch_round(struct watch *watch, struct watch_wakes *wakes)
 	watch->arrivals_last = &watch->arrivals;
 	if (arrivals)
 		arrivals->link = &arrivals;
-	if (arrivals || (watch->channels && watch->moved && now >= watch->next_tick_ms) || (sweep && watch_pending(watch))) {
+	if (arrivals || (watch->channels && watch->moved && now >= watch->next_tick_ms) ||
+		(sweep && watch_pending(watch))) {
 		watch->moved = 0;
 		pthread_mutex_unlock(&watch->lock);
 		watch_tick(watch, wakes);

@@ -50,7 +50,14 @@ void watch_stat(struct watch *, struct watch_stat *);
 /* The bookmark that goes back the furthest, "" when there is none. */
 void watch_oldest(struct watch *, char text[WATCH_BOOKMARK_MAX]);
 
-enum watch_refusal { WATCH_FINE, WATCH_MALFORMED, WATCH_EXPIRED, WATCH_TOO_MANY, WATCH_STOPPING, WATCH_FAILED };
+enum watch_refusal {
+	WATCH_FINE,
+	WATCH_MALFORMED,
+	WATCH_EXPIRED,
+	WATCH_TOO_MANY,
+	WATCH_STOPPING,
+	WATCH_FAILED
+};
 struct watch_asked {
 	struct watch_filter filter; /* copied, but for allowed */
 	enum watch_since since;
@@ -61,7 +68,8 @@ struct watch_asked {
  * The following are called in the loop of the request.  WATCH_FINE: the watcher is owned (watcher_free, which the end of the request
  * must call); the request is to be suspended, and is resumed when it has its place.
  */
-enum watch_refusal watch_attach(struct watch *, struct request *, const struct watch_asked *, struct watcher **);
+enum watch_refusal watch_attach(
+	struct watch *, struct request *, const struct watch_asked *, struct watcher **);
 void watcher_free(void *watcher);
 /* After that resume: WATCH_FINE, or why not. */
 enum watch_refusal watcher_placed(const struct watcher *);

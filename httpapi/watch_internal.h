@@ -9,12 +9,12 @@
 #include "ttl.h"
 #include "watch.h"
 
-#define WATCH_PACE_MS 10	     /* between two looks at what was committed, at least */
-#define WATCH_SWEEP_MS 250	     /* heartbeats, ends of waits, ages */
-#define WATCH_PAGES_MS 2000	     /* between two looks at what kept states cost */
-#define WATCH_KEPT_MAX 256	     /* states that bookmarks name */
-#define WATCH_BURST 32		     /* of them that may be kept at once, before they are spread over their age */
-#define WATCH_SEGMENTS 64	     /* a channel holds, and their bytes: who is further behind goes on by itself */
+#define WATCH_PACE_MS 10    /* between two looks at what was committed, at least */
+#define WATCH_SWEEP_MS 250  /* heartbeats, ends of waits, ages */
+#define WATCH_PAGES_MS 2000 /* between two looks at what kept states cost */
+#define WATCH_KEPT_MAX 256  /* states that bookmarks name */
+#define WATCH_BURST 32	    /* of them that may be kept at once, before they are spread over their age */
+#define WATCH_SEGMENTS 64   /* a channel holds, and their bytes: who is further behind goes on by itself */
 #define WATCH_SEGMENT_BYTES (4u << 20)
 #define WATCH_VALUE_MAX (256u << 10) /* longer values are not in the feed, only their sizes */
 #define WATCH_BLOCK 16384	     /* of text made at a time */
@@ -53,7 +53,7 @@ struct watch_channel {
 	uint64_t changed; /* of the newest change */
 	int pending;	  /* changes since the last bookmark */
 	struct watcher *idle;
-	char *allowed;	  /* of filter */
+	char *allowed; /* of filter */
 	uint8_t bytes_of[BTS_BUCKET_NAME_MAX + BTS_KEY_MAX];
 };
 
@@ -105,7 +105,7 @@ struct watch {
 	struct watch_root *roots, *live, *kept_first, *kept_last;
 	unsigned kept_count;
 	uint64_t serial, tick;
-	uint64_t tokens, tokens_ms; /* for bookmarks: thousandths, when they were last counted */
+	uint64_t tokens, tokens_ms;	/* for bookmarks: thousandths, when they were last counted */
 	struct watch_channel *channels; /* changed by the thread alone */
 	struct watcher *arrivals, **arrivals_last;
 	unsigned watchers, idle;
@@ -118,7 +118,8 @@ struct watch {
 /* watch_root.c; all with the lock held. */
 struct watch_root *watch_root_ref(struct watch_root *);
 void watch_root_drop(struct watch *, struct watch_root **);
-struct watch_root *watch_root_new(struct watch *, struct bts_txn *); /* takes it; NULL: no memory, and it was ended */
+struct watch_root *watch_root_new(
+	struct watch *, struct bts_txn *);		 /* takes it; NULL: no memory, and it was ended */
 int watch_root_affords(struct watch *, uint64_t now_ms); /* may one more be kept, in this tick? */
 void watch_root_keep(struct watch *, struct watch_root *, uint64_t now_ms);
 void watch_root_age(struct watch *, uint64_t now_ms);
@@ -129,7 +130,8 @@ void watch_root_bookmark(const struct watch *, const struct watch_root *, char t
 struct watch_root *watch_root_find(struct watch *, struct bts_slice text, int *malformed);
 
 /* watch_text.c.  Transactions: borrowed until the close; older NULL: of nothing. */
-enum bts_err watch_walk_open(struct watch_walk *, const struct watch_filter *, struct bts_txn *older, struct bts_txn *newer);
+enum bts_err watch_walk_open(
+	struct watch_walk *, const struct watch_filter *, struct bts_txn *older, struct bts_txn *newer);
 /* One more event into the text (NULL: none is wanted); BTS_NOT_FOUND at the end. */
 enum bts_err watch_walk_next(struct watch_walk *, struct buf *);
 void watch_walk_close(struct watch_walk *);

@@ -71,10 +71,11 @@ static void root_unkeep_oldest(struct watch *watch)
 
 int watch_root_affords(struct watch *watch, uint64_t now_ms)
 {
-	uint64_t each = watch->retain_ms / WATCH_KEPT_MAX + 1;
+	uint64_t each = watch->retain_ms / WATCH_KEPT_MAX + 1, passed = (now_ms - watch->tokens_ms) * 1000;
 
-	watch->tokens += (now_ms - watch->tokens_ms) * 1000 / each;
-	watch->tokens_ms = now_ms;
+	watch->tokens += passed / each;
+	if (passed >= each)
+		watch->tokens_ms = now_ms - passed % each / 1000; /* what makes no whole one yet counts the next time */
 	if (watch->tokens > WATCH_BURST * 1000)
 		watch->tokens = WATCH_BURST * 1000;
 	return watch->tokens >= 1000;
@@ -102,8 +103,9 @@ void watch_root_age(struct watch *watch, uint64_t now_ms)
 	bts_txid newest = role_txid(watch->role);
 
 	/* One that still is the newest state costs nothing. */
-	while (watch->kept_first && (watch->kept_first->expired || (watch->kept_first->txid != newest &&
-								     now_ms - watch->kept_first->kept_ms > watch->retain_ms)))
+	while (watch->kept_first && (watch->kept_first->expired ||
+					    (watch->kept_first->txid != newest &&
+						    now_ms - watch->kept_first->kept_ms > watch->retain_ms)))
 		root_unkeep_oldest(watch);
 }
 
@@ -160,7 +162,8 @@ static uint64_t root_get(const uint8_t *bytes)
 	return value;
 }
 
-void watch_root_bookmark(const struct watch *watch, const struct watch_root *root, char text[WATCH_BOOKMARK_MAX])
+void watch_root_bookmark(
+	const struct watch *watch, const struct watch_root *root, char text[WATCH_BOOKMARK_MAX])
 {
 	uint8_t bytes[ROOT_BOOKMARK] = {1};
 	struct buf b = {0};
@@ -182,12 +185,13 @@ struct watch_root *watch_root_find(struct watch *watch, struct bts_slice text, i
 	uint8_t bytes[WATCH_BOOKMARK_MAX + 3];
 	struct watch_root *root;
 
-	*malformed = text.size >= WATCH_BOOKMARK_MAX || text_base64url_decode(text.data, text.size, bytes) != ROOT_BOOKMARK ||
-		     bytes[0] != 1;
+	*malformed = text.size >= WATCH_BOOKMARK_MAX ||
+		     text_base64url_decode(text.data, text.size, bytes) != ROOT_BOOKMARK || bytes[0] != 1;
 	if (*malformed || root_get(bytes + 1) != watch->random)
 		return NULL;
 	for (root = watch->kept_first; root; root = root->kept_next)
-		if (root->serial == root_get(bytes + 9) && root->txid == root_get(bytes + 17) && !root->expired)
+		if (root->serial == root_get(bytes + 9) && root->txid == root_get(bytes + 17) &&
+			!root->expired)
 			return watch_root_ref(root);
 	return NULL;
 }

@@ -25,7 +25,8 @@ static enum bts_err text_skip_reserved(struct watch_walk *walk)
 
 	memset(last, 0xff, sizeof(last));
 	last[0] = 0;
-	return bts_diff_seek(walk->diff, (struct bts_slice){last, sizeof(last)}, (struct bts_slice){NULL, 0}, &walk->error);
+	return bts_diff_seek(walk->diff, (struct bts_slice){last, sizeof(last)}, (struct bts_slice){NULL, 0},
+		&walk->error);
 }
 
 static enum bts_err text_skip_bucket(struct watch_walk *walk, struct bts_slice bucket)
@@ -36,10 +37,11 @@ static enum bts_err text_skip_bucket(struct watch_walk *walk, struct bts_slice b
 	return bts_diff_seek(walk->diff, bucket, (struct bts_slice){last, sizeof(last)}, &walk->error);
 }
 
-enum bts_err watch_walk_open(
-	struct watch_walk *walk, const struct watch_filter *filter, struct bts_txn *older, struct bts_txn *newer)
+enum bts_err watch_walk_open(struct watch_walk *walk, const struct watch_filter *filter,
+	struct bts_txn *older, struct bts_txn *newer)
 {
-	struct bts_diff_options options = {.size = sizeof(options), .bucket = filter->bucket, .from = filter->prefix};
+	struct bts_diff_options options = {
+		.size = sizeof(options), .bucket = filter->bucket, .from = filter->prefix};
 	struct range_bound past = {.size = 0};
 	enum bts_err err;
 
@@ -86,7 +88,8 @@ static void text_number(struct buf *b, const char *name, uint64_t value)
 }
 
 /* Large values are read only when they are asked for and not too long. */
-static enum bts_err text_put(struct watch_walk *walk, struct bts_change *change, uint64_t expires_ms, struct buf *b)
+static enum bts_err text_put(
+	struct watch_walk *walk, struct bts_change *change, uint64_t expires_ms, struct buf *b)
 {
 	char expires[TTL_TEXT_MAX];
 	enum bts_err err = BTS_OK;
@@ -116,7 +119,8 @@ static enum bts_err text_event(struct watch_walk *walk, struct bts_change *chang
 	int alive = 1;
 
 	if (change->kind == BTS_CHANGE_PUT) {
-		err = ttl_judge(&walk->ttl, change->bucket, change->key, change->version, &alive, &expires_ms);
+		err = ttl_judge(
+			&walk->ttl, change->bucket, change->key, change->version, &alive, &expires_ms);
 		if (!alive)
 			change->kind = BTS_CHANGE_DELETE;
 	}

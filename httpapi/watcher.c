@@ -90,7 +90,8 @@ static void watcher_arrive(struct watcher *w)
 
 static void watcher_fail(struct watcher *w, enum bts_err err, const struct bts_error *error)
 {
-	const char *code = "bookmark-expired", *detail = "the state that this feed stands at is not kept any more";
+	const char *code = "bookmark-expired",
+		   *detail = "the state that this feed stands at is not kept any more";
 
 	if (err != BTS_EXPIRED) {
 		reply_meaning(err, &code);

@@ -88,7 +88,8 @@ static bool guard_identify(struct guard *guard, const struct guard_caller *calle
 		return true;
 	}
 	if (caller->authorization) {
-		if (!token || !guard->keyring || !keyring_token_sum(token, sum) || !keyring_find(guard->keyring, sum, &entry))
+		if (!token || !guard->keyring || !keyring_token_sum(token, sum) ||
+			!keyring_find(guard->keyring, sum, &entry))
 			return false;
 		guard_grant(grant, &entry);
 		return true;
@@ -126,7 +127,8 @@ static bool guard_host_listed(const char *list, const char *host)
 
 	for (;; list += size + 1) {
 		size = strcspn(list, ",");
-		if ((size == 1 && *list == '*') || (size == strlen(host) && strncasecmp(list, host, size) == 0))
+		if ((size == 1 && *list == '*') ||
+			(size == strlen(host) && strncasecmp(list, host, size) == 0))
 			return true;
 		if (!list[size])
 			return false;
@@ -145,7 +147,8 @@ static bool guard_host_is_ours(const struct guard *guard, const struct guard_cal
 	if (!guard_host_name(caller->host, host))
 		return false;
 	return strcasecmp(host, "localhost") == 0 || inet_pton(AF_INET, host, address) == 1 ||
-	       inet_pton(AF_INET6, host, address) == 1 || (guard->hosts && guard_host_listed(guard->hosts, host));
+	       inet_pton(AF_INET6, host, address) == 1 ||
+	       (guard->hosts && guard_host_listed(guard->hosts, host));
 }
 
 static bool guard_same_origin(const struct guard_caller *caller)
@@ -157,7 +160,8 @@ static bool guard_same_origin(const struct guard_caller *caller)
 	       strcasecmp(caller->origin + size, caller->host) == 0;
 }
 
-enum guard_verdict guard_admit(struct guard *guard, const struct guard_caller *caller, struct guard_grant *grant)
+enum guard_verdict guard_admit(
+	struct guard *guard, const struct guard_caller *caller, struct guard_grant *grant)
 {
 	bool known = guard_identify(guard, caller, grant);
 
@@ -178,8 +182,10 @@ const struct guard_words *guard_words(enum guard_verdict verdict)
 {
 	static const struct guard_words words[] = {
 		[GUARD_ADMITTED] = {403, "forbidden", "these credentials do not allow this"},
-		[GUARD_UNKNOWN] = {401, "unauthorized", "a token or certificate is needed that is known here and has not expired"},
-		[GUARD_HOST] = {421, "host-not-allowed", "the request is for a host name that this node does not answer to"},
+		[GUARD_UNKNOWN] = {401, "unauthorized",
+			"a token or certificate is needed that is known here and has not expired"},
+		[GUARD_HOST] = {421, "host-not-allowed",
+			"the request is for a host name that this node does not answer to"},
 		[GUARD_ORIGIN] = {403, "origin-not-allowed", "a page of another origin may not send this"},
 	};
 

@@ -11,14 +11,17 @@
 
 struct guard_options {
 	const char *token_file; /* NULL: tokens are not known */
-	unsigned client_scopes; /* of a client certificate that the authority vouches for and the file does not name; KEYRING_* */
-	const char *hosts;	/* host names with commas that requests may be for, "*" = any; NULL: see guard_admit; borrowed */
+	unsigned
+		client_scopes; /* of a client certificate that the authority vouches for and the file does not name; KEYRING_* */
+	const char *
+		hosts; /* host names with commas that requests may be for, "*" = any; NULL: see guard_admit; borrowed */
 	struct repl_events events;
 };
 
 struct guard;
 /* Owned: guard_free.  As keyring_open. */
-BTS_MUST_CHECK enum bts_err guard_new(const struct guard_options *options, struct guard **guard, struct bts_error *error);
+BTS_MUST_CHECK enum bts_err guard_new(
+	const struct guard_options *options, struct guard **guard, struct bts_error *error);
 void guard_free(struct guard *); /* NULL is fine */
 /* Reads the tokens again. */
 BTS_MUST_CHECK enum bts_err guard_reload(struct guard *, struct bts_error *error);
@@ -28,7 +31,7 @@ bool guard_is_open(const struct guard *);
 
 struct guard_caller {
 	const char *authorization, *host, *origin; /* header fields, NULL: absent */
-	bool reads;   /* GET or HEAD */
+	bool reads;				   /* GET or HEAD */
 	bool tls;
 	void *session; /* of TLS, NULL: none */
 };
@@ -36,7 +39,7 @@ struct guard_caller {
 /* What it may do. */
 struct guard_grant {
 	unsigned scopes;
-	bool limited; /* to the buckets that these patterns match */
+	bool limited;		  /* to the buckets that these patterns match */
 	char id[KEYRING_ID_SIZE]; /* of the token or certificate, "" = none */
 	char buckets[KEYRING_BUCKETS_SIZE];
 };

@@ -71,7 +71,8 @@ bool identity_header(const char *url, char header[IDENTITY_HEADER_SIZE])
 {
 	bool there, safe;
 
-	safe = strncasecmp(url, "https://", 8) == 0 || (strncasecmp(url, "http://", 7) == 0 && identity_is_near(url + 7));
+	safe = strncasecmp(url, "https://", 8) == 0 ||
+	       (strncasecmp(url, "http://", 7) == 0 && identity_is_near(url + 7));
 	pthread_mutex_lock(&identity_lock);
 	there = identity_token[0] != '\0';
 	snprintf(header, IDENTITY_HEADER_SIZE, "Authorization: Bearer %s", identity_token);

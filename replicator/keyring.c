@@ -80,7 +80,8 @@ enum bts_err keyring_open(
 	keyring->events = *events;
 	keyring->path = strdup(path);
 	atomic_init(&keyring->looked_ms, keyring_now_ms());
-	err = keyring->path ? keyring_reload(keyring, error) : fail_set(error, BTS_MEMORY, "no memory for tokens");
+	err = keyring->path ? keyring_reload(keyring, error)
+			    : fail_set(error, BTS_MEMORY, "no memory for tokens");
 	if (err) {
 		keyring_free(keyring);
 		return err;
@@ -101,8 +102,9 @@ void keyring_free(struct keyring *keyring)
 
 static bool keyring_same(const struct stat *a, const struct stat *b)
 {
-	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size && a->st_mode == b->st_mode &&
-	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size &&
+	       a->st_mode == b->st_mode && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
 /* One thread a second looks; the others go on with what is there. */
@@ -113,7 +115,8 @@ static void keyring_look(struct keyring *keyring)
 	struct stat st;
 	bool same;
 
-	if (now - looked < KEYRING_LOOK_MS || !atomic_compare_exchange_strong(&keyring->looked_ms, &looked, now))
+	if (now - looked < KEYRING_LOOK_MS ||
+		!atomic_compare_exchange_strong(&keyring->looked_ms, &looked, now))
 		return;
 	if (stat(keyring->path, &st))
 		memset(&st, 0, sizeof(st));
@@ -124,7 +127,8 @@ static void keyring_look(struct keyring *keyring)
 	if (same)
 		return;
 	if (keyring_reload(keyring, &error))
-		repl_emit(&keyring->events, REPL_ERROR, "tokens-not-read", "%s; those read before stay", error.text);
+		repl_emit(&keyring->events, REPL_ERROR, "tokens-not-read", "%s; those read before stay",
+			error.text);
 	else
 		repl_emit(&keyring->events, REPL_INFO, "tokens-read", "%s", keyring->path);
 }

@@ -40,8 +40,9 @@ struct keyring_entry {
 	uint8_t sum[KEYRING_SUM];
 	unsigned scopes;
 	uint64_t created_s, expires_s; /* since 1970; 0 = not known, never */
-	char buckets[KEYRING_BUCKETS_SIZE]; /* "*", or names and prefixes ("logs*") with commas, percent-encoded */
-	char name[KEYRING_NAME_SIZE]; /* for people; "" = none */
+	char buckets
+		[KEYRING_BUCKETS_SIZE]; /* "*", or names and prefixes ("logs*") with commas, percent-encoded */
+	char name[KEYRING_NAME_SIZE];	/* for people; "" = none */
 };
 
 struct keyring_list {
@@ -54,7 +55,8 @@ bool keyring_scopes_parse(const char *text, unsigned *scopes);
 void keyring_scopes_text(unsigned scopes, char text[KEYRING_SCOPES_SIZE]);
 /* "30d", "12h", "90m", "10s" from now on, or "0" = never: as seconds since 1970. */
 bool keyring_expiry_parse(const char *text, uint64_t *expires_s);
-bool keyring_name_valid(const char *name); /* at most 63 of letters, digits, '.', '-', '_', and none is fine */
+bool keyring_name_valid(
+	const char *name); /* at most 63 of letters, digits, '.', '-', '_', and none is fine */
 bool keyring_buckets_valid(const char *buckets);
 /* Only reading and writing can be limited to buckets: the other scopes are for all of the file. */
 bool keyring_limit_fits(const struct keyring_entry *);
@@ -72,13 +74,15 @@ void keyring_sum(const void *bytes, size_t size, uint8_t sum[KEYRING_SUM]);
  * The file, each as a whole and under a lock against other processes that do the same.  BTS_INVALID: malformed, or others can read
  * it; BTS_IO.  add makes the file when there is none; id has room for KEYRING_ID_SIZE.
  */
-BTS_MUST_CHECK enum bts_err keyring_load(const char *path, struct keyring_list *list, struct bts_error *error);
+BTS_MUST_CHECK enum bts_err keyring_load(
+	const char *path, struct keyring_list *list, struct bts_error *error);
 void keyring_list_free(struct keyring_list *);
 /* A new token, printed into `token` and nowhere else; the entry's sum and time are filled in.  BTS_LIMIT: too many. */
-BTS_MUST_CHECK enum bts_err keyring_create(
-	const char *path, struct keyring_entry *entry, char token[KEYRING_TOKEN_SIZE], struct bts_error *error);
+BTS_MUST_CHECK enum bts_err keyring_create(const char *path, struct keyring_entry *entry,
+	char token[KEYRING_TOKEN_SIZE], struct bts_error *error);
 /* The entry as it is, which has a sum; an earlier one of the same sum goes. */
-BTS_MUST_CHECK enum bts_err keyring_add(const char *path, const struct keyring_entry *entry, struct bts_error *error);
+BTS_MUST_CHECK enum bts_err keyring_add(
+	const char *path, const struct keyring_entry *entry, struct bts_error *error);
 /* BTS_NOT_FOUND. */
 BTS_MUST_CHECK enum bts_err keyring_revoke(const char *path, const char *id, struct bts_error *error);
 
@@ -87,8 +91,8 @@ BTS_MUST_CHECK enum bts_err keyring_check_private(int fd, const char *path, stru
 
 /* The set in memory.  It looks once a second whether the file is another one, so a revocation needs no signal.  Any thread. */
 struct keyring;
-BTS_MUST_CHECK enum bts_err keyring_open(
-	const char *path, const struct repl_events *events, struct keyring **keyring, struct bts_error *error);
+BTS_MUST_CHECK enum bts_err keyring_open(const char *path, const struct repl_events *events,
+	struct keyring **keyring, struct bts_error *error);
 void keyring_free(struct keyring *); /* NULL is fine */
 /* Reads the file again; when that fails the set stays as it was. */
 BTS_MUST_CHECK enum bts_err keyring_reload(struct keyring *, struct bts_error *error);

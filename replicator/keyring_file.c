@@ -23,8 +23,8 @@
 static const struct {
 	unsigned scope;
 	const char *word;
-} keyring_words[] = {
-	{KEYRING_READ, "read"}, {KEYRING_WRITE, "write"}, {KEYRING_ADMIN, "admin"}, {KEYRING_REPLICATE, "replicate"}};
+} keyring_words[] = {{KEYRING_READ, "read"}, {KEYRING_WRITE, "write"}, {KEYRING_ADMIN, "admin"},
+	{KEYRING_REPLICATE, "replicate"}};
 
 #define KEYRING_WORDS (sizeof(keyring_words) / sizeof(keyring_words[0]))
 
@@ -36,7 +36,8 @@ bool keyring_scopes_parse(const char *text, unsigned *scopes)
 	do {
 		size = strcspn(text, ",");
 		for (i = 0; i < KEYRING_WORDS; i++)
-			if (strlen(keyring_words[i].word) == size && memcmp(text, keyring_words[i].word, size) == 0)
+			if (strlen(keyring_words[i].word) == size &&
+				memcmp(text, keyring_words[i].word, size) == 0)
 				break;
 		if (i == KEYRING_WORDS)
 			return false;
@@ -184,9 +185,11 @@ static bool keyring_line_parse(char *line, struct keyring_entry *entry)
 			return false;
 		*at++ = '\0';
 	}
-	if (!position_hex_parse(field[0], entry->sum, KEYRING_SUM) || !keyring_scopes_parse(field[1], &entry->scopes) ||
+	if (!position_hex_parse(field[0], entry->sum, KEYRING_SUM) ||
+		!keyring_scopes_parse(field[1], &entry->scopes) ||
 		!position_number_parse(field[2], INT64_MAX, &entry->created_s) ||
-		!position_number_parse(field[3], INT64_MAX, &entry->expires_s) || !keyring_buckets_valid(field[4]))
+		!position_number_parse(field[3], INT64_MAX, &entry->expires_s) ||
+		!keyring_buckets_valid(field[4]))
 		return false;
 	strcpy(entry->buckets, field[4]);
 	if (!keyring_limit_fits(entry))
@@ -205,8 +208,8 @@ static void keyring_line_write(FILE *file, const struct keyring_entry *entry)
 
 	position_hex(entry->sum, KEYRING_SUM, sum);
 	keyring_scopes_text(entry->scopes, scopes);
-	fprintf(file, "%s %s %" PRIu64 " %" PRIu64 " %s %s\n", sum, scopes, entry->created_s, entry->expires_s, entry->buckets,
-		entry->name[0] ? entry->name : "-");
+	fprintf(file, "%s %s %" PRIu64 " %" PRIu64 " %s %s\n", sum, scopes, entry->created_s,
+		entry->expires_s, entry->buckets, entry->name[0] ? entry->name : "-");
 }
 
 enum bts_err keyring_check_private(int fd, const char *path, struct bts_error *error)
@@ -218,14 +221,16 @@ enum bts_err keyring_check_private(int fd, const char *path, struct bts_error *e
 	if (!S_ISREG(st.st_mode))
 		return fail_set(error, BTS_INVALID, "%.200s is not a file", path);
 	if (st.st_mode & (S_IRWXG | S_IRWXO))
-		return fail_set(error, BTS_INVALID, "%.200s has mode %03o: others than its owner get at it; chmod 600 it", path,
+		return fail_set(error, BTS_INVALID,
+			"%.200s has mode %03o: others than its owner get at it; chmod 600 it", path,
 			(unsigned)st.st_mode & 0777);
 	if (st.st_uid != geteuid() && st.st_uid != 0)
 		return fail_set(error, BTS_INVALID, "%.200s belongs to another user", path);
 	return BTS_OK;
 }
 
-static enum bts_err keyring_list_add(struct keyring_list *list, const struct keyring_entry *entry, struct bts_error *error)
+static enum bts_err keyring_list_add(
+	struct keyring_list *list, const struct keyring_entry *entry, struct bts_error *error)
 {
 	struct keyring_entry *entries;
 
@@ -266,8 +271,10 @@ static enum bts_err keyring_read(int fd, const char *path, struct keyring_list *
 		end = strchr(line, '\n');
 		if (end)
 			*end = '\0';
-		if (!end || (number == 1 ? strcmp(line, KEYRING_HEAD) != 0 : !keyring_line_parse(line, &entry)))
-			err = fail_set(error, BTS_INVALID, "%.200s: line %u is not one of a file of tokens", path, number);
+		if (!end ||
+			(number == 1 ? strcmp(line, KEYRING_HEAD) != 0 : !keyring_line_parse(line, &entry)))
+			err = fail_set(error, BTS_INVALID, "%.200s: line %u is not one of a file of tokens",
+				path, number);
 		else if (number > 1)
 			err = keyring_list_add(list, &entry, error);
 	}
@@ -331,7 +338,8 @@ static enum bts_err keyring_sync_folder(const char *path, struct bts_error *erro
 }
 
 /* Under keyring_lock. */
-static enum bts_err keyring_replace(const char *path, const struct keyring_list *list, struct bts_error *error)
+static enum bts_err keyring_replace(
+	const char *path, const struct keyring_list *list, struct bts_error *error)
 {
 	char beside[KEYRING_PATH_SIZE];
 	FILE *file;
@@ -367,7 +375,8 @@ static enum bts_err keyring_replace(const char *path, const struct keyring_list 
 }
 
 /* The lock stays until fd is closed; list is read from it. */
-static enum bts_err keyring_begin(const char *path, bool make, int *fd, struct keyring_list *list, struct bts_error *error)
+static enum bts_err keyring_begin(
+	const char *path, bool make, int *fd, struct keyring_list *list, struct bts_error *error)
 {
 	int again;
 
@@ -431,19 +440,21 @@ enum bts_err keyring_revoke(const char *path, const char *id, struct bts_error *
 	return err ? fail_set(error, err, "%s", why.text) : BTS_OK;
 }
 
-enum bts_err keyring_create(
-	const char *path, struct keyring_entry *entry, char token[KEYRING_TOKEN_SIZE], struct bts_error *error)
+enum bts_err keyring_create(const char *path, struct keyring_entry *entry, char token[KEYRING_TOKEN_SIZE],
+	struct bts_error *error)
 {
 	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 	char text[KEYRING_TOKEN_SIZE] = "bts_";
-	uint8_t random[33] = {0}; /* a byte of nought rounds it up to 44 digits, of which the last is left out */
+	uint8_t random[33] = {
+		0}; /* a byte of nought rounds it up to 44 digits, of which the last is left out */
 	enum bts_err err;
 	size_t i;
 
 	if (getrandom(random, 32, 0) != 32)
 		return fail_set(error, BTS_IO, "no random numbers for a token");
 	for (i = 0; i < 43; i++) {
-		unsigned two = (unsigned)random[i * 6 / 8] << 8 | (i * 6 / 8 + 1 < 33 ? random[i * 6 / 8 + 1] : 0);
+		unsigned two =
+			(unsigned)random[i * 6 / 8] << 8 | (i * 6 / 8 + 1 < 33 ? random[i * 6 / 8 + 1] : 0);
 
 		text[4 + i] = digits[two >> (10 - i * 6 % 8) & 63];
 	}

@@ -23,7 +23,8 @@ struct rawhead {
 
 /* target_size: of all of the target, as it came; url: where it begins. */
 void rawhead_begin(struct rawhead *, const char *url, size_t target_size, const char *version);
-void rawhead_field(struct rawhead *, const char *name, const char *value, size_t size); /* each, as they came */
+void rawhead_field(
+	struct rawhead *, const char *name, const char *value, size_t size); /* each, as they came */
 /* After the last: is anything between, before or after them that should not be?  head_size: as the library counted. */
 bool rawhead_is_odd(const struct rawhead *, const char *method, size_t head_size);
 

@@ -32,31 +32,33 @@ bool secure_may_serve(
 		return true;
 	if (!s->tls_cert || plain)
 		snprintf(why, SECURE_WHY_SIZE,
-			"'%.80s' can be reached from other machines: that needs --tls-cert and --tls-key, or, behind a proxy or a "
+			"'%.80s' can be reached from other machines: that needs --tls-cert and --tls-key, "
+			"or, behind a proxy or a "
 			"tunnel, a loopback address",
 			address->text);
 	else if (!s->token_file && !s->client_ca)
 		snprintf(why, SECURE_WHY_SIZE,
-			"'%.80s' can be reached from other machines: that needs --token-file or --client-ca, or a loopback address",
+			"'%.80s' can be reached from other machines: that needs --token-file or --client-ca, "
+			"or a loopback address",
 			address->text);
 	else
 		return true;
 	return false;
 }
 
-enum bts_err secure_open(
-	const struct secure *s, const struct repl_events *events, struct guard **guard, struct bts_error *error)
+enum bts_err secure_open(const struct secure *s, const struct repl_events *events, struct guard **guard,
+	struct bts_error *error)
 {
 	const struct tls_files files = {.cert = s->tls_cert, .key = s->tls_key, .client_ca = s->client_ca};
 	const struct identity identity = {
 		.ca = s->tls_ca, .cert = s->tls_cert, .key = s->tls_key, .token_file = s->upstream_token};
-	struct guard_options options = {.token_file = s->token_file,
-		.hosts = s->allow_host,
-		.events = *events};
+	struct guard_options options = {
+		.token_file = s->token_file, .hosts = s->allow_host, .events = *events};
 	enum bts_err err;
 
 	if (!keyring_scopes_parse(s->client_scope, &options.client_scopes))
-		return fail_set(error, BTS_INVALID, "--client-scope: %s", secure_check_scopes(s->client_scope));
+		return fail_set(
+			error, BTS_INVALID, "--client-scope: %s", secure_check_scopes(s->client_scope));
 	err = tls_load(&files, error);
 	if (!err)
 		err = identity_set(&identity, error);

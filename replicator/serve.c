@@ -205,6 +205,7 @@ static void *serve_loop(void *arg)
 			serve_accept(serve);
 		serve_resume_due(serve);
 		serve_watch(serve);
+		serve_conn_watch(serve);
 		serve_pace_resume(serve);
 		serve_admin_resume(serve);
 		pages_pins_tick(serve->pins, serve_now_ms());
@@ -225,7 +226,8 @@ static enum bts_err serve_start_daemon(struct serve *serve, struct bts_error *er
 	serve->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
 						 (serve->tls ? MHD_USE_TLS : MHD_NO_FLAG),
 		0, NULL, NULL, serve_on_request, serve, MHD_OPTION_NOTIFY_COMPLETED, serve_on_completed,
-		serve, MHD_OPTION_URI_LOG_CALLBACK, serve_on_uri, serve, MHD_OPTION_UNESCAPE_CALLBACK,
+		serve, MHD_OPTION_URI_LOG_CALLBACK, serve_on_uri, serve, MHD_OPTION_NOTIFY_CONNECTION, serve_on_connection, serve,
+		MHD_OPTION_UNESCAPE_CALLBACK,
 		serve_on_unescape, serve, MHD_OPTION_CONNECTION_LIMIT, (unsigned)SERVE_CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)SERVE_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
 		(size_t)SERVE_POOL, MHD_OPTION_PER_IP_CONNECTION_LIMIT,

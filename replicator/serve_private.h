@@ -84,6 +84,8 @@ struct serve {
 	atomic_bool stopping;
 	_Atomic uint64_t head; /* newest txid the waiter saw */
 
+	struct serve_conn *conns; /* list, of all */
+	uint64_t conns_ms;	  /* when they are looked at again */
 	struct serve_request *suspended; /* list */
 	uint64_t suspended_count;
 	struct serve_frame *frames;	 /* list */
@@ -147,6 +149,14 @@ void serve_pace_resume(struct serve *serve);      /* each turn of the loop */
 /* serve_route.c: the answer, or a suspension */
 enum MHD_Result serve_route(struct serve_request *request, struct MHD_Connection *connection, const char *url,
 	const char *method);
+
+/* serve_conn.c: how long a connection may take.  libmicrohttpd's callback; a head, a request, a reply has ended; each turn of the loop */
+void serve_on_connection(
+	void *arg, struct MHD_Connection *connection, void **context, enum MHD_ConnectionNotificationCode code);
+void serve_conn_headed(struct MHD_Connection *connection);
+void serve_conn_asked(struct MHD_Connection *connection);
+void serve_conn_answered(struct MHD_Connection *connection);
+void serve_conn_watch(struct serve *serve);
 
 /* As the guard judges this request; NULL: it may go on. */
 const struct guard_words *serve_refusal(

@@ -142,6 +142,7 @@ enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, c
 		return MHD_NO;
 	if (!request->begun) {
 		request->begun = true;
+		serve_conn_headed(connection);
 		serve_make_id(request, connection);
 		((struct serve *)arg)->requests++;
 		problem.detail = serve_filter(request, connection, &(struct serve_line){method, url, version});
@@ -155,6 +156,7 @@ enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, c
 		*upload_size = 0;
 		return request->body > SERVE_BODY_MAX ? MHD_NO : MHD_YES;
 	}
+	serve_conn_asked(connection);
 	return serve_route(request, connection, url, method);
 }
 
@@ -187,8 +189,8 @@ void serve_on_completed(
 	struct serve_request *request = *context;
 
 	(void)arg;
-	(void)connection;
 	(void)code;
+	serve_conn_answered(connection);
 	if (!request)
 		return;
 	serve_unlink(request);

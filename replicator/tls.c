@@ -15,7 +15,7 @@
 #include "keyring.h"
 
 #define TLS_CHAIN_MAX 16
-#define TLS_JUDGED 64	   /* clients whose certificate need not be verified again for a while */
+#define TLS_JUDGED 64 /* clients whose certificate need not be verified again for a while */
 #define TLS_JUDGED_MS 30000
 #define TLS_KEY_ID 64
 
@@ -47,12 +47,14 @@ static uint64_t tls_clock_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static enum bts_err tls_read(const char *path, gnutls_datum_t *out, uint8_t sum[KEYRING_SUM], struct bts_error *error)
+static enum bts_err tls_read(
+	const char *path, gnutls_datum_t *out, uint8_t sum[KEYRING_SUM], struct bts_error *error)
 {
 	int status = gnutls_load_file(path, out);
 
 	if (status < 0)
-		return fail_set(error, BTS_IO, "%.200s: %s", path, errno ? strerror(errno) : gnutls_strerror(status));
+		return fail_set(
+			error, BTS_IO, "%.200s: %s", path, errno ? strerror(errno) : gnutls_strerror(status));
 	keyring_sum(out->data, out->size, sum);
 	return BTS_OK;
 }
@@ -101,8 +103,8 @@ static enum bts_err tls_load_key(struct tls_loaded *loaded, struct bts_error *er
 	if (stat(tls_files.key, &st))
 		return fail_os(error, errno, "%.200s", tls_files.key);
 	if (st.st_mode & S_IRWXO)
-		return fail_set(error, BTS_INVALID, "%.200s has mode %03o: everybody gets at the key", tls_files.key,
-			(unsigned)st.st_mode & 0777);
+		return fail_set(error, BTS_INVALID, "%.200s has mode %03o: everybody gets at the key",
+			tls_files.key, (unsigned)st.st_mode & 0777);
 	err = tls_read(tls_files.key, &text, loaded->sum[1], error);
 	if (err)
 		return err;
@@ -114,8 +116,8 @@ static enum bts_err tls_load_key(struct tls_loaded *loaded, struct bts_error *er
 	if (status)
 		return tls_refuse(error, tls_files.key, status);
 	if (!tls_key_fits(loaded))
-		return fail_set(error, BTS_INVALID, "%.200s is not the key of the certificate in %.200s", tls_files.key,
-			tls_files.cert);
+		return fail_set(error, BTS_INVALID, "%.200s is not the key of the certificate in %.200s",
+			tls_files.key, tls_files.cert);
 	return BTS_OK;
 }
 
@@ -132,11 +134,13 @@ static enum bts_err tls_load_clients(struct tls_loaded *loaded, struct bts_error
 		return err;
 	status = gnutls_x509_trust_list_init(&loaded->clients, 0);
 	if (!status)
-		status = gnutls_x509_trust_list_add_trust_mem(loaded->clients, &text, NULL, GNUTLS_X509_FMT_PEM, 0, 0);
+		status = gnutls_x509_trust_list_add_trust_mem(
+			loaded->clients, &text, NULL, GNUTLS_X509_FMT_PEM, 0, 0);
 	gnutls_free(text.data);
 	if (status < 0)
 		return tls_refuse(error, tls_files.client_ca, status);
-	return status ? BTS_OK : fail_set(error, BTS_INVALID, "%.200s holds no certificate", tls_files.client_ca);
+	return status ? BTS_OK
+		      : fail_set(error, BTS_INVALID, "%.200s holds no certificate", tls_files.client_ca);
 }
 
 static enum bts_err tls_load_all(struct tls_loaded **out, struct bts_error *error)
@@ -152,8 +156,8 @@ static enum bts_err tls_load_all(struct tls_loaded **out, struct bts_error *erro
 	err = tls_read(tls_files.cert, &text, loaded->sum[0], error);
 	if (err)
 		goto fail;
-	status = gnutls_pcert_list_import_x509_raw(loaded->chain, &count, &text, GNUTLS_X509_FMT_PEM,
-		GNUTLS_X509_CRT_LIST_FAIL_IF_UNSORTED);
+	status = gnutls_pcert_list_import_x509_raw(
+		loaded->chain, &count, &text, GNUTLS_X509_FMT_PEM, GNUTLS_X509_CRT_LIST_FAIL_IF_UNSORTED);
 	gnutls_free(text.data);
 	if (status < 0 || !count) {
 		err = tls_refuse(error, tls_files.cert, status < 0 ? status : GNUTLS_E_NO_CERTIFICATE_FOUND);
@@ -208,8 +212,9 @@ bool tls_asks_clients(void)
 }
 
 /* In the middle of a handshake: what to show, and whether to ask for as much. */
-static int tls_retrieve(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **chain,
-	unsigned *count, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_count, gnutls_privkey_t *key, unsigned *flags)
+static int tls_retrieve(gnutls_session_t session, const struct gnutls_cert_retr_st *info,
+	gnutls_pcert_st **chain, unsigned *count, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_count,
+	gnutls_privkey_t *key, unsigned *flags)
 {
 	struct tls_loaded *loaded = atomic_load(&tls_now);
 
@@ -236,7 +241,8 @@ void *tls_callback(void)
 
 static bool tls_verify(const struct tls_loaded *loaded, const gnutls_datum_t *given, unsigned count)
 {
-	gnutls_typed_vdata_st purpose = {GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)GNUTLS_KP_TLS_WWW_CLIENT, 0};
+	gnutls_typed_vdata_st purpose = {
+		GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)GNUTLS_KP_TLS_WWW_CLIENT, 0};
 	gnutls_x509_crt_t chain[TLS_CHAIN_MAX];
 	unsigned verdict = GNUTLS_CERT_INVALID, made = 0;
 	bool good = count <= TLS_CHAIN_MAX;
@@ -244,10 +250,12 @@ static bool tls_verify(const struct tls_loaded *loaded, const gnutls_datum_t *gi
 	while (good && made < count) {
 		good = !gnutls_x509_crt_init(&chain[made]);
 		made += good;
-		good = good && !gnutls_x509_crt_import(chain[made - 1], &given[made - 1], GNUTLS_X509_FMT_DER);
+		good = good &&
+		       !gnutls_x509_crt_import(chain[made - 1], &given[made - 1], GNUTLS_X509_FMT_DER);
 	}
 	if (good)
-		good = !gnutls_x509_trust_list_verify_crt2(loaded->clients, chain, count, &purpose, 1, 0, &verdict, NULL);
+		good = !gnutls_x509_trust_list_verify_crt2(
+			loaded->clients, chain, count, &purpose, 1, 0, &verdict, NULL);
 	while (made > 0)
 		gnutls_x509_crt_deinit(chain[--made]);
 	return good && verdict == 0;

@@ -16,15 +16,16 @@
 #define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%SERVER_PRECEDENCE"
 
 struct tls_files {
-	const char *cert, *key;	/* PEM: the chain, own certificate first; its key, which not everybody may read.  NULL: no TLS */
-	const char *client_ca;	/* PEM: who signs for clients; NULL: they are not asked for certificates */
+	const char *cert,
+		*key; /* PEM: the chain, own certificate first; its key, which not everybody may read.  NULL: no TLS */
+	const char *client_ca; /* PEM: who signs for clients; NULL: they are not asked for certificates */
 };
 
 /* Before any thread.  The names are borrowed for good.  BTS_INVALID: malformed, or the key is another one's; BTS_IO. */
 BTS_MUST_CHECK enum bts_err tls_load(const struct tls_files *files, struct bts_error *error);
 /* The same files again; when that fails all stays as it was.  Any thread, one at a time. */
 BTS_MUST_CHECK enum bts_err tls_reload(struct bts_error *error);
-bool tls_on(void);	    /* there is a certificate */
+bool tls_on(void);	     /* there is a certificate */
 bool tls_asks_clients(void); /* there is an authority for clients */
 
 /* For libmicrohttpd's MHD_OPTION_HTTPS_CERT_CALLBACK2. */

@@ -54,7 +54,8 @@ static int diff_print(struct diff *diff)
 			break;
 		if (!diff_line(diff, &change, value)) {
 			bts_tool_shorten(shown, sizeof(shown), change.key);
-			return bts_tool_fail(diff->args, BTS_LIMIT, "the value of key \"%s\" is too long for a line", shown);
+			return bts_tool_fail(diff->args, BTS_LIMIT,
+				"the value of key \"%s\" is too long for a line", shown);
 		}
 	}
 	if (ferror(stdout) || err == BTS_NOT_FOUND)
@@ -64,7 +65,8 @@ static int diff_print(struct diff *diff)
 
 static int diff_between(struct diff *diff, struct bts *db, struct bts_txn *older)
 {
-	struct bts_diff_options options = {.size = sizeof(options), .bucket = bts_tool_slice(diff->args->bucket)};
+	struct bts_diff_options options = {
+		.size = sizeof(options), .bucket = bts_tool_slice(diff->args->bucket)};
 	struct bts_txn *newer;
 	int status;
 

@@ -48,12 +48,16 @@ static void fail(const char *what)
 
 static void stream_open(struct stream *s, unsigned port)
 {
-	static const char ask[] = "GET /v1/changes HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n";
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	static const char ask[] =
+		"GET /v1/changes HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n";
+	struct sockaddr_in to = {.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)port),
+		.sin_addr = {htonl(INADDR_LOOPBACK)}};
 	char head[4096];
 
 	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&to, sizeof(to)) || send(s->fd, ask, sizeof(ask) - 1, 0) < 0)
+	if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&to, sizeof(to)) ||
+		send(s->fd, ask, sizeof(ask) - 1, 0) < 0)
 		fail("cannot connect");
 	/* The first line has come when this returns: the stream has its place. */
 	if (recv(s->fd, head, sizeof(head), 0) <= 0 || strncmp(head, "HTTP/1.1 200", 12) != 0)
@@ -111,13 +115,15 @@ static void put_some(struct bts *db, unsigned puts, const char *key)
 	struct bts_txn *txn;
 	char text[32];
 
-	if (bts_begin(db, BTS_WRITE, &txn, &error) || bts_bucket(txn, (struct bts_slice){"b", 1}, 0, &bucket, &error))
+	if (bts_begin(db, BTS_WRITE, &txn, &error) ||
+		bts_bucket(txn, (struct bts_slice){"b", 1}, 0, &bucket, &error))
 		fail(error.text);
 	for (unsigned i = 0; i < puts; i++) {
 		int size = key ? snprintf(text, sizeof(text), "%s", key)
 			       : snprintf(text, sizeof(text), "key%09" PRIu64, written++ * 7919 % 100000);
 
-		if (bts_put(txn, bucket, (struct bts_slice){text, (size_t)size}, (struct bts_slice){"some value", 10}, 0))
+		if (bts_put(txn, bucket, (struct bts_slice){text, (size_t)size},
+			    (struct bts_slice){"some value", 10}, 0))
 			fail("put");
 	}
 	if (bts_commit(txn, &error))
@@ -177,6 +183,7 @@ int main(int argc, char **argv)
 		least = streams[i].events < least ? streams[i].events : least;
 		bytes += streams[i].bytes;
 	}
-	printf("each watcher got %" PRIu64 " lines or more, all together %.1f MB\n", least, (double)bytes / 1e6);
+	printf("each watcher got %" PRIu64 " lines or more, all together %.1f MB\n", least,
+		(double)bytes / 1e6);
 	return 0;
 }

@@ -161,6 +161,8 @@ class Image(Case):
         place = head.headers["Content-Location"]
         self.assertEqual(head.status, 200)
         self.assertEqual(len(p.get(place).body), int(head.headers["Content-Length"]))
+        part = p.request("HEAD", place, headers={"Range": "bytes=0-9"})
+        self.assertEqual((part.status, part.headers["Content-Length"]), (200, head.headers["Content-Length"]))
         harness.await_true(lambda: p.get("/v1/status").json()["readers"] == 0, 10, "its end")
         self.refused(p.get(place), 410, "snapshot-expired")
         self.refused(p.get("/v1/backup?ttl=2h"), 400, "invalid-parameter")

@@ -67,6 +67,11 @@ class AccessLog(unittest.TestCase):
             self.assertEqual((found[302]["bytes_in"], found[302]["route"]), (len(load), "/v1/buckets/{bucket}/load"))
             self.assertEqual([r["bytes_in"] for r in found[1:301]], [1000] * 300)
             self.assertGreater(found[302]["duration_us"], 0)
+            p.put("b", "large", b"v" * 2000000)
+            p.value("b", "large")
+            image = p.get("/v1/backup")
+            found = [json.loads(line) for line in await_lines(d.file("access"), 306)]
+            self.assertEqual((found[304]["bytes_out"], found[305]["bytes_out"]), (2000000, len(image.body)))
 
     def test_rotation_and_off(self):
         with harness.Dir() as d:

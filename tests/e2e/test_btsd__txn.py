@@ -194,6 +194,29 @@ class Semantics(Txn):
         self.refused({"then": [put] + [get] * 4}, 422, "result-too-large", branch="then", operation=4)
         self.assertEqual(self.p.value(b, "n").status, 404)
         self.assertEqual(len(self.done({"then": [put] + [get] * 3})["results"]), 4)
+        # results that leave no byte: the next value is refused before it is read
+        self.p.put(b, "f", b"")
+        self.p.put(b, "large", b"7" * 3000000)
+        fill = dict(get, key="f")
+        empty = len(self.post({"then": [fill]}).body.split(b'"results":')[1]) - len("]}\n")
+        self.p.put(b, "f", b"x" * (1048576 - empty))
+        self.assertEqual(self.post({"then": [fill]}).status, 422)  # with its bracket it is one too many
+        problem = self.refused({"then": [fill, dict(get, key="large")]}, 422, "result-too-large", branch="then", operation=1)
+        self.assertIn("a value of 3000000 bytes", problem["detail"])
+
+    def test_large_values_in_the_way(self):
+        b = self.bucket()
+        tag = self.p.put(b, "k", b"7" * 3000000).headers["ETag"]
+        at = {"bucket": b, "key": "k"}
+        get, incr = dict(at, op="get"), dict(at, op="incr")
+        self.refused({"then": [incr]}, 409, "not-a-number", branch="then", operation=0)
+        self.refused({"then": [get]}, 422, "result-too-large", branch="then", operation=0)
+        self.refused({"if": [dict(at, value="7")], "then": [get]}, 412, "precondition-failed", condition=0)
+        self.done({"if": [dict(at, exists=True), dict(at, version=int(tag.strip('"')))], "then": []})
+        self.p.put(b, "k", b"7" * 100000)
+        self.refused({"if": [dict(at, value="7" * 99999 + "8")], "then": [get]}, 412, "precondition-failed", condition=0)
+        r = self.done({"if": [dict(at, value="7" * 100000)], "then": [get, dict(at, op="delete"), get]})["results"]
+        self.assertEqual((r[0]["value"], r[1:]), ("7" * 100000, [{"deleted": True}, {"found": False}]))
 
     def test_unreached(self):
         b = self.bucket()

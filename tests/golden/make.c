@@ -531,7 +531,7 @@ static void make_follower(struct make *m, bool killed)
 	make_ship(m, source);
 	if (!killed)
 		make_frame(m, "follower.frame");
-	m->point = "apply.copy";
+	m->point = "apply.publish";
 	if (killed) {
 		env_mem_set_hook(m->mem, make_hook, m);
 		for (unsigned i = 6; i < 12; i++)

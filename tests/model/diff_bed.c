@@ -49,15 +49,19 @@ static void state_read(struct bts_txn *txn, const struct bts_diff_options *optio
 		struct bts_slice key, value;
 		enum bts_err err;
 
-		if (options->bucket.size && (options->bucket.size != info.name.size ||
-						    memcmp(options->bucket.data, info.name.data, info.name.size) != 0))
+		if (options->bucket.size &&
+			(options->bucket.size != info.name.size ||
+				memcmp(options->bucket.data, info.name.data, info.name.size) != 0))
 			continue;
 		change = list_add(list);
-		*change = (struct diff_change){.kind = BTS_CHANGE_BUCKET_CREATED, .value_sum = sum_of(info.meta), .version = info.version};
+		*change = (struct diff_change){.kind = BTS_CHANGE_BUCKET_CREATED,
+			.value_sum = sum_of(info.meta),
+			.version = info.version};
 		text_set(change->bucket, info.name);
 		assert_int_equal(bts_bucket(txn, info.name, 0, &bucket, NULL), BTS_OK);
 		assert_int_equal(bts_cursor_open(txn, bucket, &cursor, NULL), BTS_OK);
-		for (err = bts_cursor_seek(cursor, options->from, &key, &value); !err; err = bts_cursor_next(cursor, &key, &value)) {
+		for (err = bts_cursor_seek(cursor, options->from, &key, &value); !err;
+			err = bts_cursor_next(cursor, &key, &value)) {
 			char to[DIFF_KEY_MAX];
 
 			change = list_add(list);
@@ -112,7 +116,8 @@ static void both(const struct diff_change *a, const struct diff_change *b, struc
 		list->items[list->count - 1].kind = BTS_CHANGE_BUCKET_META;
 }
 
-void diff_expected(struct bts_txn *older, struct bts_txn *newer, const struct bts_diff_options *options, struct diff_list *list)
+void diff_expected(struct bts_txn *older, struct bts_txn *newer, const struct bts_diff_options *options,
+	struct diff_list *list)
 {
 	static const struct bts_diff_options all;
 	struct diff_list a = {0}, b = {0};
@@ -168,10 +173,12 @@ void diff_equal(const struct diff_list *expected, size_t from, const struct diff
 	for (size_t i = 0; i < found->count && from + i < expected->count; i++) {
 		const struct diff_change *a = &expected->items[from + i], *b = &found->items[i];
 
-		if (a->kind != b->kind || place_compare(a, b) || a->version != b->version || a->value_size != b->value_size ||
-			a->value_sum != b->value_sum)
-			fail_msg("change %zu: expected kind %d of %s/%s at %" PRIu64 ", found kind %d of %s/%s at %" PRIu64, i, a->kind,
-				a->bucket, a->key, a->version, b->kind, b->bucket, b->key, b->version);
+		if (a->kind != b->kind || place_compare(a, b) || a->version != b->version ||
+			a->value_size != b->value_size || a->value_sum != b->value_sum)
+			fail_msg("change %zu: expected kind %d of %s/%s at %" PRIu64
+				 ", found kind %d of %s/%s at %" PRIu64,
+				i, a->kind, a->bucket, a->key, a->version, b->kind, b->bucket, b->key,
+				b->version);
 	}
 	assert_int_equal(found->count, expected->count - from);
 }

@@ -20,7 +20,8 @@ struct diff_list {
 
 void diff_list_fini(struct diff_list *);
 /* Expected: every bucket and entry of both, within the options.  older NULL: nothing. */
-void diff_expected(struct bts_txn *older, struct bts_txn *newer, const struct bts_diff_options *, struct diff_list *);
+void diff_expected(
+	struct bts_txn *older, struct bts_txn *newer, const struct bts_diff_options *, struct diff_list *);
 /* What bts_diff_next gives from here on, at most `most` changes; the error that ended it. */
 enum bts_err diff_collect(struct bts_diff *, size_t most, struct diff_list *);
 /* Both lists the same from this place of the first on; fails the test otherwise. */

@@ -50,11 +50,13 @@ static void work_in(struct scene *s, struct bts_txn *txn, struct bts_slice name)
 
 	assert_int_equal(bts_bucket(txn, name, BTS_CREATE, &bucket, NULL), BTS_OK);
 	if (below(s, 15) == 0)
-		assert_int_equal(bts_bucket_set_meta(txn, bucket, text_of(key, "note%u", below(s, 3))), BTS_OK);
+		assert_int_equal(
+			bts_bucket_set_meta(txn, bucket, text_of(key, "note%u", below(s, 3))), BTS_OK);
 	if (below(s, 12) == 0) {
 		unsigned from = below(s, KEYS);
 
-		assert_int_equal(bts_del_range(txn, bucket, text_of(key, "key%04u", from), text_of(to, "key%04u", from + below(s, 300)), NULL),
+		assert_int_equal(bts_del_range(txn, bucket, text_of(key, "key%04u", from),
+					 text_of(to, "key%04u", from + below(s, 300)), NULL),
 			BTS_OK);
 	}
 	for (unsigned i = 0; i < n; i++) {
@@ -82,7 +84,8 @@ static void work(struct scene *s)
 		if (below(s, 25) == 0)
 			err = bts_bucket_drop(txn, bucket, NULL);
 		else if (below(s, 40) == 0)
-			err = bts_bucket_rename(txn, bucket, text_of(other, "bucket%u", below(s, BUCKETS)), NULL);
+			err = bts_bucket_rename(
+				txn, bucket, text_of(other, "bucket%u", below(s, BUCKETS)), NULL);
 		else
 			work_in(s, txn, bucket);
 		assert_true(err == BTS_OK || err == BTS_NOT_FOUND || err == BTS_EXISTS);
@@ -91,8 +94,8 @@ static void work(struct scene *s)
 }
 
 /* Resumed after a change that was told, in a diff of its own. */
-static void resume(struct scene *s, struct bts_txn *older, struct bts_txn *newer, const struct bts_diff_options *options,
-	const struct diff_list *expected)
+static void resume(struct scene *s, struct bts_txn *older, struct bts_txn *newer,
+	const struct bts_diff_options *options, const struct diff_list *expected)
 {
 	size_t at = below(s, (unsigned)expected->count);
 	const struct diff_change *change = &expected->items[at];
@@ -198,8 +201,8 @@ static void random_pairs(void **state)
 			compare_named(&s, "then");
 		compare_some(&s);
 	}
-	print_message("%llu diffs, %llu changes, %llu resumed\n", (unsigned long long)s.compared, (unsigned long long)s.changes,
-		(unsigned long long)s.resumed);
+	print_message("%llu diffs, %llu changes, %llu resumed\n", (unsigned long long)s.compared,
+		(unsigned long long)s.changes, (unsigned long long)s.resumed);
 	assert_true(s.compared > STEPS / 2 && s.changes > 10 * s.compared && s.resumed > STEPS / 4);
 	for (unsigned i = 0; i < PINS; i++)
 		bts_abort(s.pins[i]);

@@ -120,7 +120,8 @@ static enum bts_err damaged(struct bed *bed, struct diff_list *found)
 		if (err == BTS_CORRUPT) {
 			struct bts_change change = {.size = sizeof(change)};
 
-			assert_int_equal(bts_diff_seek(diff, bed_text("many"), bed_text("k"), NULL), BTS_CORRUPT);
+			assert_int_equal(
+				bts_diff_seek(diff, bed_text("many"), bed_text("k"), NULL), BTS_CORRUPT);
 			assert_int_equal(bts_diff_next(diff, &change, NULL), BTS_CORRUPT);
 		}
 		bts_diff_close(diff);
@@ -198,7 +199,9 @@ static void expired(void **state)
 		struct bts_txn *txn;
 
 		assert_int_equal(bts_begin(db, BTS_WRITE, &txn, NULL), BTS_OK);
-		assert_int_equal(bts_del_range(txn, bed_bucket(txn, "many"), (struct bts_slice){0}, (struct bts_slice){0}, NULL), BTS_OK);
+		assert_int_equal(bts_del_range(txn, bed_bucket(txn, "many"), (struct bts_slice){0},
+					 (struct bts_slice){0}, NULL),
+			BTS_OK);
 		bed_put(txn, "many", "key", "value");
 		assert_int_equal(bts_commit(txn, NULL), BTS_OK);
 	} while (bts_begin_same(older, &same, NULL) == BTS_OK && (bts_abort(same), 1));

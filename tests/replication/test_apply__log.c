@@ -119,6 +119,26 @@ static void test_log_kept_under_reader(void **state)
 	pair_close(&p);
 }
 
+/* The file of a log that is kept for the next one is of no use to a primary, nor would its next opener look for it. */
+static void test_promotion_keeps_no_log(void **state)
+{
+	struct bts_error error;
+	struct pair p;
+
+	(void)state;
+	pair_open(&p, bts_env_posix(), "promoted", 0);
+	for (unsigned i = 0; i < 6; i++)
+		pair_overwrite(&p, i, PAIR_KEYS);
+	bed_ship(p.primary, p.follower, NULL);
+	assert_true(pair_log_bytes(&p) > 0);
+	pair_must(bts_promote(p.follower, NULL, NULL, &error), &error);
+	assert_int_equal(pair_log_bytes(&p), 0);
+	pair_overwrite(&p, 7, PAIR_KEYS);
+	bed_assert_clean(p.follower);
+	pair_close(&p);
+	assert_int_equal(pair_log_bytes(&p), 0);
+}
+
 static enum bts_err read_all(struct bts_txn *txn)
 {
 	struct bts_bucket *bucket;
@@ -245,6 +265,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_flushes),
 		cmocka_unit_test(test_log_kept_under_reader),
+		cmocka_unit_test(test_promotion_keeps_no_log),
 		cmocka_unit_test(test_rot_found_by_scrub),
 		cmocka_unit_test(test_crafted_count),
 	};

@@ -20,7 +20,8 @@ static int matches(const char *buckets, const char *name)
 static void test_patterns(void **state)
 {
 	static const char *const right[] = {"*", "a", "a*", "a,b", "a*,b*,c", "%00x", "a%2Cb", "a%2fb*"};
-	static const char *const wrong[] = {"", ",", "a,", ",a", "a,,b", "*a", "a**", "a b", "a%", "a%2", "a%2x", "a/b", "a\n"};
+	static const char *const wrong[] = {
+		"", ",", "a,", ",a", "a,,b", "*a", "a**", "a b", "a%", "a%2", "a%2x", "a/b", "a\n"};
 	size_t i;
 
 	(void)state;
@@ -103,7 +104,8 @@ static void test_tokens(void **state)
 
 static void test_broken_files(void **state)
 {
-	static const char line[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff read 1 0 * -\n";
+	static const char line[] =
+		"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff read 1 0 * -\n";
 	struct keyring_list list;
 	struct bts_error error;
 	char text[4096];
@@ -162,8 +164,10 @@ static int odd(char *head, size_t size)
 static void test_heads(void **state)
 {
 	char good[] = "GET /a?b=c HTTP/1.1\r\nHost:x\r\nA:   b \r\nC:\r\n\r\n";
-	char feed[] = "GET /a HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", first[] = "GET /a HTTP/1.1\nHost: x\r\n\r\n";
-	char last[] = "GET /a HTTP/1.1\r\nHost: x\n\r\n", zero[] = "GET /a HTTP/1.1\r\nHost: x@\r\nA: b\r\n\r\n";
+	char feed[] = "GET /a HTTP/1.1\r\nHost: x\nA: b\r\n\r\n",
+	     first[] = "GET /a HTTP/1.1\nHost: x\r\n\r\n";
+	char last[] = "GET /a HTTP/1.1\r\nHost: x\n\r\n",
+	     zero[] = "GET /a HTTP/1.1\r\nHost: x@\r\nA: b\r\n\r\n";
 	struct rawhead raw;
 
 	(void)state;

@@ -1,0 +1,88 @@
+/*
+ * Connections, and how long each may take to say what it wants.  The library's own limit counts from the last byte, so a head or a body
+ * that comes a byte at a time would hold its place for ever.
+ */
+#include "serve_private.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define SERVE_HEAD_MS 20000 /* from the begin of the connection to the end of its first head */
+#define SERVE_BODY_MS 60000 /* from there to the end of the body */
+#define SERVE_KEPT_MS 75000 /* from the end of a reply to the end of the next head */
+#define SERVE_LOOK_MS 1000
+
+struct serve_conn {
+	struct serve_conn *next, **link;
+	int fd;
+	uint64_t deadline_ms; /* UINT64_MAX: none, a reply is under way */
+};
+
+void serve_on_connection(void *arg, struct MHD_Connection *connection, void **context,
+	enum MHD_ConnectionNotificationCode code)
+{
+	struct serve_conn *conn = *context;
+	struct serve *serve = arg;
+	const union MHD_ConnectionInfo *info;
+
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+		*context = NULL;
+		if (conn)
+			*conn->link = conn->next;
+		if (conn && conn->next)
+			conn->next->link = conn->link;
+		free(conn);
+		return;
+	}
+	info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	conn = info ? calloc(1, sizeof(*conn)) : NULL; /* without memory it has only the library's limit */
+	*context = conn;
+	if (!conn)
+		return;
+	conn->fd = info->connect_fd;
+	conn->deadline_ms = serve_now_ms() + SERVE_HEAD_MS;
+	conn->next = serve->conns;
+	conn->link = &serve->conns;
+	if (conn->next)
+		conn->next->link = &conn->next;
+	serve->conns = conn;
+}
+
+static void serve_conn_until(struct MHD_Connection *connection, uint64_t deadline_ms)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	struct serve_conn *conn = info ? info->socket_context : NULL;
+
+	if (conn)
+		conn->deadline_ms = deadline_ms;
+}
+
+void serve_conn_headed(struct MHD_Connection *connection)
+{
+	serve_conn_until(connection, serve_now_ms() + SERVE_BODY_MS);
+}
+
+void serve_conn_asked(struct MHD_Connection *connection)
+{
+	serve_conn_until(connection, UINT64_MAX);
+}
+
+void serve_conn_answered(struct MHD_Connection *connection)
+{
+	serve_conn_until(connection, serve_now_ms() + SERVE_KEPT_MS);
+}
+
+void serve_conn_watch(struct serve *serve)
+{
+	uint64_t now = serve_now_ms();
+
+	if (now < serve->conns_ms)
+		return;
+	serve->conns_ms = now + SERVE_LOOK_MS;
+	for (struct serve_conn *conn = serve->conns; conn; conn = conn->next)
+		if (conn->deadline_ms <= now) {
+			shutdown(conn->fd, SHUT_RDWR); /* the library finds its end */
+			conn->deadline_ms = UINT64_MAX;
+		}
+}
