@@ -9,6 +9,8 @@
 #include "request.h"
 #include "server.h"
 
+#define AUTH_AGAIN_MS 1000
+
 static const struct {
 	unsigned scope;
 	const char *word;
@@ -59,6 +61,7 @@ int auth_admit(struct request *r, const struct framing *f)
 	verdict = guard_admit(guard, &caller, &grant);
 	if (verdict == GUARD_ADMITTED) {
 		r->scopes = grant.scopes;
+		r->admitted_ms = r->loop->now_ms;
 		snprintf(r->who, sizeof(r->who), "%s", grant.id);
 		r->buckets = grant.limited ? strdup(grant.buckets) : NULL;
 		if (grant.limited && !r->buckets)
@@ -68,6 +71,24 @@ int auth_admit(struct request *r, const struct framing *f)
 	}
 	auth_refuse(r, verdict);
 	return -1;
+}
+
+int auth_still(struct request *r)
+{
+	struct guard_caller caller = {.authorization = request_get_header(r, "Authorization"),
+		.host = request_get_header(r, "Host"),
+		.origin = request_get_header(r, "Origin"),
+		.reads = r->method == ROUTE_GET,
+		.tls = r->loop->tls};
+	struct guard_grant grant;
+
+	if (r->loop->now_ms - r->admitted_ms < AUTH_AGAIN_MS)
+		return 1;
+	r->admitted_ms = r->loop->now_ms;
+	if (caller.tls)
+		caller.session = request_session(r);
+	return guard_admit(request_server(r)->guard, &caller, &grant) == GUARD_ADMITTED && grant.scopes == r->scopes &&
+	       !strcmp(grant.id, r->who) && !strcmp(grant.limited ? grant.buckets : "", r->buckets ? r->buckets : "");
 }
 
 int auth_allows(const struct request *r, enum auth_scope scope, struct bts_slice bucket)

@@ -24,6 +24,8 @@ enum auth_scope {
 
 /* 0, or -1 after request_refuse: unknown credentials, a wrong host or origin, or the route's scope is not among theirs. */
 int auth_admit(struct request *, const struct framing *);
+/* While a reply goes on for long: 0 when what was shown has been revoked, has expired or allows something else now. */
+int auth_still(struct request *);
 /* bucket: empty when the request is for none in particular: then who may do so with any bucket may go on. */
 int auth_allows(const struct request *, enum auth_scope, struct bts_slice bucket);
 /* For who goes on without the request: of the buckets that its credentials are limited to (request.buckets, NULL: all), is this one? */

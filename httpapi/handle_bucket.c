@@ -7,12 +7,10 @@
 #include "durable.h"
 #include "handle.h"
 #include "jsonout.h"
+#include "names.h"
 #include "reply.h"
 #include "request.h"
 #include "role.h"
-
-#define BUCKETS_LIMIT_DEFAULT 1000
-#define BUCKETS_LIMIT_MAX 10000
 
 static void handle_bucket_json(struct buf *b, const struct bts_bucket_info *info)
 {
@@ -31,99 +29,37 @@ static void handle_bucket_json(struct buf *b, const struct bts_bucket_info *info
 
 /* ---- the list ---- */
 
-struct handle_buckets {
-	struct bts_txn *txn;
-	uint64_t limit, count;
-	char after[BTS_BUCKET_NAME_MAX];
-	size_t after_size;
-	enum bts_err broken;
-	int begun;
-	const struct request *request; /* whose end is that of the reply */
-};
-
-static int handle_buckets_fill(void *arg, struct buf *b)
+static enum bts_err handle_buckets_next(struct bts_txn *txn, struct bts_slice after, union names_info *info, struct bts_slice *name)
 {
-	struct handle_buckets *s = arg;
-	struct bts_slice after = {s->after, s->after_size};
-	struct bts_bucket_info info;
-	enum bts_err err;
+	enum bts_err err = bts_bucket_next(txn, after, &info->bucket);
 
-	if (!s->begun)
-		buf_str(b, "{\"items\":[");
-	s->begun = 1;
-	err = bts_bucket_next(s->txn, after, &info);
-	if (err && err != BTS_NOT_FOUND) {
-		s->broken = err;
-		return -1;
-	}
-	if (err || s->count == s->limit) {
-		buf_printf(b, "],\"txid\":%" PRIu64 ",\"next\":", (uint64_t)bts_txn_id(s->txn));
-		if (err) {
-			buf_str(b, "null");
-		} else {
-			buf_str(b, "\"");
-			handle_cursor(b, after);
-			buf_str(b, "\"");
-		}
-		buf_str(b, "}\n");
-		return 0;
-	}
-	if (auth_allows(s->request, AUTH_READ, info.name)) {
-		if (s->count++)
-			buf_str(b, ",\n");
-		handle_bucket_json(b, &info);
-	}
-	s->after_size = info.name.size;
-	memcpy(s->after, info.name.data, info.name.size);
-	return 1;
+	if (!err)
+		*name = info->bucket.name;
+	return err;
 }
 
-static void handle_buckets_release(void *arg)
+static void handle_buckets_json(struct buf *b, const union names_info *info)
 {
-	struct handle_buckets *s = arg;
+	handle_bucket_json(b, &info->bucket);
+}
 
-	bts_abort(s->txn);
-	free(s);
+static int handle_buckets_visible(const struct request *r, const union names_info *info)
+{
+	return auth_allows(r, AUTH_READ, info->bucket.name);
 }
 
 void handle_buckets_get(struct request *r)
 {
-	struct handle_buckets *s = calloc(1, sizeof(*s));
-	const struct bts_slice *after = request_param(r, "after");
-	struct reply_stream stream = {handle_buckets_fill, handle_buckets_release, s};
-	char name[BTS_KEY_MAX];
+	/* the last name that could be the server's own */
+	static const unsigned char reserved[BTS_BUCKET_NAME_MAX] = {0, [1 ... BTS_BUCKET_NAME_MAX - 1] = 0xff};
+	static const struct names_kind kind = {.what = "bucket",
+		.name_max = BTS_BUCKET_NAME_MAX,
+		.skip = {reserved, sizeof(reserved)},
+		.next = handle_buckets_next,
+		.json = handle_buckets_json,
+		.visible = handle_buckets_visible};
 
-	if (!s) {
-		reply_error(r, BTS_MEMORY, NULL);
-		return;
-	}
-	s->request = r;
-	s->limit = BUCKETS_LIMIT_DEFAULT;
-	if (request_param_u64(r, "limit", 1, BUCKETS_LIMIT_MAX, &s->limit))
-		goto fail;
-	if (after && after->size) {
-		s->after_size = handle_cursor_key(*after, name);
-		if (!s->after_size || s->after_size > sizeof(s->after)) {
-			reply_problem(r, 400, "invalid-parameter", NULL,
-				"after is neither a cursor nor a bucket name");
-			goto fail;
-		}
-		memcpy(s->after, name, s->after_size);
-	}
-	if (!s->after_size || handle_reserved((struct bts_slice){s->after, s->after_size})) {
-		/* after the last name that could be the server's own */
-		s->after_size = sizeof(s->after);
-		memset(s->after, 0xff, s->after_size);
-		s->after[0] = 0;
-	}
-	s->txn = handle_begin(r);
-	if (!s->txn)
-		goto fail;
-	if (!reply_stream(r, 200, "application/json", &stream))
-		return;
-	reply_error(r, s->broken ? s->broken : BTS_MEMORY, bts_txn_error(s->txn));
-fail:
-	handle_buckets_release(s);
+	names_reply(r, &kind);
 }
 
 /* ---- one ---- */

@@ -117,6 +117,14 @@ static void changes_refuse(struct request *r, enum watch_refusal refusal)
 	}
 }
 
+/* A feed has no end of its own: who may not read any more is told nothing more. */
+static ssize_t changes_read(void *arg, char *out, size_t max)
+{
+	struct request *r = arg;
+
+	return auth_still(r) ? watcher_read(r->state, out, max) : WATCHER_BROKEN;
+}
+
 static void changes_answer(struct request *r)
 {
 	struct reply_stream stream = {watcher_fill, NULL, r->state};
@@ -126,6 +134,10 @@ static void changes_answer(struct request *r)
 	if (!watcher_answers(r->state, &err, &error)) {
 		r->part = REQUEST_WAIT;
 		request_suspend(r, changes_answer);
+		return;
+	}
+	if (!auth_still(r)) {
+		reply_problem(r, 401, "unauthorized", NULL, "these credentials are not good any more");
 		return;
 	}
 	if (err == BTS_EXPIRED) {
@@ -154,7 +166,7 @@ static void changes_placed(struct request *r)
 		r->token = 1;
 		request_set_header(r, "Cache-Control", "no-store");
 		reply_feed(r, changes_form(r) == WATCH_SSE ? "text/event-stream" : "application/x-ndjson",
-			watcher_read, r->state);
+			changes_read, r);
 	}
 }
 

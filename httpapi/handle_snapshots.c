@@ -7,6 +7,7 @@
 #include "durable.h"
 #include "handle.h"
 #include "jsonout.h"
+#include "names.h"
 #include "reply.h"
 #include "request.h"
 #include "role.h"
@@ -15,8 +16,6 @@
 #include "status.h"
 
 #define SNAPSHOT_TTL_DEFAULT_MS 60000
-#define SNAPSHOT_LIMIT_DEFAULT 1000
-#define SNAPSHOT_LIMIT_MAX 10000
 #define SNAPSHOT_PREFIX "name:"
 
 /* ---- reads ---- */
@@ -337,77 +336,26 @@ void handle_named_delete(struct request *r)
 	snapshot_write(r, snapshot_remove);
 }
 
-struct snapshot_list {
-	struct bts_txn *txn;
-	uint64_t limit, count;
-	char after[BTS_KEY_MAX];
-	size_t after_size;
-	enum bts_err broken;
-};
-
-static int snapshot_list_fill(void *arg, struct buf *b)
+static enum bts_err snapshot_next(struct bts_txn *txn, struct bts_slice after, union names_info *info, struct bts_slice *name)
 {
-	struct snapshot_list *s = arg;
-	struct bts_slice after = {s->after, s->after_size};
-	struct bts_snapshot_info info;
-	enum bts_err err;
+	enum bts_err err = bts_snapshot_next(txn, after, &info->snapshot);
 
-	if (!s->count)
-		buf_str(b, "{\"items\":[");
-	err = bts_snapshot_next(s->txn, after, &info);
-	if (err && err != BTS_NOT_FOUND) {
-		s->broken = err;
-		return -1;
-	}
-	if (err || s->count == s->limit) {
-		buf_printf(b, "],\"txid\":%" PRIu64 ",\"next\":%s", (uint64_t)bts_txn_id(s->txn), err ? "null" : "\"");
-		if (!err)
-			handle_cursor(b, after);
-		buf_str(b, err ? "}\n" : "\"}\n");
-		return 0;
-	}
-	if (s->count++)
-		buf_str(b, ",\n");
-	snapshot_json(b, &info);
-	s->after_size = info.name.size;
-	memcpy(s->after, info.name.data, info.name.size);
-	return 1;
+	if (!err)
+		*name = info->snapshot.name;
+	return err;
 }
 
-static void snapshot_list_release(void *arg)
+static void snapshot_list_json(struct buf *b, const union names_info *info)
 {
-	struct snapshot_list *s = arg;
-
-	bts_abort(s->txn);
-	free(s);
+	snapshot_json(b, &info->snapshot);
 }
 
 void handle_named_list(struct request *r)
 {
-	struct snapshot_list *s = calloc(1, sizeof(*s));
-	const struct bts_slice *after = request_param(r, "after");
-	struct reply_stream stream = {snapshot_list_fill, snapshot_list_release, s};
+	static const struct names_kind kind = {.what = "snapshot",
+		.name_max = BTS_SNAPSHOT_NAME_MAX,
+		.next = snapshot_next,
+		.json = snapshot_list_json};
 
-	if (!s) {
-		reply_error(r, BTS_MEMORY, NULL);
-		return;
-	}
-	s->limit = SNAPSHOT_LIMIT_DEFAULT;
-	if (request_param_u64(r, "limit", 1, SNAPSHOT_LIMIT_MAX, &s->limit))
-		goto fail;
-	if (after && after->size) {
-		s->after_size = handle_cursor_key(*after, s->after);
-		if (!s->after_size || s->after_size > BTS_SNAPSHOT_NAME_MAX) {
-			reply_problem(r, 400, "invalid-parameter", NULL, "after is neither a cursor nor a snapshot name");
-			goto fail;
-		}
-	}
-	s->txn = handle_begin(r);
-	if (!s->txn)
-		goto fail;
-	if (!reply_stream(r, 200, "application/json", &stream))
-		return;
-	reply_error(r, s->broken ? s->broken : BTS_MEMORY, bts_txn_error(s->txn));
-fail:
-	snapshot_list_release(s);
+	names_reply(r, &kind);
 }

@@ -29,7 +29,7 @@
 #include "wait.h"
 
 #define REQUEST_DROP_MAX ((uint64_t)256 << 20) /* of a body that nobody wants */
-#define REQUEST_STRANGER_MAX ((uint64_t)1 << 20) /* of one from who has shown no credentials */
+#define REQUEST_STRANGER_MAX ((uint64_t)1 << 20) /* of one from who may do nothing, as no credentials were shown or wanted */
 #define REQUEST_MEMORY 16384		       /* of the library for a connection: bounds the headers */
 #define REQUEST_INACTIVITY_S 60
 #define REQUEST_SPARES 256
@@ -404,7 +404,7 @@ static void request_check_route(struct request *r, const char *method, const str
 
 static uint64_t request_drop_max(const struct request *r)
 {
-	return r->early_status == 401 ? REQUEST_STRANGER_MAX : REQUEST_DROP_MAX;
+	return r->scopes ? REQUEST_DROP_MAX : REQUEST_STRANGER_MAX;
 }
 
 static void request_check_body(struct request *r, const struct framing *f)
@@ -443,6 +443,9 @@ static enum MHD_Result request_start(
 		return r->broken ? MHD_NO : MHD_YES;
 	}
 	request_check_route(r, method, &framing);
+	/* Strangers, who can send a head without a body to hold a place, are among those that room is made of. */
+	if (!r->scopes)
+		r->conn->headed = 0;
 	request_check_body(r, &framing);
 	return r->broken ? MHD_NO : MHD_YES;
 }

@@ -54,6 +54,7 @@ struct request {
 	const struct route *route;    /* NULL when none matched */
 	struct bts_slice bucket, key; /* decoded */
 	unsigned scopes; /* that its sender has (auth.c) */
+	uint64_t admitted_ms; /* when that was asked last */
 	char *buckets;	 /* only on these; owned, NULL: on all */
 	char id[65];
 	uint64_t started_us;

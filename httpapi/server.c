@@ -255,10 +255,11 @@ static void server_add_socket(struct server_loop *loop, int fd, struct peer *pee
 	}
 	loop->adding = peer;
 	loop->added = 0;
-	if (MHD_add_connection(loop->daemon, fd, (struct sockaddr *)&addr, size) == MHD_YES || loop->added)
+	(void)MHD_add_connection(loop->daemon, fd, (struct sockaddr *)&addr, size);
+	if (loop->added)
 		return;
 	loop->adding = NULL;
-gone: /* the library has closed it, and never told of it */
+gone: /* the library has closed it, and never told of it; or there was no memory to count it */
 	peers_leave(loop->server->peers, peer);
 	atomic_fetch_sub(&loop->connections, 1);
 	if (!loop->admin)

@@ -10,6 +10,8 @@
 #include "range.h"
 #include "ttl.h"
 
+#define TXN_NUMBER_MAX 65536 /* bytes of a number, which may have zeros before it; longer values are not read for one */
+
 struct txn_runner {
 	struct bts_txn *txn;
 	const struct txn_room *room;
@@ -253,8 +255,12 @@ static enum bts_err txn_do_incr(struct txn_runner *r, const struct txn_op *op)
 	err = txn_peek(r, op, &value, &version, &expires, &present);
 	if (err)
 		return err;
-	if (present) /* what is so long that it was not read is none */
-		bad = value.data ? txn_number(value, &number) : -1;
+	if (present && value.size > TXN_NUMBER_MAX)
+		bad = -1;
+	else if (present && !(err = txn_read(r, op, &value)))
+		bad = txn_number(value, &number);
+	if (err)
+		return err;
 	if (bad < 0)
 		txn_refuse(r, 409, "not-a-number", "the value is not a decimal integer");
 	else if (bad > 0 || __builtin_add_overflow(number, op->by, &number))

@@ -38,6 +38,7 @@ void watch_segment_drop(struct watch *watch, struct watch_segment **at)
 	*at = NULL;
 	if (!segment || --segment->refs)
 		return;
+	watch->bytes -= segment->counted;
 	watch_root_drop(watch, &segment->to);
 	buf_fini(&segment->text);
 	free(segment);
@@ -74,10 +75,26 @@ static void watch_append(struct watch *watch, struct watch_channel *channel, str
 	channel->last = segment;
 	channel->count++;
 	channel->bytes += segment->text.size;
+	segment->counted = segment->text.size;
+	watch->bytes += segment->counted;
 	watch->segments++;
 	while (channel->count > WATCH_SEGMENTS ||
 		(channel->count > 1 && channel->bytes > WATCH_SEGMENT_BYTES))
 		watch_trim(watch, channel);
+	/* Filters are the clients' to choose, and may be thousands: then all are for those alone who have begun to send them. */
+	for (channel = watch->bytes > WATCH_ALL_BYTES ? watch->channels : NULL; channel; channel = channel->next)
+		while (channel->first && channel->first != segment)
+			watch_trim(watch, channel);
+}
+
+static int watch_has_room(struct watch *watch)
+{
+	int room;
+
+	pthread_mutex_lock(&watch->lock);
+	room = watch->bytes <= WATCH_ALL_BYTES;
+	pthread_mutex_unlock(&watch->lock);
+	return room;
 }
 
 /* ---- waking; with the lock held ---- */
@@ -161,7 +178,7 @@ static void watch_compute(struct watch_channel *channel, const struct watch_root
 		segment->events = walk.events;
 		found->changed = walk.events > 0;
 	}
-	found->gap = segment && err != BTS_NOT_FOUND;
+	found->gap = segment ? err != BTS_NOT_FOUND : found->changed;
 	watch_walk_close(&walk);
 }
 
@@ -215,7 +232,7 @@ static void watch_serve(struct watch *watch, struct watch_channel *channel, stru
 
 	if (!moved && !(marks && channel->pending))
 		return;
-	if (!json)
+	if (!json && watch_has_room(watch))
 		found.segment = watch_segment_new();
 	if (moved)
 		watch_compute(channel, before, now, &found);

@@ -16,6 +16,7 @@
 #define WATCH_BURST 32	    /* of them that may be kept at once, before they are spread over their age */
 #define WATCH_SEGMENTS 64   /* a channel holds, and their bytes: who is further behind goes on by itself */
 #define WATCH_SEGMENT_BYTES (4u << 20)
+#define WATCH_ALL_BYTES ((size_t)256 << 20) /* of the segments of all channels, also those that are still being sent */
 #define WATCH_VALUE_MAX (256u << 10) /* longer values are not in the feed, only their sizes */
 #define WATCH_BLOCK 16384	     /* of text made at a time */
 
@@ -38,6 +39,7 @@ struct watch_segment {
 	struct watch_root *to;
 	uint64_t tick, events;
 	unsigned refs;
+	size_t counted; /* of watch.bytes */
 	struct buf text;
 };
 
@@ -107,6 +109,7 @@ struct watch {
 	uint64_t serial, tick;
 	uint64_t tokens, tokens_ms;	/* for bookmarks: thousandths, when they were last counted */
 	struct watch_channel *channels; /* changed by the thread alone */
+	size_t bytes;			/* of segments */
 	struct watcher *arrivals, **arrivals_last;
 	unsigned watchers, idle;
 	uint64_t ticks, segments, lagged, refused, expired;

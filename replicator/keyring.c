@@ -17,6 +17,7 @@ struct keyring {
 	char *path;
 	struct repl_events events;
 	_Atomic uint64_t looked_ms;
+	atomic_bool failed;	/* at the last look: it is tried again */
 	pthread_rwlock_t lock; /* what follows */
 	struct keyring_list list;
 	struct stat seen;
@@ -72,11 +73,16 @@ enum bts_err keyring_open(
 	const char *path, const struct repl_events *events, struct keyring **out, struct bts_error *error)
 {
 	struct keyring *keyring = calloc(1, sizeof(*keyring));
+	pthread_rwlockattr_t writers_first;
 	enum bts_err err;
 
 	if (!keyring)
 		return fail_set(error, BTS_MEMORY, "no memory for tokens");
-	pthread_rwlock_init(&keyring->lock, NULL);
+	/* Requests come without a pause, and each reads: a revocation must not wait for one. */
+	pthread_rwlockattr_init(&writers_first);
+	pthread_rwlockattr_setkind_np(&writers_first, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&keyring->lock, &writers_first);
+	pthread_rwlockattr_destroy(&writers_first);
 	keyring->events = *events;
 	keyring->path = strdup(path);
 	atomic_init(&keyring->looked_ms, keyring_now_ms());
@@ -113,7 +119,7 @@ static void keyring_look(struct keyring *keyring)
 	uint64_t now = keyring_now_ms(), looked = atomic_load(&keyring->looked_ms);
 	struct bts_error error = {0};
 	struct stat st;
-	bool same;
+	bool same, failed;
 
 	if (now - looked < KEYRING_LOOK_MS ||
 		!atomic_compare_exchange_strong(&keyring->looked_ms, &looked, now))
@@ -122,15 +128,18 @@ static void keyring_look(struct keyring *keyring)
 		memset(&st, 0, sizeof(st));
 	pthread_rwlock_wrlock(&keyring->lock);
 	same = keyring_same(&st, &keyring->seen);
-	keyring->seen = st; /* also of one that can not be read: said once */
+	keyring->seen = st;
 	pthread_rwlock_unlock(&keyring->lock);
-	if (same)
+	if (same && !atomic_load(&keyring->failed))
 		return;
-	if (keyring_reload(keyring, &error))
+	/* It may only have been for want of a descriptor, and the change a revocation: tried at each look, said once. */
+	failed = keyring_reload(keyring, &error) != BTS_OK;
+	atomic_store(&keyring->failed, failed);
+	if (!failed)
+		repl_emit(&keyring->events, REPL_INFO, "tokens-read", "%s", keyring->path);
+	else if (!same)
 		repl_emit(&keyring->events, REPL_ERROR, "tokens-not-read", "%s; those read before stay",
 			error.text);
-	else
-		repl_emit(&keyring->events, REPL_INFO, "tokens-read", "%s", keyring->path);
 }
 
 bool keyring_find(struct keyring *keyring, const uint8_t sum[KEYRING_SUM], struct keyring_entry *entry)
@@ -146,6 +155,8 @@ bool keyring_find(struct keyring *keyring, const uint8_t sum[KEYRING_SUM], struc
 			found = &keyring->list.entries[i];
 	if (found)
 		*entry = *found;
+	else
+		entry->scopes = 0;
 	pthread_rwlock_unlock(&keyring->lock);
 	return found && (!entry->expires_s || entry->expires_s > now);
 }

@@ -96,7 +96,9 @@ BTS_MUST_CHECK enum bts_err keyring_open(const char *path, const struct repl_eve
 void keyring_free(struct keyring *); /* NULL is fine */
 /* Reads the file again; when that fails the set stays as it was. */
 BTS_MUST_CHECK enum bts_err keyring_reload(struct keyring *, struct bts_error *error);
-/* The entry of that sum, copied; false: there is none, or it has expired.  Takes as long whatever the sum is. */
+/*
+ * The entry of that sum, copied; false: there is none, and its scopes are 0, or it has expired.  Takes as long whatever the sum is.
+ */
 bool keyring_find(struct keyring *, const uint8_t sum[KEYRING_SUM], struct keyring_entry *entry);
 const char *keyring_path(const struct keyring *); /* borrowed */
 

@@ -192,6 +192,11 @@ static enum MHD_Result serve_admin_begin(struct serve_request *request, struct M
 		admin_run(job->admin);
 		return serve_admin_reply(request, connection, job->admin);
 	}
+	/* The loop's last turn takes requests, too: nobody would wait for their threads. */
+	if (atomic_load(&request->serve->stopping)) {
+		problem = (struct serve_problem){.status = 503, .code = "unavailable", .detail = "stopping"};
+		return serve_problem(request, connection, &problem);
+	}
 	request->connection = connection;
 	MHD_suspend_connection(connection);
 	if (serve_job_start(job))

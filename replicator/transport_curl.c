@@ -123,8 +123,10 @@ static void transport_show_identity(CURL *easy)
 {
 	const struct identity *identity = identity_get();
 
-	if (identity->ca)
+	if (identity->ca) {
 		curl_easy_setopt(easy, CURLOPT_CAINFO, identity->ca);
+		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL); /* the system's authorities would count beside it */
+	}
 	if (identity->cert) {
 		curl_easy_setopt(easy, CURLOPT_SSLCERT, identity->cert);
 		curl_easy_setopt(easy, CURLOPT_SSLKEY, identity->key);

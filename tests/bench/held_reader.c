@@ -65,7 +65,7 @@ static bool held_read(struct held *held, bool compare)
 {
 	struct bts_slice key, value;
 	struct bts_bucket *bucket;
-	struct bts_cursor *cursor;
+	struct bts_cursor *cursor = NULL;
 	size_t at = 0;
 	enum bts_err err = bts_bucket(held->txn, (struct bts_slice){"b", 1}, 0, &bucket, NULL);
 

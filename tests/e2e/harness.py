@@ -279,3 +279,15 @@ def parallel(count, body):
 
 def main():
     unittest.main(verbosity=2)
+
+
+class Case(unittest.TestCase):
+    """A test with a directory of its own; what it started is stopped at its end, and must have stopped well."""
+
+    def setUp(self):
+        self.dir = Dir().__enter__()
+        self.addCleanup(self.dir.__exit__, None, None, None)
+
+    def started(self, server):
+        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
+        return server

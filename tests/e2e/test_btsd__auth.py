@@ -4,6 +4,7 @@ command and by REST, hosts and origins.
 The matrix is generated from `btsd --print-routes`, so a new route is in it by itself: what its row says of its scope is what is held
 against the answers.
 """
+import http.client
 import json
 import os
 import re
@@ -383,6 +384,24 @@ class File(unittest.TestCase):
             p.signal(1)
             p.wait_log("tokens-not-read")
             self.assertEqual(p.get("/v1/status", bearer(kept)).status, 200)
+
+    def test_a_feed_ends_with_its_token(self):
+        admin = token(self.path, "create", "--scope", "admin")
+        with harness.primary(self.dir, "--token-file", self.path, "--changes-heartbeat", "100ms") as p:
+            text = token(self.path, "create", "--scope", "read")
+            ident = token(self.path, "list").splitlines()[-1].split("\t")[0]
+            harness.await_true(lambda: p.get("/v1/status", bearer(text)).status == 200, 10, "the token to be known")
+            feed = http.client.HTTPConnection("127.0.0.1", p.port, timeout=20)
+            self.addCleanup(feed.close)
+            feed.request("GET", "/v1/changes", headers=dict(bearer(text), Accept="application/x-ndjson"))
+            got = feed.getresponse()
+            for _ in range(20):  # it lives longer than it takes to be asked again
+                self.assertIn(b"bookmark", got.readline())
+            token(self.path, "revoke", ident)
+            with self.assertRaises((http.client.IncompleteRead, OSError)):
+                for _ in range(200):
+                    self.assertTrue(got.readline())
+            self.assertEqual(p.get("/v1/status", bearer(admin)).status, 200)
 
 
 if __name__ == "__main__":

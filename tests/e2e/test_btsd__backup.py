@@ -27,15 +27,7 @@ def fill(server, count=3000, big=3):
         server.put("b", "big%d" % i, os.urandom(3000000 + i * 777))
 
 
-class Case(unittest.TestCase):
-    def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
-
+class Case(harness.Case):
     def primary(self, *args):
         return self.started(harness.primary(self.dir, *args))
 

@@ -5,15 +5,7 @@ import unittest
 import harness
 
 
-class Compact(unittest.TestCase):
-    def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
-
+class Compact(harness.Case):
     def sparse(self):
         """A primary whose file is mostly free, with what lives at its end."""
         p = self.started(harness.primary(self.dir, "--admin-listen", "127.0.0.1:0"))

@@ -9,18 +9,13 @@ import unittest
 import harness
 
 
-class Follower(unittest.TestCase):
+class Follower(harness.Case):
     def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
+        super().setUp()
         self.p = self.started(harness.primary(self.dir))
         self.p.request("PUT", "/v1/buckets/b", b'{"content_type":"text/plain"}')
         self.p.put("b", "first", b"1")
         self.r = self.started(harness.replicator(self.dir))
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
 
     def follow(self, *args, **kwargs):
         f = self.started(harness.follower(self.dir, self.r, *args, **kwargs))

@@ -17,15 +17,7 @@ def keys(server, query="", bucket="b"):
     return [i["key"] for i in server.get("/v1/buckets/%s/keys?limit=10000&%s" % (bucket, query)).json()["items"]]
 
 
-class Case(unittest.TestCase):
-    def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
-
+class Case(harness.Case):
     def primary(self, *args):
         p = self.started(harness.primary(self.dir, *args))
         p.request("PUT", "/v1/buckets/b", b'{"content_type":"text/plain"}')

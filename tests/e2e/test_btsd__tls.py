@@ -169,11 +169,16 @@ class Tls(unittest.TestCase):
         # What the file says of one certificate counts for it alone.
         done = subprocess.run(["openssl", "x509", "-in", self.client[0], "-noout", "-fingerprint", "-sha256"], stdout=subprocess.PIPE,
                               check=True, timeout=30)
-        token(self.tokens, "--scope", "write", "--bucket", "b", "--certificate", done.stdout.decode().strip().split("=")[1])
+        certificate = done.stdout.decode().strip().split("=")[1]
+        token(self.tokens, "--scope", "write", "--bucket", "b", "--certificate", certificate)
         harness.await_true(lambda: self.ask(p.port, "GET", "/v1/buckets", client=self.client).status == 403, 10, "the file to be read")
         self.assertEqual(self.ask(p.port, "PUT", "/v1/buckets/b/keys/k", b"v", client=self.client).status, 201)
         self.assertEqual(self.ask(p.port, "PUT", "/v1/buckets/c/keys/k", b"v", client=self.client).status, 403)
         self.assertEqual(self.ask(p.port, "GET", "/v1/buckets", client=self.node).status, 200)
+        # What has expired does not give it back what those have that the file does not name.
+        token(self.tokens, "--scope", "write", "--certificate", certificate, "--expires", "0s")
+        harness.await_true(lambda: self.ask(p.port, "PUT", "/v1/buckets/b/keys/k", b"v", client=self.client).status == 401, 10, "it to expire")
+        self.assertEqual(self.ask(p.port, "GET", "/v1/buckets", client=self.client).status, 401)
 
     def follow(self, source, name, *more):
         return self.started(harness.follower(self.dir, source, *self.secure("--replication-listen", "127.0.0.1:0", *more), name=name))
@@ -364,6 +369,14 @@ class Crowds(unittest.TestCase):
             self.ask_often(p, 0.5)
             s.sendall(b"def")
             self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 201"))
+
+    def test_strangers_whose_head_is_complete(self):
+        """1,200 that never send the body they announce, to where nobody is asked who he is."""
+        p = self.start(descriptors=1024)
+        p.request("PUT", "/v1/buckets/b")
+        p.put("b", "k", b"v")
+        self.crowd(p.port, 1200, lambda i: b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n")
+        self.assertGreater(self.ask_often(p, 0.5)[1], 10)
 
     def test_one_address(self):
         p = self.start("--max-connections-per-address", "5")

@@ -48,11 +48,7 @@ def gone(p, key, timeout=30):
     harness.await_true(lambda: p.value("b", key).status == 404, timeout, "the end of %s" % key)
 
 
-class Ttl(unittest.TestCase):
-    def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
-
+class Ttl(harness.Case):
     def primary(self, *args):
         p = harness.primary(self.dir, *args).__enter__()
         self.addCleanup(p.__exit__, None, None, None)

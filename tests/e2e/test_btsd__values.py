@@ -24,11 +24,7 @@ def anonymous(p):
         return int(re.search(r"RssAnon:\s+(\d+) kB", f.read()).group(1)) * 1024
 
 
-class Values(unittest.TestCase):
-    def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
-
+class Values(harness.Case):
     def primary(self, *args):
         p = harness.primary(self.dir, *args).__enter__()
         self.addCleanup(p.__exit__, None, None, None)

@@ -6,16 +6,11 @@ import unittest
 import harness
 
 
-class Cascade(unittest.TestCase):
+class Cascade(harness.Case):
     def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
+        super().setUp()
         self.p = self.started(harness.primary(self.dir, "--name", "p"))
         self.p.request("PUT", "/v1/buckets/b")
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
 
     def follow(self, source, name, *args, listen="127.0.0.1:0"):
         return self.started(harness.follower(self.dir, source, *args, name=name, listen=listen))

@@ -8,15 +8,7 @@ import unittest
 import harness
 
 
-class Durability(unittest.TestCase):
-    def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
-
+class Durability(harness.Case):
     def cluster(self, *args, followers=2):
         self.p = self.started(harness.primary(self.dir, "--name", "p", *args))
         self.assertIn(self.p.request("PUT", "/v1/buckets/b?durability=local").status, (200, 201))

@@ -33,15 +33,10 @@ class Writer:
         self.child.wait()
 
 
-class Embedded(unittest.TestCase):
+class Embedded(harness.Case):
     def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
+        super().setUp()
         self.path = self.dir.file("primary.bts")
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
 
     def writer(self, *args):
         w = Writer(self.path, *args)

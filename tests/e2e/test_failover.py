@@ -67,10 +67,9 @@ class Node:
             after = page["next"]
 
 
-class Failover(unittest.TestCase):
+class Failover(harness.Case):
     def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
+        super().setUp()
         self.nodes = []
 
     def node(self, name):

@@ -27,10 +27,9 @@ def flip(path, page, at):
         f.write(bytes([byte ^ 8]))
 
 
-class Scrub(unittest.TestCase):
+class Scrub(harness.Case):
     def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
+        super().setUp()
         self.p = self.started(harness.primary(self.dir, "--name", "p"))
         self.r = self.started(harness.replicator(self.dir))
         self.p.request("PUT", "/v1/buckets/b")
@@ -38,10 +37,6 @@ class Scrub(unittest.TestCase):
             self.p.put("b", "k%04d" % i, b"v%d" % i * 20)
         self.f = self.started(harness.follower(self.dir, self.r, name="f"))
         harness.await_equal(self.p, self.f)
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
 
     def path(self, name):
         return self.dir.file(name)

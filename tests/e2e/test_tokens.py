@@ -5,15 +5,7 @@ import unittest
 import harness
 
 
-class Tokens(unittest.TestCase):
-    def setUp(self):
-        self.dir = harness.Dir().__enter__()
-        self.addCleanup(self.dir.__exit__, None, None, None)
-
-    def started(self, server):
-        self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
-        return server
-
+class Tokens(harness.Case):
     def follow(self, source, name):
         return self.started(harness.follower(self.dir, source, name=name))
 
