@@ -202,8 +202,8 @@ enum bts_err bts_begin_same(struct bts_txn *of, struct bts_txn **out, struct bts
 	struct bts_txn *txn;
 	enum bts_err err;
 
-	if (of->writing)
-		return error_set(error, BTS_INVALID, 0, "bts_begin_same: of a read transaction only");
+	if (of->writing || !of->registered) /* a refresh that failed leaves none to stand on */
+		return error_set(error, BTS_INVALID, 0, "bts_begin_same: of a read transaction with a snapshot only");
 	if (shared_reader_expired(&of->reader))
 		return error_set(error, BTS_EXPIRED, 0, "the snapshot of transaction %llu was held for too long and was told to end",
 			(unsigned long long)of->own.record.txid);

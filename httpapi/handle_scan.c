@@ -18,6 +18,7 @@
 
 #define SCAN_LIMIT_DEFAULT 100
 #define SCAN_LIMIT_MAX 10000
+#define SCAN_PASSED_MAX 4096 /* entries whose time is over, before other connections have their turn */
 
 enum scan_phase { SCAN_START, SCAN_ITEM, SCAN_VALUE, SCAN_DONE };
 
@@ -192,18 +193,19 @@ static enum bts_err scan_step(struct scan *s)
 	return BTS_OK;
 }
 
-/* The next that is alive; BTS_NOT_FOUND at the range's end. */
-static enum bts_err scan_advance(struct scan *s)
+/* The next that is alive, if there is one among so many; BTS_NOT_FOUND at the range's end. */
+static enum bts_err scan_advance(struct scan *s, int *alive)
 {
 	enum bts_err err;
-	int alive = 0;
+	int passed = 0;
 
+	*alive = 0;
 	do {
 		err = scan_step(s);
 		if (!err)
-			err = ttl_judge(&s->ttl, s->bucket, s->key, bts_cursor_version(s->cursor), &alive,
+			err = ttl_judge(&s->ttl, s->bucket, s->key, bts_cursor_version(s->cursor), alive,
 				&s->expires_ms);
-	} while (!err && !alive);
+	} while (!err && !*alive && ++passed < SCAN_PASSED_MAX);
 	return err;
 }
 
@@ -293,6 +295,7 @@ static int scan_fill(void *arg, struct buf *b)
 	struct scan *s = arg;
 	enum bts_err err;
 	size_t rolled;
+	int alive;
 
 	if (s->phase == SCAN_VALUE) {
 		if (jsonout_piece(&s->pieces, b)) {
@@ -303,11 +306,13 @@ static int scan_fill(void *arg, struct buf *b)
 	}
 	if (s->phase == SCAN_START && !s->ndjson)
 		buf_str(b, "{\"items\":[");
-	err = scan_advance(s);
+	err = scan_advance(s, &alive);
 	if (!err && s->groups.failed)
 		err = BTS_MEMORY;
 	if (err && err != BTS_NOT_FOUND)
 		return scan_broken(s, b, err);
+	if (!err && !alive)
+		return REPLY_REST;
 	if (err || s->count == s->limit) {
 		scan_end(s, b, !err);
 		return 0;

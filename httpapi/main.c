@@ -143,10 +143,11 @@ static void main_held(void *arg)
 {
 	struct server *server = arg;
 	size_t leases = snapshots_clear(server->snapshots), images = backups_clear(server->backups);
+	size_t bookmarks = watch_clear(server->watch);
 
-	if (leases || images)
+	if (leases || images || bookmarks)
 		log_event("warn", "snapshots-ended",
-			LOG_FIELDS(LOG_U64("leases", leases), LOG_U64("images", images),
+			LOG_FIELDS(LOG_U64("leases", leases), LOG_U64("images", images), LOG_U64("bookmarks", bookmarks),
 				LOG_TEXT("detail", "a promotion waits for the pages that they keep")));
 }
 

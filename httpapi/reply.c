@@ -322,8 +322,9 @@ static void reply_fill(struct reply_source *s)
 {
 	s->sent = 0;
 	s->block.size = 0;
-	while (s->more > 0 && s->block.size < REPLY_BLOCK && !s->block.failed)
+	do {
 		s->more = s->stream.fill(s->stream.arg, &s->block);
+	} while (s->more == 1 && s->block.size < REPLY_BLOCK && !s->block.failed);
 	if (s->block.failed)
 		s->more = -1;
 }
@@ -337,6 +338,8 @@ static ssize_t reply_read(void *cls, uint64_t offset, char *out, size_t max)
 	if (s->sent == s->block.size && s->more > 0)
 		reply_fill(s);
 	n = s->block.size - s->sent;
+	if (!n && s->more == REPLY_REST)
+		return 0;
 	if (!n || s->block.failed)
 		return s->more < 0 || s->block.failed ? MHD_CONTENT_READER_END_WITH_ERROR
 						      : MHD_CONTENT_READER_END_OF_STREAM;

@@ -37,8 +37,9 @@ struct reply_fetch {
 void reply_fetched(struct request *, unsigned status, const char *type, uint64_t size, const struct reply_fetch *);
 
 /* A body made as it is sent. */
+#define REPLY_REST 2
 struct reply_stream {
-	/* Append some to the buffer: 1 more will come, 0 that was all, -1 cut the connection. */
+	/* Append some to the buffer: 1 more will come, 0 that was all, -1 cut the connection, REPLY_REST as 1, after the others. */
 	int (*fill)(void *arg, struct buf *);
 	void (*release)(void *arg); /* called in any case */
 	void *arg;

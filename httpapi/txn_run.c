@@ -255,12 +255,14 @@ static enum bts_err txn_do_incr(struct txn_runner *r, const struct txn_op *op)
 	err = txn_peek(r, op, &value, &version, &expires, &present);
 	if (err)
 		return err;
-	if (present && value.size > TXN_NUMBER_MAX)
+	if (present && value.size > TXN_NUMBER_MAX) {
 		bad = -1;
-	else if (present && !(err = txn_read(r, op, &value)))
+	} else if (present) {
+		err = txn_read(r, op, &value);
+		if (err)
+			return err;
 		bad = txn_number(value, &number);
-	if (err)
-		return err;
+	}
 	if (bad < 0)
 		txn_refuse(r, 409, "not-a-number", "the value is not a decimal integer");
 	else if (bad > 0 || __builtin_add_overflow(number, op->by, &number))

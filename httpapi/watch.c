@@ -53,7 +53,7 @@ struct watch_segment *watch_segment_after(struct watch_channel *channel, uint64_
 	return segment;
 }
 
-static void watch_trim(struct watch *watch, struct watch_channel *channel)
+void watch_trim(struct watch *watch, struct watch_channel *channel)
 {
 	struct watch_segment *first = channel->first;
 
@@ -143,7 +143,7 @@ void watch_set_idle(struct watcher *w)
 }
 
 /* Everybody who lies here, with the live state as theirs to go up to. */
-static void watch_wake_to_live(struct watch *watch, struct watcher *w, struct watch_wakes *wakes)
+void watch_wake_to_live(struct watch *watch, struct watcher *w, struct watch_wakes *wakes)
 {
 	watch_root_drop(watch, &w->upto);
 	w->upto = watch_root_ref(watch->live);
@@ -476,7 +476,7 @@ static void watch_sleep(struct watch *watch)
 	uint64_t now = role_clock_ms(), until = UINT64_MAX;
 	struct timespec at;
 
-	if (watch->stopping || watch->arrivals)
+	if (watch->stopping || watch->arrivals || watch->clearing)
 		return;
 	if (watch->channels && watch->moved)
 		until = watch->next_tick_ms;
@@ -505,7 +505,7 @@ static void watch_round(struct watch *watch, struct watch_wakes *wakes)
 	watch->arrivals_last = &watch->arrivals;
 	if (arrivals)
 		arrivals->link = &arrivals;
-	if (arrivals || (watch->channels && watch->moved && now >= watch->next_tick_ms) ||
+	if (arrivals || (watch->channels && (watch->clearing || (watch->moved && now >= watch->next_tick_ms))) ||
 		(sweep && watch_pending(watch))) {
 		watch->moved = 0;
 		pthread_mutex_unlock(&watch->lock);
@@ -517,6 +517,8 @@ static void watch_round(struct watch *watch, struct watch_wakes *wakes)
 	}
 	while (arrivals)
 		watch_place(watch, arrivals, wakes);
+	if (watch->clearing)
+		watch_root_clear(watch, wakes);
 	if (sweep) {
 		watch->next_sweep_ms = now + WATCH_SWEEP_MS;
 		watch_sweep(watch, now, wakes);

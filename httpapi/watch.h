@@ -46,6 +46,8 @@ int watch_start(struct role *, const struct config *, struct watch **); /* 0 or 
 /* Streams end, those that wait get what there is; nobody comes any more. */
 void watch_drain(struct watch *);
 void watch_stop(struct watch *); /* NULL is fine */
+/* Bookmarks are not good any more, for the pages that their states keep; how many they were.  Does not wait. */
+size_t watch_clear(struct watch *);
 void watch_stat(struct watch *, struct watch_stat *);
 /* The bookmark that goes back the furthest, "" when there is none. */
 void watch_oldest(struct watch *, char text[WATCH_BOOKMARK_MAX]);

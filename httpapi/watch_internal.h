@@ -102,7 +102,7 @@ struct watch {
 	pthread_t thread, scout;
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t news, some;
-	int stopping, moved;
+	int stopping, moved, clearing;
 	struct bts *db; /* that the states are of */
 	struct watch_root *roots, *live, *kept_first, *kept_last;
 	unsigned kept_count;
@@ -127,6 +127,9 @@ int watch_root_affords(struct watch *, uint64_t now_ms); /* may one more be kept
 void watch_root_keep(struct watch *, struct watch_root *, uint64_t now_ms);
 void watch_root_age(struct watch *, uint64_t now_ms);
 void watch_root_expire_all(struct watch *);
+/* Right after a tick: none but the live one is kept, and nobody who only waits stands at another one. */
+struct watch_wakes;
+void watch_root_clear(struct watch *, struct watch_wakes *);
 void watch_root_measure(struct watch *); /* without the lock: what they cost; ends those that cost too much */
 void watch_root_bookmark(const struct watch *, const struct watch_root *, char text[WATCH_BOOKMARK_MAX]);
 /* A kept one (referred to), NULL: it is not there any more, or *malformed. */
@@ -145,6 +148,8 @@ void watch_text_error(struct buf *, enum watch_form, const char *code, const cha
 /* watch.c; with the lock held. */
 struct watch_segment *watch_segment_after(struct watch_channel *, uint64_t tick);
 void watch_segment_drop(struct watch *, struct watch_segment **);
+void watch_trim(struct watch *, struct watch_channel *);
+void watch_wake_to_live(struct watch *, struct watcher *, struct watch_wakes *);
 void watch_set_idle(struct watcher *);
 void watch_unlist(struct watcher *); /* from idle or arriving ones */
 void watch_reap(struct watch *);     /* channels that nobody has any more */

@@ -119,6 +119,24 @@ void watch_root_expire_all(struct watch *watch)
 		root->expired = 1;
 }
 
+void watch_root_clear(struct watch *watch, struct watch_wakes *wakes)
+{
+	struct watch_channel *channel;
+
+	while (watch->kept_first)
+		root_unkeep_oldest(watch);
+	for (channel = watch->channels; channel; channel = channel->next) {
+		while (channel->first)
+			watch_trim(watch, channel);
+		while (channel->filter.form == WATCH_JSON && channel->idle) {
+			channel->idle->timed_out = 1;
+			watch_root_keep(watch, watch->live, role_clock_ms());
+			watch_wake_to_live(watch, channel->idle, wakes);
+		}
+	}
+	watch->clearing = 0;
+}
+
 static void root_measured(void *arg, const struct bts_reader_info *info)
 {
 	struct watch *watch = arg;
@@ -129,7 +147,7 @@ static void root_measured(void *arg, const struct bts_reader_info *info)
 	pthread_mutex_lock(&watch->lock);
 	for (root = watch->roots; root; root = root->next)
 		if (root->txid == info->txid)
-			root->held_pages = info->held_pages;
+			root->held_pages = info->expired ? UINT64_MAX : info->held_pages; /* it was told to end */
 	pthread_mutex_unlock(&watch->lock);
 }
 

@@ -94,6 +94,18 @@ void watch_stop(struct watch *watch)
 	free(watch);
 }
 
+size_t watch_clear(struct watch *watch)
+{
+	size_t count;
+
+	pthread_mutex_lock(&watch->lock);
+	count = watch->kept_count;
+	watch->clearing = 1;
+	pthread_cond_signal(&watch->news);
+	pthread_mutex_unlock(&watch->lock);
+	return count;
+}
+
 void watch_stat(struct watch *watch, struct watch_stat *stat)
 {
 	const struct watch_channel *channel;

@@ -17,7 +17,7 @@ struct keyring {
 	char *path;
 	struct repl_events events;
 	_Atomic uint64_t looked_ms;
-	atomic_bool failed;	/* at the last look: it is tried again */
+	atomic_bool failed;    /* at the last look: it is tried again */
 	pthread_rwlock_t lock; /* what follows */
 	struct keyring_list list;
 	struct stat seen;

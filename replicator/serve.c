@@ -134,6 +134,7 @@ static void serve_accept(struct serve *serve)
 		/* A frame's last bytes are small: they must not wait for the acknowledgement of those before.
 		 */
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		serve_conn_make_room(serve);
 		/* libmicrohttpd closes the socket when it does not take it. */
 		if (MHD_add_connection(serve->daemon, fd, (struct sockaddr *)&peer, size) != MHD_YES)
 			repl_emit(&serve->events, REPL_WARN, "connection-refused", "more than %d connections",

@@ -11,6 +11,7 @@
 #define SERVE_BODY_MS 60000 /* from there to the end of the body */
 #define SERVE_KEPT_MS 75000 /* from the end of a reply to the end of the next head */
 #define SERVE_LOOK_MS 1000
+#define SERVE_SPARE 64 /* places that are kept free, if some only wait */
 
 struct serve_conn {
 	struct serve_conn *next, **link;
@@ -31,6 +32,7 @@ void serve_on_connection(void *arg, struct MHD_Connection *connection, void **co
 			*conn->link = conn->next;
 		if (conn && conn->next)
 			conn->next->link = conn->link;
+		serve->conn_count -= conn != NULL;
 		free(conn);
 		return;
 	}
@@ -46,6 +48,23 @@ void serve_on_connection(void *arg, struct MHD_Connection *connection, void **co
 	if (conn->next)
 		conn->next->link = &conn->next;
 	serve->conns = conn;
+	serve->conn_count++;
+}
+
+/* Of those that only wait, the one whose time is up first: strangers have less of it than who has been answered. */
+void serve_conn_make_room(struct serve *serve)
+{
+	struct serve_conn *conn, *first = NULL;
+
+	if (serve->conn_count < SERVE_CONNECTIONS_MAX - SERVE_SPARE)
+		return;
+	for (conn = serve->conns; conn; conn = conn->next)
+		if (conn->deadline_ms != UINT64_MAX && (!first || conn->deadline_ms <= first->deadline_ms))
+			first = conn;
+	if (!first)
+		return;
+	shutdown(first->fd, SHUT_RDWR);
+	first->deadline_ms = UINT64_MAX;
 }
 
 static void serve_conn_until(struct MHD_Connection *connection, uint64_t deadline_ms)

@@ -85,6 +85,7 @@ struct serve {
 	_Atomic uint64_t head; /* newest txid the waiter saw */
 
 	struct serve_conn *conns; /* list, of all */
+	unsigned conn_count;
 	uint64_t conns_ms;	  /* when they are looked at again */
 	struct serve_request *suspended; /* list */
 	uint64_t suspended_count;
@@ -157,6 +158,7 @@ void serve_conn_headed(struct MHD_Connection *connection);
 void serve_conn_asked(struct MHD_Connection *connection);
 void serve_conn_answered(struct MHD_Connection *connection);
 void serve_conn_watch(struct serve *serve);
+void serve_conn_make_room(struct serve *serve); /* before each that is taken */
 
 /* As the guard judges this request; NULL: it may go on. */
 const struct guard_words *serve_refusal(

@@ -286,15 +286,17 @@ bool tls_client(void *session, uint8_t sum[KEYRING_SUM])
 	keyring_sum(chain[0].data, chain[0].size, sum);
 	pthread_mutex_lock(&tls_lock);
 	good = tls_was_judged(loaded, sum);
-	if (!good) {
-		good = tls_verify(loaded, chain, count);
-		if (good) {
-			memcpy(tls_judged[tls_judged_next].sum, sum, KEYRING_SUM);
-			tls_judged[tls_judged_next].by = loaded;
-			tls_judged[tls_judged_next].until_ms = tls_clock_ms() + TLS_JUDGED_MS;
-			tls_judged_next = (tls_judged_next + 1) % TLS_JUDGED;
-		}
-	}
 	pthread_mutex_unlock(&tls_lock);
-	return good;
+	if (good)
+		return true;
+	/* A stranger's chain is long, and asked for again with each request: nobody else waits for that. */
+	if (!tls_verify(loaded, chain, count))
+		return false;
+	pthread_mutex_lock(&tls_lock);
+	memcpy(tls_judged[tls_judged_next].sum, sum, KEYRING_SUM);
+	tls_judged[tls_judged_next].by = loaded;
+	tls_judged[tls_judged_next].until_ms = tls_clock_ms() + TLS_JUDGED_MS;
+	tls_judged_next = (tls_judged_next + 1) % TLS_JUDGED;
+	pthread_mutex_unlock(&tls_lock);
+	return true;
 }

@@ -412,8 +412,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin_at(struct bts *db, struct bts_s
 
 /*
  * A further read transaction on the snapshot that another one reads, wherever the head is by now (owned: bts_abort or bts_commit).
- * `of` is one that reads, may be in use by another thread, and must not end during this call; after it either ends when it
- * likes.  The new one has an age of its own for reader_age_max_ms.  BTS_EXPIRED: `of` was told to end.
+ * `of` is one that reads, may be in use by another thread, and must not end or be refreshed during this call; after it either
+ * ends when it likes.  The new one has an age of its own for reader_age_max_ms.  BTS_EXPIRED: `of` was told to end.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin_same(struct bts_txn *of, struct bts_txn **txn, struct bts_error *error);
 
@@ -428,7 +428,7 @@ enum bts_change_kind {
 	BTS_CHANGE_BUCKET_DROPPED, /* its entries went with it, and do not come */
 	BTS_CHANGE_BUCKET_META,    /* its note is another one */
 };
-/* All slices are borrowed until the transaction ends that they are of; bucket until the next call on the diff. */
+/* Slices are borrowed until the transaction ends that they are of; bucket and meta until the next call on the diff. */
 struct bts_change {
 	size_t size; /* of this struct as the caller knows it: set before the call */
 	enum bts_change_kind kind;

@@ -398,9 +398,10 @@ class File(unittest.TestCase):
             for _ in range(20):  # it lives longer than it takes to be asked again
                 self.assertIn(b"bookmark", got.readline())
             token(self.path, "revoke", ident)
-            with self.assertRaises((http.client.IncompleteRead, OSError)):
-                for _ in range(200):
-                    self.assertTrue(got.readline())
+            lines = 0
+            while lines < 200 and got.readline():
+                lines += 1
+            self.assertLess(lines, 200)
             self.assertEqual(p.get("/v1/status", bearer(admin)).status, 200)
 
 

@@ -294,6 +294,38 @@ class Changes(unittest.TestCase):
         thread.join(20)
         self.assertEqual(copy.plain(), final["state"])
 
+    def test_promotion(self):
+        """What bookmarks keep of a follower's file does not keep it from being promoted; feeds go on, and so do those that wait."""
+        p = self.primary()
+        p.put("b", "more", b"x" * 100000)
+        f = harness.follower(self.dir, p)
+        self.addCleanup(f.stop)
+        harness.await_equal(p, f)
+        mark = f.get(target()).json()["bookmark"]
+        got = []
+        thread = threading.Thread(target=lambda: got.append(f.get(target(since=mark, bucket="a", wait="60s")).json()))
+        thread.start()
+        with Feed(f, bucket="b") as feed:
+            feed.group()
+            harness.await_true(lambda: "btsd_watchers_idle 2\n" in f.get("/metrics").body.decode())
+            p.request("DELETE", "/v1/buckets/b/keys/more")
+            for i in range(20):
+                p.put("b", "k%d" % i, b"new%d" % i * 25000)
+            harness.await_equal(p, f)
+            self.assertGreater(f.status()["redirected_pages"], 0)
+            self.assertEqual(p.request("POST", "/v1/admin/demote").status, 200)
+            harness.await_equal(p, f)
+            reply = f.request("POST", "/v1/admin/promote?force=1")
+            self.assertEqual(reply.status, 200, reply)
+            thread.join(20)
+            self.assertEqual(got[0]["events"], [])
+            self.assertEqual(f.get(target(since=got[0]["bookmark"], wait="0s")).json()["events"], [])
+            self.assertEqual(f.get(target(since=mark)).status, 410)
+            f.put("b", "last", b"v")
+            seen = []
+            while not seen or seen[-1]["key"] != "last":
+                seen += feed.group()[0]
+
     def test_heartbeat_and_end(self):
         p = self.primary("--changes-heartbeat", "100ms")
         with Feed(p, bucket="b") as feed:

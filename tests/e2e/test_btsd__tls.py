@@ -378,6 +378,13 @@ class Crowds(unittest.TestCase):
         self.crowd(p.port, 1200, lambda i: b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n")
         self.assertGreater(self.ask_often(p, 0.5)[1], 10)
 
+    def test_replication_is_not_filled(self):
+        self.start().request("PUT", "/v1/buckets/b")
+        with harness.replicator(self.dir) as r:
+            self.crowd(r.port, 1200, lambda i: b"POST /v1/replication/pages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n" if i % 2 else b"G")
+            for _ in range(20):
+                self.assertEqual(r.get("/v1/replication/position").status, 200)
+
     def test_one_address(self):
         p = self.start("--max-connections-per-address", "5")
         harness.await_true(lambda: p.get("/livez").status == 200, 10, "it to answer")

@@ -1,4 +1,5 @@
 """Times to live: keys end when they should, everywhere, and nothing else does; under clocks that are set on and back too."""
+import json
 import os
 import re
 import struct
@@ -123,6 +124,20 @@ class Ttl(harness.Case):
         harness.await_true(lambda: p.get("/v1/buckets/b").json()["entries"] == 1, what="the sweep")
         self.assertEqual(keys(p), ["zz"])
         harness.await_true(lambda: metric(p, "btsd_ttl_expired_total") == 3000, what="the count")
+
+    def test_listings_pass_over_many(self):
+        with self.primary().client() as client:
+            client.request("PUT", "/v1/buckets/passed")
+            load = b"".join(b'{"key":"k%05d","value":"v"}\n' % i for i in range(20000))
+            self.assertEqual(client.request("POST", "/v1/buckets/passed/load?ttl=1ms", load).status, 200)
+            client.request("PUT", "/v1/buckets/passed/keys/last", b"v")
+            at = "/v1/buckets/passed/keys?snapshot=" + client.request("POST", "/v1/snapshots").json()["id"]
+            for more in ("", "&reverse=1", "&limit=1"):
+                page = client.request("GET", at + more).json()
+                self.assertEqual(([i["key"] for i in page["items"]], page["next"]), (["last"], None))
+            lines = client.request("GET", at, None, {"Accept": "application/x-ndjson"}).body.splitlines()
+            self.assertEqual([json.loads(line).get("key", "end") for line in lines], ["last", "end"])
+            self.assertEqual(client.request("GET", at + "&to=l").json()["items"], [])
 
     def test_restart_and_a_dropped_bucket(self):
         with Clock(self.dir) as clock:
