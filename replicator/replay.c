@@ -12,7 +12,8 @@
 #define REPLAY_BUFFER ((size_t)256 << 10)
 
 struct replay {
-	struct bts *db;
+	const char *path;
+	struct bts *db; /* NULL until a frame is to be applied */
 	struct frame_decoder *decoder;
 	struct bts_apply *apply;
 	struct replay_counts *counts;
@@ -21,25 +22,58 @@ struct replay {
 	uint64_t pages;
 };
 
-static enum bts_err replay_header(struct replay *replay, const struct frame_header *header, struct bts_error *error)
+/* Whether the frame is the next one of the file (BTS_OK), or one that it has already (passed). */
+static enum bts_err replay_judge(struct replay *replay, struct bts *db, const struct frame_header *header, struct bts_error *error)
 {
 	struct bts_position own, base = header->base;
 	char at[POSITION_TEXT_SIZE], from[POSITION_TEXT_SIZE];
-	enum bts_err err = bts_ship_position(replay->db, &own, error);
+	enum bts_err err = bts_ship_position(db, &own, error);
 
 	if (err)
 		return err;
 	memcpy(base.database, header->target.database, sizeof(base.database));
-	replay->pages = 0;
 	replay->passed = position_equal(&own, &header->target);
-	if (replay->passed)
+	if (replay->passed || position_equal(&own, &base))
 		return BTS_OK;
-	if (!position_equal(&own, &base)) {
-		position_text(&own, at);
-		position_text(&base, from);
-		return fail_set(error, BTS_DIVERGED, "%s: the file stands at %s, the frame begins at %s",
-			position_same_database(&own, &base) ? "not the next one" : "of another database", at, from);
+	position_text(&own, at);
+	position_text(&base, from);
+	return fail_set(error, BTS_DIVERGED, "%s: the file stands at %s, the frame begins at %s",
+		position_same_database(&own, &base) ? "not the next one" : "of another database", at, from);
+}
+
+/* To apply is to fence, if it is a primary's file: not before a frame is seen to belong to it. */
+static enum bts_err replay_open(struct replay *replay, const struct frame_header *header, struct bts_error *error)
+{
+	struct bts_options options;
+	struct bts *db;
+	enum bts_err err;
+
+	bts_options_init(&options);
+	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_READ_ONLY;
+	err = bts_open(replay->path, &options, &db, error);
+	if (!err) {
+		err = replay_judge(replay, db, header, error);
+		bts_close(db);
+	} else if (err == BTS_NEEDS_RECOVERY) {
+		err = BTS_OK;
 	}
+	if (err || replay->passed)
+		return err;
+	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE;
+	return bts_open(replay->path, &options, &replay->db, error);
+}
+
+static enum bts_err replay_header(struct replay *replay, const struct frame_header *header, struct bts_error *error)
+{
+	struct bts_position base = header->base;
+	enum bts_err err = replay->db ? BTS_OK : replay_open(replay, header, error);
+
+	replay->pages = 0;
+	if (!err && replay->db)
+		err = replay_judge(replay, replay->db, header, error);
+	if (err || replay->passed)
+		return err;
+	memcpy(base.database, header->target.database, sizeof(base.database));
 	return bts_apply_begin(replay->db, &base, &header->target, &replay->apply, error);
 }
 
@@ -117,16 +151,10 @@ static enum bts_err replay_read(struct replay *replay, int fd, struct bts_error 
 
 enum bts_err replay_frames(const char *path, int fd, struct replay_counts *counts, struct bts_error *error)
 {
-	struct replay replay = {.counts = counts};
-	struct bts_options options;
+	struct replay replay = {.path = path, .counts = counts};
 	enum bts_err err;
 
 	*counts = (struct replay_counts){0};
-	bts_options_init(&options);
-	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE;
-	err = bts_open(path, &options, &replay.db, error);
-	if (err)
-		return err;
 	replay.decoder = frame_decoder_new();
 	err = replay.decoder ? replay_read(&replay, fd, error) : fail_set(error, BTS_MEMORY, "no memory to apply frames");
 	bts_apply_abort(replay.apply);

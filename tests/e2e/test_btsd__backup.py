@@ -291,8 +291,14 @@ class Since(Case):
             digests.append(got.headers["BTS-Digest"])
         self.assertLess(len(frames[0]), len(full.body) / 3)
         self.assertEqual(p.stop(), 0)
-        # Out of order, cut, flipped: refused, and the file is as it was.
-        before = self.stat("copy.bts")["root_digest"]
+        # Not for this file: it is as it was, not even fenced.
+        whole = self.stat("copy.bts")
+        for bad in (frames[1], b"nothing of the kind" * 10, b""):
+            status, log = self.apply("copy.bts", bad)
+            self.assertEqual(status, 0 if not bad else 1, log)
+            self.assertEqual(self.stat("copy.bts"), whole)
+        # Out of order, cut, flipped: refused, and its state is as it was.
+        before = whole["root_digest"]
         flipped = bytearray(frames[0])
         flipped[len(flipped) // 2] ^= 1
         for bad in (frames[1], frames[0][:-1], bytes(flipped), b"nothing of the kind" * 10):
