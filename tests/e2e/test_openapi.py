@@ -13,8 +13,6 @@ import subprocess
 import sys
 import unittest
 
-import yaml
-
 import harness
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -26,6 +24,16 @@ def routes():
     """Of the API; those of the replication are in PROTOCOL.md."""
     rows = json.loads(subprocess.run([harness.binary("btsd"), "--print-routes"], stdout=subprocess.PIPE, check=True, text=True).stdout)
     return [row for row in rows if row["server"] == "api"]
+
+
+def parsed(document):
+    """YAML to objects, by Debian's python3-yaml, which the interpreter that runs this may not have."""
+    program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin.buffer), sys.stdout)"
+    for python in (sys.executable, "/usr/bin/python3"):
+        done = subprocess.run([python, "-c", program], input=document, capture_output=True)
+        if done.returncode == 0:
+            return json.loads(done.stdout)
+    raise AssertionError(done.stderr.decode())
 
 
 def text(path):
@@ -60,7 +68,7 @@ class Document(unittest.TestCase):
         with harness.Dir() as where, harness.primary(where) as p:
             reply = p.request("GET", "/v1/openapi.yaml")
         self.assertEqual((reply.status, reply.headers["Content-Type"]), (200, "application/yaml"))
-        self.document = yaml.safe_load(reply.body)
+        self.document = parsed(reply.body)
 
     def resolved(self, item):
         while "$ref" in item:
