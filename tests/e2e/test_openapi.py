@@ -101,7 +101,7 @@ class Document(unittest.TestCase):
     def test_linter(self):
         where, why = node()
         if not where:
-            self.skipTest(why)
+            self.skipTest("SKIP: " + why)
         done = subprocess.run([os.path.join(where, "node_modules", ".bin", "redocly"), "lint", "--format=json",
                                os.path.join(harness.TREE, "httpapi", "openapi.yaml")], cwd=where, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL, text=True, timeout=300, env=dict(os.environ, REDOCLY_TELEMETRY="off"))
@@ -112,7 +112,7 @@ class Document(unittest.TestCase):
     def test_generated_client(self):
         where, why = node()
         if not where:
-            self.skipTest(why)
+            self.skipTest("SKIP: " + why)
         with harness.Dir() as place:
             tokens = place.file("tokens")
             made = subprocess.run([harness.binary("btsd"), "token", "create", "--token-file", tokens, "--name", "all", "--scope",
