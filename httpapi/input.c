@@ -165,62 +165,62 @@ static int input_content_type(const char *type, size_t size, char why[160])
 	return 0;
 }
 
+/*
+ * An object with this member or none.  NULL, with *value its value (NULL when it is not there) that lives as long as *tree (to be
+ * given back; NULL for no body at all), or what is wrong.
+ */
+static const char *input_only_member(struct bts_slice body, const char *only, json_t **tree, json_t **value, char why[160])
+{
+	const char *name;
+	json_t *member;
+
+	*tree = *value = NULL;
+	if (!body.size)
+		return NULL;
+	*tree = input_object(body, 8, why);
+	if (!*tree)
+		return "malformed-json";
+	json_object_foreach(*tree, name, member)
+	{
+		if (strcmp(name, only)) {
+			snprintf(why, 160, "unknown member \"%.60s\"", name);
+			return "invalid-body";
+		}
+		*value = member;
+	}
+	return NULL;
+}
+
 const char *input_bucket_parse(
 	struct bts_slice body, char content_type[INPUT_CONTENT_TYPE_MAX + 1], char why[160])
 {
-	const char *name, *code = "invalid-body";
-	json_t *tree, *member;
+	json_t *tree, *value;
+	const char *code = input_only_member(body, "content_type", &tree, &value, why);
 
 	content_type[0] = '\0';
-	if (!body.size)
-		return NULL;
-	tree = input_object(body, 8, why);
-	if (!tree)
-		return "malformed-json";
-	json_object_foreach(tree, name, member)
-	{
-		if (strcmp(name, "content_type")) {
-			snprintf(why, 160, "unknown member \"%.60s\"", name);
-			goto fail;
-		}
-		if (!json_is_string(member)) {
-			snprintf(why, 160, "\"content_type\" must be a string");
-			goto fail;
-		}
-		if (input_content_type(json_string_value(member), json_string_length(member), why))
-			goto fail;
-		memcpy(content_type, json_string_value(member), json_string_length(member) + 1);
+	if (!code && value && !json_is_string(value)) {
+		snprintf(why, 160, "\"content_type\" must be a string");
+		code = "invalid-body";
+	} else if (!code && value) {
+		if (input_content_type(json_string_value(value), json_string_length(value), why))
+			code = "invalid-body";
+		else
+			memcpy(content_type, json_string_value(value), json_string_length(value) + 1);
 	}
-	code = NULL;
-fail:
 	json_decref(tree);
 	return code;
 }
 
 const char *input_ttl_parse(struct bts_slice body, uint64_t *ms, char why[160])
 {
-	const char *name, *code = "invalid-body";
-	json_t *tree, *member;
+	json_t *tree, *value;
+	const char *code = input_only_member(body, "ttl", &tree, &value, why);
 
-	if (!body.size)
-		return NULL;
-	tree = input_object(body, 8, why);
-	if (!tree)
-		return "malformed-json";
-	json_object_foreach(tree, name, member)
-	{
-		if (strcmp(name, "ttl")) {
-			snprintf(why, 160, "unknown member \"%.60s\"", name);
-			goto fail;
-		}
-		if (!json_is_string(member) ||
-			text_duration_ms(json_string_value(member), json_string_length(member), ms)) {
-			snprintf(why, 160, "\"ttl\" is a duration as a string: \"30s\", \"500ms\", \"2m\"");
-			goto fail;
-		}
+	if (!code && value &&
+		(!json_is_string(value) || text_duration_ms(json_string_value(value), json_string_length(value), ms))) {
+		snprintf(why, 160, "\"ttl\" is a duration as a string: \"30s\", \"500ms\", \"2m\"");
+		code = "invalid-body";
 	}
-	code = NULL;
-fail:
 	json_decref(tree);
 	return code;
 }

@@ -11,12 +11,13 @@
 
 #define NAMES_LIMIT_DEFAULT 1000
 #define NAMES_LIMIT_MAX 10000
+#define NAMES_TURN 1024 /* that are passed over before others have their turn */
 
 struct names {
 	const struct names_kind *kind;
 	const struct request *request; /* whose end is that of the reply */
 	struct bts_txn *txn;
-	uint64_t limit, count;
+	uint64_t limit, count, hidden;
 	char after[BTS_KEY_MAX], shown[BTS_KEY_MAX]; /* the last one looked at, and the last that may be told */
 	size_t after_size, shown_size;
 	enum bts_err broken;
@@ -48,7 +49,7 @@ static int names_fill(void *arg, struct buf *b)
 	s->after_size = name.size;
 	memcpy(s->after, name.data, name.size);
 	if (s->kind->visible && !s->kind->visible(s->request, &info))
-		return 1;
+		return ++s->hidden % NAMES_TURN ? 1 : REPLY_REST;
 	s->shown_size = name.size;
 	memcpy(s->shown, name.data, name.size);
 	if (s->count++)

@@ -78,6 +78,19 @@ class Keys(Api):
         made = self.p.get("/livez", {"X-Request-Id": 'a "b"'}).headers["X-Request-Id"]
         self.assertRegex(made, "^[0-9a-f]{16}$")
 
+    def test_header_names_in_any_case(self):
+        b = self.bucket()
+        tag = self.p.put(b, "k", b"0123456789").headers["ETag"]
+        token = self.p.value(b, "k").headers["BTS-Token"]
+        path = "/v1/buckets/%s/keys/k" % b
+        for change in (str.lower, str.upper, str.swapcase):
+            self.assertEqual(self.p.request("GET", path, headers={change("If-None-Match"): tag}).status, 304)
+            self.assertEqual(self.p.request("GET", path, headers={change("If-Match"): '"9999"'}).status, 412)
+            self.assertEqual(self.p.request("GET", path, headers={change("Range"): "bytes=1-2"}).body, b"12")
+            self.assertEqual(self.p.request("GET", path, headers={change("X-Request-Id"): "mine"}).headers["X-Request-Id"], "mine")
+            self.assertEqual(self.p.request("GET", path, headers={change("BTS-After"): token}).status, 200)
+            self.assertEqual(self.p.request("GET", path, headers={change("BTS-After"): "nonsense"}).code, "invalid-token")
+
     def test_head(self):
         b = self.bucket()
         self.p.put(b, "k", b"12345")
@@ -444,7 +457,7 @@ class Load(Api):
         reply = self.load(self.bucket(), b"")
         self.assertEqual((reply.status, reply.json()["records"], reply.json()["commits"]), (200, 0, 0))
 
-    def test_a_bad_line_is_named(self):
+    def test_a_bad_line_is_change(self):
         b = self.bucket()
         good = "".join('{"key":"%d","value":"v"}\n' % i for i in range(2500)).encode()
         for bad, code in ((b"{oops\n", "malformed-json"), (b'{"key":"a"}\n', "invalid-record"),

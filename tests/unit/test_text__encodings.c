@@ -1,6 +1,10 @@
 /* UTF-8, base64, percent-encoding, numbers and durations as clients send them. */
 #include "cmocka.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "buf.h"
 #include "text.h"
 
@@ -114,6 +118,19 @@ static void test_percent_round_trip(void **state)
 	buf_fini(&b);
 }
 
+static void test_numbers_written(void **state)
+{
+	static const uint64_t values[] = {0, 9, 10, 99, 100, 4294967296, UINT64_MAX - 1, UINT64_MAX};
+	char text[21], same[24];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		snprintf(same, sizeof(same), "%" PRIu64, values[i]);
+		assert_int_equal(text_from_u64(values[i], text), strlen(same));
+		assert_string_equal(text, same);
+	}
+}
+
 static void test_numbers(void **state)
 {
 	uint64_t v = 7;
@@ -151,6 +168,7 @@ int main(void)
 		cmocka_unit_test(test_percent),
 		cmocka_unit_test(test_percent_round_trip),
 		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_numbers_written),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
