@@ -282,8 +282,13 @@ enum bts_err apply_flush_home(struct bts_apply *apply)
 static enum bts_err apply_sink_put(
 	struct bts_apply *apply, struct apply_sink *sink, const void *data, size_t size, uint64_t offset)
 {
+	size_t gap = sink == &apply->home && sink->used ? apply_first_gap(apply, sink->offset + sink->used, offset) : 0;
 	enum bts_err err;
 
+	if (gap && gap + size <= APPLY_SINK_BYTES - sink->used) {
+		memset(sink->bytes + sink->used, 0, gap);
+		sink->used += gap;
+	}
 	if (sink->used && (offset != sink->offset + sink->used || size > APPLY_SINK_BYTES - sink->used)) {
 		err = apply_sink_flush(apply, sink);
 		if (err)

@@ -16,6 +16,7 @@
 #define APPLY_SINK_BYTES (256u << 10)
 #define APPLY_FIRST_STEP (UINT64_C(256) << 20) /* bytes after which a first transfer notes how far it has come */
 #define APPLY_FIRST_START (UINT64_C(4) << 20)  /* bytes after which the disk begins to write them */
+#define APPLY_FIRST_GAP (UINT64_C(32) << 10)   /* free bytes between two units that are written with them */
 
 struct apply_unit {
 	bts_pgno pgno;
@@ -162,6 +163,8 @@ enum bts_err apply_flush_home(struct bts_apply *);
 /* A unit begins, is complete.  What came is to be kept for the next frame; is worth nothing. */
 enum bts_err apply_first_unit(struct bts_apply *, const struct bts_page_id *);
 enum bts_err apply_first_unit_done(struct bts_apply *);
+/* Bytes between two units at home that are written as zeros, so that both go out at once; 0: they stay apart. */
+size_t apply_first_gap(const struct bts_apply *, uint64_t from, uint64_t to);
 void apply_first_keep(struct bts_apply *);
 void apply_first_forget(struct bts_apply *);
 void apply_first_fini(struct bts_apply *);

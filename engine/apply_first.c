@@ -163,6 +163,20 @@ enum bts_err apply_first_unit_done(struct bts_apply *apply)
 	return err;
 }
 
+/*
+ * Free pages of the source between those that come would make of each run a write, a piece of the file and a request of the disk of
+ * its own, which costs several times what their zeros do.  What a broken frame has left behind stands below its cursors.
+ */
+size_t apply_first_gap(const struct bts_apply *apply, uint64_t from, uint64_t to)
+{
+	const struct apply_first *first = &apply->first;
+	bts_pgno kept = first->before.cursor > first->before.older_cursor ? first->before.cursor : first->before.older_cursor;
+
+	if (!first->on || first->unordered || to <= from || to - from > APPLY_FIRST_GAP)
+		return 0;
+	return from / apply->db->slot.record.page_size < kept ? 0 : (size_t)(to - from);
+}
+
 void apply_first_keep(struct bts_apply *apply)
 {
 	struct bts *db = apply->db;

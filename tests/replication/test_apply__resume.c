@@ -23,7 +23,7 @@ struct scene {
 
 static uint64_t seed;
 
-static struct bts *open_follower(struct env_mem *mem)
+static struct bts *open_follower_step(struct env_mem *mem, uint64_t step)
 {
 	struct bts_error error = {.text = ""};
 	struct bts_options options;
@@ -33,10 +33,15 @@ static struct bts *open_follower(struct env_mem *mem)
 	options.env = env_mem_env(mem);
 	options.flags = BTS_OPEN_FOLLOWER | BTS_OPEN_EXISTING;
 	options.map_bytes = UINT64_C(256) << 20;
-	options.transfer_step = STEP;
+	options.transfer_step = step;
 	if (bts_open("/f", &options, &db, &error))
 		fail_msg("open: %s", error.text);
 	return db;
+}
+
+static struct bts *open_follower(struct env_mem *mem)
+{
+	return open_follower_step(mem, STEP);
 }
 
 static void scene_open(struct scene *s, uint64_t number, uint32_t page_size)
@@ -267,6 +272,66 @@ static void test_same_commit_anew(void **state)
 	scene_close(&s);
 }
 
+/* Runs of pages in the order of the walk, as many writes as there were if nothing lay between; the units, borrowed of the walk. */
+static unsigned collect(struct bts_walk *walk, struct bts_page_id *ids, struct bts_slice *bytes, size_t cap, size_t *count)
+{
+	unsigned runs = 0;
+	bts_pgno next = 0;
+
+	for (*count = 0; next_unit(walk, &ids[*count], &bytes[*count]) == BTS_OK; ++*count) {
+		runs += ids[*count].pgno != next;
+		next = ids[*count].pgno + ids[*count].count;
+		assert_true(*count + 1 < cap);
+	}
+	return runs;
+}
+
+/* A database full of holes goes out in far fewer writes than it has runs; what comes in another order is not written over. */
+static void test_holes(void **state)
+{
+	enum { CAP = 4096 };
+	static struct bts_page_id ids[CAP];
+	static struct bts_slice bytes[CAP];
+	struct bts_position none = {.txid = 0};
+	uint64_t writes;
+	struct bts_error error;
+	struct bts_apply *apply;
+	struct bts_walk *walk;
+	unsigned runs;
+	struct scene s;
+	size_t count;
+
+	(void)state;
+	for (unsigned shuffled = 0; shuffled < 2; shuffled++) {
+		scene_open(&s, seed + 62, 4096);
+		bts_close(s.follower);
+		s.follower = open_follower_step(s.mem, 0);
+		for (unsigned i = 0; i < 200; i++)
+			bed_commit(s.primary, &s.rng);
+		assert_int_equal(bts_walk_open(s.primary, 0, &walk, NULL), BTS_OK);
+		runs = collect(walk, ids, bytes, CAP, &count);
+		none = *bts_walk_position(walk);
+		none.txid = 0;
+		assert_int_equal(bts_apply_begin(s.follower, &none, bts_walk_position(walk), &apply, &error), BTS_OK);
+		writes = env_mem_counters(s.mem)->ops[ENV_MEM_WRITE];
+		for (size_t i = 0; i < count; i++) {
+			size_t at = shuffled && (i ^ 3) < count ? i ^ 3 : i;
+
+			assert_int_equal(bts_apply_piece(apply, &ids[at], 0, bytes[at], &error), BTS_OK);
+		}
+		writes = env_mem_counters(s.mem)->ops[ENV_MEM_WRITE] - writes;
+		printf("%s: %zu units in %u runs: %llu writes\n", shuffled ? "shuffled" : "in order", count, runs,
+			(unsigned long long)writes);
+		if (!shuffled)
+			assert_true(runs > 20 && writes < runs * 2 / 3);
+		if (bts_apply_finish(apply, bts_walk_record(walk), &error))
+			fail_msg("finish: %s", error.text);
+		bts_walk_close(walk);
+		bed_assert_same(s.primary, s.follower);
+		scene_close(&s);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -274,6 +339,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_nothing_twice),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_same_commit_anew),
+		cmocka_unit_test(test_holes),
 	};
 
 	seed = rng_seed_from(argc, argv, 1);
