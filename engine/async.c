@@ -69,11 +69,13 @@ static void *async_run(void *arg)
 		pthread_mutex_unlock(&async->lock);
 		/* A failure poisons, which every later call says. */
 		err = flush_to(db, shared_tip_txid(db->shared), NULL, NULL, NULL, NULL);
-		if (err && err != BTS_BUSY)
+		if (err && err != BTS_BUSY && err != BTS_FENCED)
 			db_poison(db, NULL, 0, "flushing in the background");
 		pthread_mutex_lock(&async->lock);
 		if (err == BTS_BUSY)
 			async->owed = true;
+		else if (err == BTS_FENCED && !async->stopping) /* the deadline: another one may come */
+			async_plan(async);
 	}
 	pthread_mutex_unlock(&async->lock);
 	return NULL;

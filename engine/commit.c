@@ -215,7 +215,9 @@ enum bts_err commit_build(struct bts *db, struct state *state, bts_txid txid, st
 
 	if (txid >= LAYOUT_TXID_LIMIT)
 		return error_set(error, BTS_FULL, 0, "transaction numbers are used up at %" PRIu64, txid);
-	err = db_may_write(db, error);
+	/* The term first: a deadline that passes and is set anew behind it is noticed. */
+	built->term = shared_deadline_term(db->shared);
+	err = db_may_commit(db, error);
 	if (err)
 		return err;
 	db_reclaim(db);

@@ -11,6 +11,7 @@
 #include "async.h"
 #include "base/fault.h"
 #include "compact.h"
+#include "deadline.h"
 #include "error.h"
 #include "flush.h"
 #include "homes.h"
@@ -30,7 +31,7 @@
 #define DB_TXN_MEMORY (UINT64_C(64) << 20)
 #define DB_CLOSE_COMPACT (UINT64_C(64) << 20)
 #define DB_ROLE_TRIES 16 /* readings of a slot */
-#define DB_OPEN_FLAGS (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE)
+#define DB_OPEN_FLAGS (BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | BTS_OPEN_FENCE | BTS_OPEN_DEADLINE)
 
 void bts_options_init(struct bts_options *options)
 {
@@ -50,6 +51,7 @@ static enum bts_err db_check_options(const struct bts_options *given, struct bts
 	}
 	if (options->flags & ~DB_OPEN_FLAGS ||
 		(options->flags & (BTS_OPEN_READ_ONLY | BTS_OPEN_FOLLOWER)) == (BTS_OPEN_READ_ONLY | BTS_OPEN_FOLLOWER) ||
+		(options->flags & (BTS_OPEN_READ_ONLY | BTS_OPEN_DEADLINE)) == (BTS_OPEN_READ_ONLY | BTS_OPEN_DEADLINE) ||
 		(options->flags & (BTS_OPEN_FENCE | BTS_OPEN_FOLLOWER)) == BTS_OPEN_FENCE)
 		return error_set(error, BTS_INVALID, 0, "bts_open: impossible flags %#x", options->flags);
 	if (options->page_size == 0)
@@ -156,6 +158,13 @@ enum bts_err db_may_write(struct bts *db, struct bts_error *error)
 		err = error_set(error, BTS_FENCED, 0, "%s takes no writes: it was fenced, another one is primary or about to be",
 			db->path);
 	return err;
+}
+
+enum bts_err db_may_commit(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err = db_may_write(db, error);
+
+	return err == BTS_OK && !db->follower ? deadline_check(db, error) : err;
 }
 
 enum bts_err db_poison(struct bts *db, struct bts_error *error, int os, const char *what)
@@ -309,7 +318,7 @@ static enum bts_err db_open_pager(struct bts *db, const struct bts_options *opti
 }
 
 /* A process that joins: role and identity stand in the slot that holds D, which may move on while it is read. */
-static enum bts_err db_learn_slot(struct bts *db, struct bts_error *error)
+enum bts_err db_learn_slot(struct bts *db, struct bts_error *error)
 {
 	static const uint64_t offsets[2] = { 0, LAYOUT_META_B_OFFSET };
 	struct shared_durable durable;
@@ -359,6 +368,8 @@ static enum bts_err db_join(struct bts *db, bool alone, const struct bts_options
 	db->writer = true;
 	if (db->follower && shared_role(db->shared) != META_FOLLOWER)
 		err = role_take(db, error);
+	if (err == BTS_OK && options->flags & BTS_OPEN_DEADLINE)
+		shared_deadline_use(db->shared);
 	if (err == BTS_OK)
 		err = db_start_writing(db, error);
 	if (err)
@@ -441,6 +452,9 @@ static void db_seal(struct bts *db)
 	/* What writers that died had built, and nobody flushed. */
 	if (db->writer && !db->follower && flush_settle(db, &ignored))
 		return;
+	/* Past the deadline: numbers above D are on the disk, in pages of commits that go now. */
+	if (db->writer && !db->follower && shared_tip_txid(db->shared) > shared_durable_txid(db->shared))
+		return;
 	state = db_owes_jump(db) ? NULL : db->env->ops->memory(db->env, NULL, sizeof(*state));
 	if (state == NULL)
 		return;
@@ -486,12 +500,20 @@ void bts_close(struct bts *db)
 enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 {
 	bts_txid head = shared_head_txid(db->shared);
+	struct bts_error why = { 0 };
+	enum bts_err err;
 
 	if (shared_foreign(db->shared))
 		return db_may_write(db, error);
-	if (!db->writer || db->follower || head <= shared_durable_txid(db->shared))
+	if (!db->writer || db->follower)
 		return db_check_poison(db, error);
-	return flush_to(db, head, NULL, NULL, NULL, error);
+	err = head <= shared_durable_txid(db->shared) ? db_check_poison(db, error) : flush_to(db, head, NULL, NULL, NULL, &why);
+	/* Refused or done: what was committed may be told of by nobody, and may stand all the same. */
+	if ((err == BTS_OK || err == BTS_FENCED) && deadline_check(db, &why))
+		return error_set(error, BTS_UNKNOWN, 0, "nothing committed before may be taken for done: %.200s", why.text);
+	if (err && why.code && error != NULL)
+		*error = why;
+	return err;
 }
 
 /* Among the threads of this handle. */
@@ -583,9 +605,11 @@ enum bts_err db_build_enter_within(struct bts *db, unsigned timeout_ms, struct b
 
 	if (err)
 		return err;
-	shared_tip(db->shared, &db->tip, &db->tip_ring);
-	err = db_may_write(db, error); /* the role does not change while the lock is held */
+	err = db_may_commit(db, error); /* the role does not change while the lock is held */
+	if (err == BTS_OK && db->late)
+		err = db_start_late(db, error);
 	if (err == BTS_OK) {
+		shared_tip(db->shared, &db->tip, &db->tip_ring);
 		lease_inherit(db);
 		err = ring_follow(db, error);
 	}

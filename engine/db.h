@@ -43,6 +43,7 @@ struct bts {
 	struct pager pager;
 	struct shared *shared;
 	bool writer;
+	bool late; /* build held: what is owed before the first page write (db_write.c) was put off at open for want of a deadline */
 	unsigned lock_timeout_ms; /* 0: for ever */
 	/*
 	 * Threads of this handle, before they contend with other processes for the lock of the same name (shared.h).  build:
@@ -91,13 +92,19 @@ struct bts {
 
 /* Is it allowed to go on: BTS_POISONED, BTS_READ_ONLY (with text) for writers. */
 enum bts_err db_usable(struct bts *, struct bts_error *);
-/* And may it commit, or, of a follower, apply: BTS_FENCED. */
+/* And may it be written, or, of a follower, frames applied: BTS_FENCED. */
 enum bts_err db_may_write(struct bts *, struct bts_error *);
+/* And may a commit be begun: BTS_FENCED, when the deadline has passed (deadline.h) too. */
+enum bts_err db_may_commit(struct bts *, struct bts_error *);
 /*
  * Before the first page write, at open: after an unclean exit the opening commit (I4; a follower: an envelope write), for a
  * copied file a new epoch (R3).  A follower's allocator is loaded here, a primary's with its first commit (ring.h).
  */
 enum bts_err db_start_writing(struct bts *, struct bts_error *);
+/* The same later, where no deadline lay ahead at open: before the first batch of the handle, build held. */
+enum bts_err db_start_late(struct bts *, struct bts_error *);
+/* Role and identity from the slot that holds D, into db->slot; of a handle that is not new, flush held. */
+enum bts_err db_learn_slot(struct bts *, struct bts_error *);
 /* M2: what the writer of a follower before us may have written after its last publication. */
 enum bts_err db_inherit(struct bts *, struct bts_error *);
 /* Take or leave the build lock, which says nothing of the role; entered, the file is a primary's, tip and space are the newest. */

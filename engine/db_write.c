@@ -2,6 +2,7 @@
 #include "db.h"
 
 #include "base/fault.h"
+#include "deadline.h"
 #include "error.h"
 #include "flush.h"
 #include "recover.h"
@@ -195,6 +196,23 @@ static bool db_owes_opening(struct bts *db)
 }
 
 /*
+ * No deadline lies ahead, so nothing is written.  Slots of later commits by others, which this handle may flush, are of the file
+ * as it is: whether it is a copy is asked of the disk then.
+ */
+static enum bts_err db_put_off(struct bts *db, struct bts_error *error)
+{
+	struct bts_file_identity id;
+	int os = db->env->ops->file_identity(db->file, &id);
+
+	if (os)
+		return error_os(error, os, "cannot stat %s", db->path);
+	db->slot.inode = id.inode;
+	db->slot.birth_ns = id.birth_ns;
+	db->late = true;
+	return BTS_OK;
+}
+
+/*
  * A primary: what a writer that died had built becomes durable; then the opening commit, if one is owed, with both locks:
  * nobody else builds or flushes.  Nothing owed: opening waits for no batch that somebody is forming.
  */
@@ -202,6 +220,8 @@ static enum bts_err db_start_primary(struct bts *db, struct bts_error *error)
 {
 	enum bts_err err = BTS_OK;
 
+	if (deadline_check(db, NULL))
+		return db_put_off(db, error);
 	if (shared_tip_txid(db->shared) > shared_durable_txid(db->shared) ||
 		shared_lock_orphaned(db->shared, SHARED_LOCK_FLUSH))
 		err = flush_settle(db, error);
@@ -238,6 +258,24 @@ enum bts_err db_jump(struct bts *db, struct bts_error *error)
 	err = flush_hold(db, db_opening_now, error);
 	if (err == BTS_OK)
 		shared_tip(db->shared, &db->tip, &db->tip_ring);
+	return err;
+}
+
+static enum bts_err db_opening_late(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err = db_learn_slot(db, error);
+
+	return err == BTS_OK ? db_opening_now(db, error) : err;
+}
+
+enum bts_err db_start_late(struct bts *db, struct bts_error *error)
+{
+	enum bts_err err = flush_settle(db, error);
+
+	if (err == BTS_OK)
+		err = flush_hold(db, db_opening_late, error);
+	if (err == BTS_OK)
+		db->late = false;
 	return err;
 }
 

@@ -26,6 +26,7 @@ static const char *const error_names[] = {
 	[BTS_NEEDS_RECOVERY] = "needs-recovery",
 	[BTS_EXPIRED] = "snapshot-expired",
 	[BTS_FENCED] = "fenced",
+	[BTS_UNKNOWN] = "outcome-unknown",
 };
 
 const char *bts_err_name(enum bts_err code)

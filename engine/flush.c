@@ -17,6 +17,7 @@
 #include "base/crc32c.h"
 #include "base/ensure.h"
 #include "base/fault.h"
+#include "deadline.h"
 #include "error.h"
 #include "recover.h"
 
@@ -186,13 +187,16 @@ static enum bts_err flush_fault(struct bts *db, const char *point, struct bts_er
 	return os == 0 ? BTS_OK : db_poison(db, error, os, point);
 }
 
-static enum bts_err flush_slot(struct bts *db, const struct meta_slot *slot, unsigned index, struct bts_error *error)
+/* late: the deadline does not matter. */
+static enum bts_err flush_slot(struct bts *db, const struct meta_slot *slot, unsigned index, bool late, struct bts_error *error)
 {
 	struct bts_error why = { 0 };
 	enum bts_err err = BTS_OK;
 
 	if (slot->mode == META_TWO_FLUSH && !SABOTAGE(FAULT_I3_NO_PREFLUSH))
 		err = flush_sync(db, error, "flushing pages");
+	if (err == BTS_OK && !late)
+		err = deadline_check(db, error);
 	if (err == BTS_OK)
 		err = flush_fault(db, "commit.slot", error);
 	if (err)
@@ -238,7 +242,7 @@ static enum bts_err flush_publish(struct bts *db, const struct commit_record *re
 }
 
 /* Flush lock held. */
-static enum bts_err flush_tip(struct bts *db, const struct commit_built *own, struct bts_error *error)
+static enum bts_err flush_tip(struct bts *db, const struct commit_built *own, bool late, struct bts_error *error)
 {
 	struct meta_slot *slot = db->envelope;
 	struct shared_durable durable;
@@ -249,7 +253,7 @@ static enum bts_err flush_tip(struct bts *db, const struct commit_built *own, st
 	if (!SABOTAGE(FAULT_I2_SLOT_OF_D))
 		durable.index = !durable.index;
 	durable.sequence = slot->sequence;
-	err = flush_slot(db, slot, durable.index, error);
+	err = flush_slot(db, slot, durable.index, late, error);
 	if (err == BTS_OK && flush_publish(db, &slot->record, &durable, error)) /* D has moved, and must not be forgotten */
 		err = db_poison(db, error, error == NULL ? EIO : error->os, "publishing a commit");
 	return err;
@@ -397,30 +401,44 @@ enum bts_err flush_to(struct bts *db, bts_txid txid, const struct commit_built *
 		if (begun != NULL)
 			begun(arg);
 		if (err == BTS_NOT_FOUND)
-			return BTS_OK;
+			return own == NULL ? BTS_OK : deadline_told(db, own->term, error);
 		if (err)
 			return own == NULL || shared_poisoned(db->shared) ?
 				err : db_poison(db, error, error == NULL ? EIO : error->os, "locking to flush a commit");
 		/* Somebody else may have done it, and a batch that failed for want of space leaves numbers that never come. */
 		if (txid > shared_durable_txid(db->shared) && shared_tip_txid(db->shared) > shared_durable_txid(db->shared))
-			err = flush_tip(db, own, error);
+			err = flush_tip(db, own, false, error);
 		flush_leave(db);
 	} else if (begun != NULL) {
 		begun(arg);
 	}
-	return err;
+	if (own == NULL)
+		return err;
+	if (err == BTS_FENCED)
+		return deadline_unknown(db, own->txid, error);
+	return err ? err : deadline_told(db, own->term, error);
 }
 
-enum bts_err flush_settle(struct bts *db, struct bts_error *error)
+static enum bts_err flush_settle_within(struct bts *db, bool late, struct bts_error *error)
 {
 	enum bts_err err = flush_enter(db, db->lock_timeout_ms, error);
 
 	if (err)
 		return err;
 	if (shared_tip_txid(db->shared) > shared_durable_txid(db->shared))
-		err = flush_tip(db, NULL, error);
+		err = flush_tip(db, NULL, late, error);
 	flush_leave(db);
-	return err;
+	return err == BTS_FENCED ? BTS_OK : err;
+}
+
+enum bts_err flush_settle(struct bts *db, struct bts_error *error)
+{
+	return flush_settle_within(db, false, error);
+}
+
+enum bts_err flush_settle_all(struct bts *db, struct bts_error *error)
+{
+	return flush_settle_within(db, true, error);
 }
 
 enum bts_err flush_hold(struct bts *db, enum bts_err (*work)(struct bts *, struct bts_error *), struct bts_error *error)

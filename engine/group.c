@@ -14,7 +14,7 @@ enum bts_err group_open(struct bts_group *group, struct bts *db, struct bts_erro
 
 	memset(group, 0, sizeof(*group));
 	group->db = db;
-	err = db_may_write(db, error);
+	err = db_may_commit(db, error);
 	if (err)
 		return err;
 	group->last = SABOTAGE(FAULT_M2_NUMBERS_AGAIN) ? 0 : shared_assigned(db->shared);
@@ -59,7 +59,7 @@ enum bts_err bts_group_begin(struct bts *db, struct bts_group **out, struct bts_
 	struct bts_group *group;
 	enum bts_err err;
 
-	err = db_may_write(db, error);
+	err = db_may_commit(db, error);
 	if (err)
 		return err;
 	if (db->follower)

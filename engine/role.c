@@ -13,6 +13,7 @@
  */
 #include "role.h"
 
+#include "deadline.h"
 #include "error.h"
 #include "flush.h"
 #include "homes.h"
@@ -83,7 +84,7 @@ static enum bts_err role_lock(struct bts *db, struct bts_error *error)
 	if (err)
 		return err;
 	if (!db->follower && shared_role(db->shared) == META_PRIMARY)
-		err = flush_settle(db, error);
+		err = flush_settle_all(db, error);
 	if (err == BTS_OK)
 		err = flush_lock(db, error);
 	if (err)
@@ -363,6 +364,7 @@ static enum bts_err role_may_promote(struct bts *db, const struct bts_promotion 
 {
 	const struct meta_slot *slot = &db->slot;
 	bool promised = promotion->epoch == slot->promised && promotion->epoch_random == slot->promised_random;
+	enum bts_err err;
 
 	if (!db->follower)
 		return shared_role(db->shared) == META_PRIMARY ?
@@ -370,6 +372,9 @@ static enum bts_err role_may_promote(struct bts *db, const struct bts_promotion 
 			error_set(error, BTS_INVALID, 0, "%s: open it with BTS_OPEN_FOLLOWER to promote it", db->path);
 	if (db->applying)
 		return error_set(error, BTS_BUSY, 0, "%s: a frame is being applied", db->path);
+	err = deadline_check(db, error);
+	if (err)
+		return err;
 	if (slot->pending_count != 0)
 		return error_set(error, BTS_BUSY, 0, "%s.pending has pages that readers keep from going home", db->path);
 	if (slot->record.txid == 0)

@@ -191,6 +191,15 @@ uint32_t shared_promised(const struct shared *, uint64_t *random); /* 0: none */
 void shared_set_promised(struct shared *, uint32_t epoch, uint64_t random);
 
 /*
+ * A deadline for writes (deadline.h), in milliseconds of clock_ms.  In use from the first _use on until nobody is there.  _set: 0:
+ * given up, there is none; else only later than it is.  Terms are counted: one is over when the deadline was given up or had passed.
+ */
+void shared_deadline_use(struct shared *);
+bool shared_deadline(const struct shared *, uint64_t *ms); /* false: not in use; *ms 0: none was given */
+uint32_t shared_deadline_term(const struct shared *);
+void shared_deadline_set(struct shared *, uint64_t ms, uint64_t now);
+
+/*
  * Readers (G1): store the txid in a slot, full fence, re-read head, retry when it moved; the slot then holds what an heir needs
  * (the record).  record gets the snapshot.  BTS_LIMIT when all slots are taken.
  */

@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 
 #define SHARED_MAGIC UINT64_C(0x6b636f6c2d737462) /* "bts-lock" */
-#define SHARED_LAYOUT 6u
+#define SHARED_LAYOUT 7u
 #define SHARED_PROCESSES_MAX 1024u /* handles that have the file open at a time */
 #define SHARED_ACKS_MAX 64u
 
@@ -121,6 +121,8 @@ struct shared_map {
 	_Atomic uint32_t fences;    /* how often it stopped being a primary's */
 	_Atomic uint32_t promised;  /* the epoch, as in the newest slot */
 	_Atomic uint64_t promised_random;
+	_Atomic uint64_t deadline;	/* shared_deadline.c */
+	_Atomic uint32_t deadline_terms;
 
 	struct shared_cell head, durable, tip;
 	_Alignas(64) _Atomic uint32_t head_word; /* futex, +1 at every publication and wake */

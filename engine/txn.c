@@ -167,7 +167,7 @@ enum bts_err bts_begin(struct bts *db, unsigned flags, struct bts_txn **out, str
 		*out = txn;
 		return BTS_OK;
 	}
-	err = db_may_write(db, error);
+	err = db_may_commit(db, error);
 	if (err)
 		return err;
 	if (db->follower)

@@ -16,6 +16,8 @@
 	15 /* a reply that brings less than a byte a second for so long, beyond its wait, is dead */
 
 #define TRANSPORT_HEADER_MAX 1280 /* bytes of a header line that is looked at */
+#define TRANSPORT_HEADERS_MAX (64 * 1024) /* bytes of all header lines of a reply, with more it is broken off */
+#define TRANSPORT_SLOW 1024		  /* bytes a second: what moves less is idle (transport_send) */
 
 struct transport_handler {
 	/* A header of the final reply; name and value are NUL-terminated, borrowed for the call. */
@@ -31,6 +33,11 @@ struct transport_handler {
 struct transport;
 /* Owned: transport_free.  NULL when there is no memory. */
 struct transport *transport_new(const char *user_agent);
+/*
+ * For servers that are no nodes: of identity.h nothing is shown to them.  ca: a file (PEM) of who signs for them, borrowed for the call;
+ * NULL: as the system has it.  Then only transport_send.
+ */
+struct transport *transport_new_stranger(const char *user_agent, const char *ca);
 void transport_free(struct transport *); /* NULL is fine */
 
 /* Bytes a second that replies bring at most; 0: no limit.  Before the first request. */
@@ -44,6 +51,18 @@ BTS_MUST_CHECK enum bts_err transport_get(struct transport *, const char *url, u
 	const struct transport_handler *handler, struct bts_error *error);
 /* POST of these bytes (borrowed for the call), in all else as transport_get. */
 BTS_MUST_CHECK enum bts_err transport_post(struct transport *, const char *url, struct bts_slice body, unsigned wait_ms,
+	const struct transport_handler *handler, struct bts_error *error);
+
+struct transport_request {
+	const char *method; /* "GET", "PUT", "POST", "DELETE" */
+	const char *url;
+	const char *const *headers; /* "Name: value" each, then NULL; "Name:" keeps back one of libcurl's; or NULL */
+	struct bts_slice body;	    /* data NULL: none */
+	unsigned idle_s;	    /* with less than TRANSPORT_SLOW bytes a second, either way, for so long it fails */
+	unsigned total_ms;	    /* and when it takes longer than that */
+};
+/* Any request, borrowed for the call; in all else as transport_get.  BTS_INVALID: the other side is not who it should be (TLS). */
+BTS_MUST_CHECK enum bts_err transport_send(struct transport *, const struct transport_request *request,
 	const struct transport_handler *handler, struct bts_error *error);
 /* Sleep that long, or until transport_interrupt. */
 void transport_wait(struct transport *, unsigned ms);

@@ -25,6 +25,7 @@
 struct transport {
 	CURLM *multi;
 	CURL *easy;
+	bool stranger;		    /* asks servers that are no nodes */
 	struct curl_slist *headers; /* of the request */
 	atomic_bool interrupted;
 
@@ -32,6 +33,7 @@ struct transport {
 	const struct transport_handler *handler;
 	bool answered; /* at least a line has come */
 	bool begun;
+	size_t head;	      /* bytes of header lines so far */
 	uint64_t deadline_ms; /* of the answer's first line */
 	enum bts_err refused; /* what the handler returned */
 	char message[CURL_ERROR_SIZE];
@@ -73,6 +75,9 @@ static size_t transport_on_header(char *data, size_t one, size_t size, void *arg
 
 	(void)one;
 	transport->answered = true;
+	transport->head += size;
+	if (transport->head > TRANSPORT_HEADERS_MAX)
+		return CURL_WRITEFUNC_ERROR;
 	if (size >= sizeof(line))
 		return size; /* none of ours is that long */
 	memcpy(line, data, size);
@@ -133,7 +138,7 @@ static void transport_show_identity(CURL *easy)
 	}
 }
 
-struct transport *transport_new(const char *user_agent)
+static struct transport *transport_make(const char *user_agent)
 {
 	struct transport *transport = calloc(1, sizeof(*transport));
 
@@ -148,7 +153,29 @@ struct transport *transport_new(const char *user_agent)
 		return NULL;
 	}
 	transport_set_options(transport, user_agent);
-	transport_show_identity(transport->easy);
+	return transport;
+}
+
+struct transport *transport_new(const char *user_agent)
+{
+	struct transport *transport = transport_make(user_agent);
+
+	if (transport)
+		transport_show_identity(transport->easy);
+	return transport;
+}
+
+struct transport *transport_new_stranger(const char *user_agent, const char *ca)
+{
+	struct transport *transport = transport_make(user_agent);
+
+	if (!transport)
+		return NULL;
+	transport->stranger = true;
+	if (ca) {
+		curl_easy_setopt(transport->easy, CURLOPT_CAINFO, ca);
+		curl_easy_setopt(transport->easy, CURLOPT_CAPATH, NULL);
+	}
 	return transport;
 }
 
@@ -231,18 +258,35 @@ static bool transport_show_token(struct transport *transport, const char *url)
 	return true;
 }
 
-static enum bts_err transport_ask(struct transport *transport, const char *url, unsigned wait_ms,
+static enum bts_err transport_fail(const struct transport *transport, CURLcode code, struct bts_error *error)
+{
+	static const CURLcode lasting[] = {
+		CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE, CURLE_UNSUPPORTED_PROTOCOL};
+	enum bts_err err = BTS_IO;
+	size_t i;
+
+	if (transport->head > TRANSPORT_HEADERS_MAX)
+		return fail_set(error, BTS_IO, "the headers of the reply have no end");
+	for (i = 0; transport->stranger && i < sizeof(lasting) / sizeof(lasting[0]); i++)
+		if (code == lasting[i])
+			err = BTS_INVALID;
+	return fail_set(
+		error, err, "%s", transport->message[0] ? transport->message : curl_easy_strerror(code));
+}
+
+/* All but URL, headers and body has been set.  An answer has to begin within answer_ms. */
+static enum bts_err transport_run(struct transport *transport, const char *url, unsigned answer_ms,
 	const struct transport_handler *handler, struct bts_error *error)
 {
 	CURLcode code;
 
 	transport->handler = handler;
 	transport->begun = transport->answered = false;
-	transport->deadline_ms = transport_now() + wait_ms + TRANSPORT_ANSWER_MS;
+	transport->head = 0;
+	transport->deadline_ms = transport_now() + answer_ms;
 	transport->refused = BTS_OK;
 	transport->message[0] = '\0';
-	curl_easy_setopt(transport->easy, CURLOPT_LOW_SPEED_TIME, (long)(wait_ms / 1000 + TRANSPORT_IDLE_S));
-	if (!transport_show_token(transport, url) || curl_easy_setopt(transport->easy, CURLOPT_URL, url) != CURLE_OK ||
+	if (curl_easy_setopt(transport->easy, CURLOPT_URL, url) != CURLE_OK ||
 		curl_multi_add_handle(transport->multi, transport->easy) != CURLM_OK)
 		return fail_set(error, BTS_MEMORY, "no memory for a request");
 	code = transport_drive(transport);
@@ -252,12 +296,21 @@ static enum bts_err transport_ask(struct transport *transport, const char *url, 
 		return transport->refused;
 	if (atomic_load(&transport->interrupted))
 		return fail_set(error, BTS_TIMEOUT, "interrupted");
-	if (code == CURLE_OPERATION_TIMEDOUT && !transport->answered)
-		return fail_set(error, BTS_IO, "no answer within %u ms", wait_ms + TRANSPORT_ANSWER_MS);
+	if (code == CURLE_OPERATION_TIMEDOUT && !transport->answered &&
+		!(transport->stranger && transport->message[0]))
+		return fail_set(error, BTS_IO, "no answer within %u ms", answer_ms);
 	if (code != CURLE_OK)
-		return fail_set(error, BTS_IO, "%s",
-			transport->message[0] ? transport->message : curl_easy_strerror(code));
+		return transport_fail(transport, code, error);
 	return transport_begin(transport);
+}
+
+static enum bts_err transport_ask(struct transport *transport, const char *url, unsigned wait_ms,
+	const struct transport_handler *handler, struct bts_error *error)
+{
+	curl_easy_setopt(transport->easy, CURLOPT_LOW_SPEED_TIME, (long)(wait_ms / 1000 + TRANSPORT_IDLE_S));
+	if (!transport_show_token(transport, url))
+		return fail_set(error, BTS_MEMORY, "no memory for a request");
+	return transport_run(transport, url, wait_ms + TRANSPORT_ANSWER_MS, handler, error);
 }
 
 enum bts_err transport_get(struct transport *transport, const char *url, unsigned wait_ms,
@@ -275,6 +328,48 @@ enum bts_err transport_post(struct transport *transport, const char *url, struct
 		curl_easy_setopt(transport->easy, CURLOPT_COPYPOSTFIELDS, body.data) != CURLE_OK)
 		return fail_set(error, BTS_MEMORY, "no memory for a request");
 	return transport_ask(transport, url, wait_ms, handler, error);
+}
+
+static bool transport_set_headers(struct transport *transport, const char *const *lines)
+{
+	struct curl_slist *headers = NULL, *longer;
+
+	for (; lines && *lines; lines++) {
+		longer = curl_slist_append(headers, *lines);
+		if (!longer) {
+			curl_slist_free_all(headers);
+			return false;
+		}
+		headers = longer;
+	}
+	curl_easy_setopt(transport->easy, CURLOPT_HTTPHEADER, headers);
+	curl_slist_free_all(transport->headers);
+	transport->headers = headers;
+	return true;
+}
+
+enum bts_err transport_send(struct transport *transport, const struct transport_request *request,
+	const struct transport_handler *handler, struct bts_error *error)
+{
+	CURL *easy = transport->easy;
+	enum bts_err err;
+
+	if (!transport_set_headers(transport, request->headers))
+		return fail_set(error, BTS_MEMORY, "no memory for a request");
+	if (request->body.data) {
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body.size);
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body.data);
+	} else {
+		curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+	}
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, (long)TRANSPORT_SLOW);
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)request->idle_s);
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)request->total_ms);
+	if (curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method) != CURLE_OK)
+		return fail_set(error, BTS_MEMORY, "no memory for a request");
+	err = transport_run(transport, request->url, request->total_ms, handler, error);
+	curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* the body is borrowed no longer */
+	return err;
 }
 
 void transport_wait(struct transport *transport, unsigned ms)

@@ -55,7 +55,10 @@ enum fault_rule {
 	FAULT_REPLICA_RULES, /* and those of test_apply__redirect */
 	FAULT_R6_HOME_FIRST, /* pager: pages of the log are looked for at home */
 	FAULT_R6_MERGE_READ, /* homes: pages are brought home without asking for readers */
-	FAULT_R6_LOG_READ /* pending: a log is written again under who reads it */
+	FAULT_R6_LOG_READ, /* pending: a log is written again under who reads it */
+	/* and those of test_deadline__sabotage */
+	FAULT_R8_WRITE_LATE, /* deadline: commits are begun and slots written when it has passed */
+	FAULT_R8_TELL_LATE  /* deadline: a commit is told of when it has passed */
 };
 
 #ifdef BTS_SABOTAGE

@@ -70,7 +70,10 @@ enum bts_err {
 	BTS_LIMIT,          /* a named limit of this library was reached (readers, buckets open, ...) */
 	BTS_NEEDS_RECOVERY, /* only a process that may write can recover this file */
 	BTS_EXPIRED,        /* the snapshot held too much and was told to end (bts_options.reader_pages_max); abort, begin anew */
-	BTS_FENCED,         /* the file takes no writes any more: another one was promoted, or is about to be (bts_demote in ship.h) */
+	BTS_FENCED,         /* the file takes no writes: another one was promoted, or is about to be (bts_demote in ship.h); or its
+			       deadline has passed (BTS_OPEN_DEADLINE).  Nothing was changed */
+	BTS_UNKNOWN,        /* the commit is, or may become, durable in this file, but the deadline for writes has passed: it may
+			       be lost to another primary, so it counts neither as done nor as not done */
 };
 
 /* Caller's memory, never allocated.  Filled by the call that fails, untouched by one that succeeds. */
@@ -98,6 +101,11 @@ struct bts_env;    /* btree_store/env.h */
 #define BTS_OPEN_READ_ONLY 0x1u /* this handle only reads; joins beside the writing process */
 #define BTS_OPEN_EXISTING 0x2u  /* do not create: BTS_NOT_FOUND when there is no file */
 #define BTS_OPEN_FOLLOWER 0x4u  /* open a follower's or a fenced file to apply frames (ship.h); no write transactions */
+/*
+ * Not with _READ_ONLY: commits only while a deadline lies ahead, which somebody renews (bts_deadline_set in ship.h), first sets
+ * even.  In use for every process that has the file open, with this flag or without, from now until nobody has it open.
+ */
+#define BTS_OPEN_DEADLINE 0x10u
 #define BTS_OPEN_FENCE 0x8u     /* with _FOLLOWER: a primary's file that nobody has open (BTS_BUSY) is fenced first, and nothing added to it */
 
 /* A read snapshot that some process holds: of a read or write transaction, a walk, a check (bts_readers). */
@@ -221,7 +229,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_begin(struct bts *db, unsigned flags,
  * Make the changes durable: returns BTS_OK after the flush that covers them.  Blocks for it.  Transactions of
  * other threads that commit meanwhile share the next flush.  Ends the transaction, except on BTS_CONFLICT: then
  * it stays open for bts_refresh or bts_abort, and the error text names bucket, key and the winner.
- * A transaction without changes makes no commit.  For a read transaction the same as bts_abort.
+ * A transaction without changes makes no commit.  For a read transaction the same as bts_abort.  BTS_UNKNOWN: see there; it too
+ * ends the transaction, and all that shared the flush get it.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_commit(struct bts_txn *txn, struct bts_error *error);
 /* The same; *txid gets the transaction's number (its snapshot's when there was nothing to commit). */
@@ -248,7 +257,7 @@ BTS_EXPORT const struct bts_error *bts_txn_error(const struct bts_txn *txn);
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_group_begin(struct bts *db, struct bts_group **group, struct bts_error *error);
 /* One at a time; end it with bts_commit, bts_commit_id or bts_abort.  An abort drops its changes alone. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_group_txn(struct bts_group *group, struct bts_txn **txn, struct bts_error *error);
-/* Blocks for the flush.  Ends the group.  On failure none of its transactions happened. */
+/* Blocks for the flush.  Ends the group.  On failure none of its transactions happened, except with BTS_UNKNOWN. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_group_commit(struct bts_group *group, struct bts_error *error);
 BTS_EXPORT void bts_group_abort(struct bts_group *group); /* NULL is fine */
 
@@ -473,6 +482,7 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_view(struct bts *db, bts_txn_fn *fn, 
  * Returns when everything committed before is durable, that of other processes included; only BTS_ASYNC leaves something
  * to do.  BTS_POISONED, for readers too,
  * when a write or flush of any process failed: a reader should close then, so that a writer can start over.
+ * BTS_UNKNOWN: the deadline for writes has passed, so nothing that was committed before may be taken for done by this answer.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_sync(struct bts *db, struct bts_error *error);
 

@@ -84,7 +84,7 @@ struct bts_env_ops {
 	int (*wait)(struct bts_env *, const uint32_t *word, uint32_t expected, unsigned timeout_ms);
 	void (*wake)(struct bts_env *, const uint32_t *word); /* all waiters */
 
-	uint64_t (*clock_ms)(struct bts_env *);    /* monotonic */
+	uint64_t (*clock_ms)(struct bts_env *);    /* monotonic, goes on while the machine sleeps: deadlines are by it */
 	uint64_t (*tick_ms)(struct bts_env *);     /* a monotonic clock of its own, cheap, may lag by some milliseconds */
 	uint64_t (*realtime_ms)(struct bts_env *); /* since 1970 */
 	int (*random)(struct bts_env *, void *data, size_t size);

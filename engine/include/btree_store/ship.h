@@ -295,7 +295,7 @@ struct bts_promotion {
  * position, durable when this returns, and every process on the file may write.  promotion NULL: all defaults.
  * after (may be NULL) is filled.  BTS_BUSY: a frame is being applied, or readers keep pages of one from going home.  BTS_EXISTS: it is a
  * primary's already.  BTS_DIVERGED: not what was expected.  BTS_FENCED: a later epoch was promised.  BTS_INVALID: there is no
- * commit yet.  The file is then as before.  A failed flush poisons.
+ * commit yet, or no deadline ahead where one is needed (BTS_OPEN_DEADLINE: BTS_FENCED).  The file is then as before.  A failed flush poisons.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_promote(struct bts *db, const struct bts_promotion *promotion, struct bts_role *after,
 	struct bts_error *error);
@@ -310,6 +310,27 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_demote(struct bts *db, struct bts_rol
  * promised.  On a writer of an earlier epoch it fences too.  BTS_FENCED: that epoch is not above what the file has or promised.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_promise(struct bts *db, uint32_t epoch, uint64_t epoch_random, struct bts_error *error);
+
+/*
+ * A deadline for writes (BTS_OPEN_DEADLINE), of a node that is primary for as long as it holds a lease elsewhere and must be known
+ * to have stopped when that has run out.  It is in shared memory alone: every process on the file sees it at once, none is left when all
+ * have closed or died.  When it has passed, or none was set, every write fails with BTS_FENCED and nothing is changed; a commit
+ * that it overtakes fails with BTS_UNKNOWN: its effects may be durable here, visible, and shipped to followers, or become so when
+ * a later deadline is set, or go when the last process closes.  Never is BTS_OK returned for a commit after the deadline under
+ * which it was begun, moved on in time or not at all.  Reads, frames, bts_demote and bts_promise do not ask for it; bts_promote
+ * needs one that lies ahead (BTS_FENCED), and what it makes a primary obeys.  An opening commit that is owed is made with the
+ * first write.  What BTS_ASYNC has shown and no flush covers waits for a later deadline.
+ *
+ * boottime_ms: milliseconds of CLOCK_BOOTTIME.  A later one moves it on; one that is not later changes nothing; 0 gives it up, and what
+ * is set then begins anew: commits that were under way are not told of as done.  Any thread, any handle that writes
+ * or follows; never blocks.  BTS_INVALID: no process opened the file with BTS_OPEN_DEADLINE.  BTS_READ_ONLY.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_deadline_set(struct bts *db, uint64_t boottime_ms, struct bts_error *error);
+/*
+ * BTS_OK: it lies ahead.  BTS_FENCED: it has passed, or none is set.  BTS_NOT_FOUND: none is in use (then nothing is filled, and no
+ * clock was asked).  boottime_ms gets it, 0 when none is set, left_ms what is left of it; either may be NULL.  Any handle, any thread.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_deadline(struct bts *db, uint64_t *boottime_ms, uint64_t *left_ms);
 
 /* Transaction numbers (last, first) were never committed; chain is that of last.  first 0: no gap, only a commit that there is. */
 struct bts_segment {
