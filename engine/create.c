@@ -197,9 +197,7 @@ static enum bts_err create_fill(
 	return create_fault(env, "create.flushed", error);
 }
 
-/* *tmp_there: the temporary name still stands for our file. */
-static enum bts_err create_link(
-	struct bts_env *env, const char *path, const char *tmp, bool *tmp_there, struct bts_error *error)
+enum bts_err recover_link(struct bts_env *env, const char *path, const char *tmp, bool *tmp_there, struct bts_error *error)
 {
 	enum bts_err err;
 	int os;
@@ -247,7 +245,7 @@ enum bts_err recover_create(
 	if (!err && !create->fill)
 		err = create_fill(env, file, slot, error);
 	if (!err)
-		err = create_link(env, path, tmp, &tmp_there, error);
+		err = recover_link(env, path, tmp, &tmp_there, error);
 	if (tmp_there)
 		env->ops->path_unlink(env, tmp);
 	env->ops->file_close(file);

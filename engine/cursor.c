@@ -184,3 +184,20 @@ bts_txid bts_cursor_version(const struct bts_cursor *cursor)
 
 	return txn->group == NULL && cursor->version > txn->own.record.txid ? 0 : cursor->version;
 }
+
+enum bts_err bts_cursor_peek(struct bts_cursor *cursor, struct bts_slice *value)
+{
+	const struct tree_cursor *core = &cursor->core;
+	unsigned leaf = core->depth - 1;
+	enum bts_err err = cursor_usable(cursor);
+	struct node_cell cell;
+
+	if (err)
+		return err;
+	if (core->depth == 0 || core->before || core->changes != core->ctx->changes ||
+		core->path[leaf].index >= layout_count(core->path[leaf].page))
+		return error_set(&cursor->txn->error, BTS_INVALID, 0, "the cursor stands on no entry");
+	node_cell(core->path[leaf].page, core->path[leaf].index, &cell);
+	*value = cell.extent ? (struct bts_slice){ NULL, (size_t)cell.size } : cell.value;
+	return BTS_OK;
+}

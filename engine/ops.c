@@ -307,6 +307,20 @@ enum bts_err bts_peek(struct bts_txn *txn, struct bts_bucket *bucket, struct bts
 	return BTS_OK;
 }
 
+enum bts_err bts_get_bounded(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key, uint64_t most,
+	struct bts_get_state *state, struct bts_slice *value)
+{
+	struct tree_hit hit;
+	enum bts_err err = ops_find(txn, bucket, key, &hit);
+
+	if (err)
+		return err;
+	if (hit.cell.extent)
+		return pager_extent_bounded(&txn->state->ctx, &hit.cell.ptr, hit.cell.size, most, state, value);
+	*value = hit.cell.value;
+	return BTS_OK;
+}
+
 enum bts_err bts_get(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key, struct bts_slice *value)
 {
 	return bts_get_version(txn, bucket, key, value, NULL);

@@ -301,29 +301,46 @@ enum bts_err pager_free_log(struct tree_ctx *ctx, const struct page_ptr *ptr, co
 	return BTS_OK;
 }
 
+/* From *done, a chunk's begin, on until it is at least `until`, or the end. */
 static enum bts_err pager_chunks(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t size, const uint8_t *image,
-	uint64_t header_bytes)
+	uint64_t header_bytes, uint64_t until, uint64_t *done)
 {
 	const uint8_t *payload = image + header_bytes;
 
-	for (uint64_t i = 0, at = 0; at < size; i++, at += LAYOUT_CHUNK) {
-		uint64_t part = size - at < LAYOUT_CHUNK ? size - at : LAYOUT_CHUNK;
+	while (*done < until) {
+		uint64_t at = *done, i = at / LAYOUT_CHUNK, part = size - at < LAYOUT_CHUNK ? size - at : LAYOUT_CHUNK;
 
 		if (crc32c(0, payload + at, part) != bytes_get_u32(image + LAYOUT_EXTENT_TABLE_AT + 4 * i))
 			return error_set(ctx->error, BTS_CORRUPT, 0,
 				"page %" PRIu64 ": checksum mismatch in a large value (chunk %" PRIu64 " of extent %" PRIu64
 				")",
 				ptr->pgno + ((header_bytes + at) >> ctx->pager->page_shift), i, ptr->pgno);
+		*done += part;
 	}
 	return BTS_OK;
 }
 
 enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t size, struct bts_slice *value)
 {
+	struct bts_get_state state = { 0, NULL, 0 };
+
+	return pager_extent_bounded(ctx, ptr, size, UINT64_MAX, &state, value);
+}
+
+/* What was verified in one place says nothing of another: the page may have gone home since the last step. */
+static void pager_same_place(struct bts_get_state *state, const struct page_ptr *ptr, const uint8_t *image)
+{
+	if (state->image != image || state->crc != ptr->crc)
+		*state = (struct bts_get_state){ 0, image, ptr->crc };
+}
+
+enum bts_err pager_extent_bounded(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t size, uint64_t most,
+	struct bts_get_state *state, struct bts_slice *value)
+{
 	struct pager *pager = ctx->pager;
 	struct pager_place place;
 	const uint8_t *image;
-	uint64_t headers, pages;
+	uint64_t headers, pages, until;
 	enum bts_err err;
 	bool tagged;
 
@@ -343,7 +360,11 @@ enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint
 	if (!pager_same(ptr, image))
 		return pager_stranger(ctx, ptr, image);
 	tagged = pager_verified(ctx, ptr, &place);
-	if (!tagged)
+	pager_same_place(state, ptr, image);
+	*value = (struct bts_slice){ NULL, size };
+	if (!tagged && most == 0)
+		return BTS_OK;
+	if (!tagged && state->done == 0)
 		err = pager_verify(ctx, ptr, &place, headers << pager->page_shift);
 	if (err)
 		return err;
@@ -352,12 +373,15 @@ enum bts_err pager_extent(struct tree_ctx *ctx, const struct page_ptr *ptr, uint
 		bytes_get_u32(image + LAYOUT_EXTENT_HEADERS_AT) != headers || (!tagged && !layout_extent_plain(image)))
 		return error_set(ctx->error, BTS_CORRUPT, 0, "page %" PRIu64 ": not the extent of a value of %" PRIu64 " bytes",
 			ptr->pgno, size);
+	until = most < size && state->done < size - most ? state->done + most : size;
 	if (!tagged)
-		err = pager_chunks(ctx, ptr, size, image, headers << pager->page_shift);
+		err = pager_chunks(ctx, ptr, size, image, headers << pager->page_shift, until, &state->done);
 	if (err)
 		return err;
+	if (!tagged && state->done < size)
+		return BTS_OK;
+	state->done = size;
 	pager_remember(ctx, ptr, &place);
 	value->data = image + (headers << pager->page_shift);
-	value->size = size;
 	return BTS_OK;
 }

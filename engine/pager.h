@@ -130,6 +130,9 @@ PAGER_INLINE void pager_expect(const struct tree_ctx *ctx, const struct page_ptr
 
 /* The value of an extent, all of its chunks verified once per incarnation. */
 enum bts_err pager_extent(struct tree_ctx *, const struct page_ptr *ptr, uint64_t size, struct bts_slice *value);
+/* The same, at most so many bytes of chunks in a call: value->data stays NULL until all are verified (bts_get_bounded). */
+enum bts_err pager_extent_bounded(struct tree_ctx *, const struct page_ptr *ptr, uint64_t size, uint64_t most,
+	struct bts_get_state *state, struct bts_slice *value);
 
 /* A page of the free log. */
 enum bts_err pager_free_log(struct tree_ctx *, const struct page_ptr *ptr, const uint8_t **page);

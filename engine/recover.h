@@ -69,5 +69,7 @@ struct recover_create {
 	void *fill_arg;
 };
 enum bts_err recover_create(struct bts_env *, const char *path, const struct recover_create *, struct bts_error *);
+/* Its last step: tmp, complete and flushed, gets its name for good.  *tmp_there: it still has the other one, too. */
+enum bts_err recover_link(struct bts_env *, const char *path, const char *tmp, bool *tmp_there, struct bts_error *);
 
 #endif

@@ -1,7 +1,8 @@
 /*
- * bts_restore: an image made by bts_backup becomes a file, after every page of it was verified.
+ * bts_restore: an image made by bts_backup becomes a file, after every page of it was verified.  bts_restore_file: a file that is
+ * there does, without a copy.
  *
- * Written as path.tmp and linked to its name when it is complete, verified and flushed, by the same steps as a new file (I11,
+ * An image is written as path.tmp and linked to its name when it is complete, verified and flushed, by the same steps as a new file (I11,
  * create.c): nothing that a crash or damage leaves behind can be taken for a database.
  */
 #include "db.h"
@@ -138,6 +139,19 @@ static enum bts_err restore_slots(struct restore *restore, struct bts_error *err
 	return os ? error_os(error, os, "flushing the restored file") : BTS_OK;
 }
 
+/* The file has all of its pages. */
+static enum bts_err restore_finish(struct restore *restore, const char *tmp, struct bts_error *error)
+{
+	enum bts_err err = restore_check(restore, tmp, error);
+
+	if (err == BTS_OK)
+		err = recover_choose(restore->env, restore->file, &restore->state, error);
+	if (err == BTS_OK && restore->state.slot.pending_count > 0)
+		err = error_set(
+			error, BTS_INVALID, 0, "a copy of a follower's file without its pending pages");
+	return err ? err : restore_slots(restore, error);
+}
+
 static enum bts_err restore_fill(void *arg, struct bts_file *file, const char *tmp, struct bts_error *error)
 {
 	struct restore *restore = arg;
@@ -145,14 +159,15 @@ static enum bts_err restore_fill(void *arg, struct bts_file *file, const char *t
 
 	restore->file = file;
 	err = restore_copy(restore, error);
-	if (err == BTS_OK)
-		err = restore_check(restore, tmp, error);
-	if (err == BTS_OK)
-		err = recover_choose(restore->env, file, &restore->state, error);
-	if (err == BTS_OK && restore->state.slot.pending_count > 0)
-		err = error_set(
-			error, BTS_INVALID, 0, "a copy of a follower's file without its pending pages");
-	return err ? err : restore_slots(restore, error);
+	return err ? err : restore_finish(restore, tmp, error);
+}
+
+static enum bts_err restore_options_check(const struct bts_restore_options *options, struct bts_error *error)
+{
+	if (options->size != sizeof(*options) || (options->flags & ~BTS_RESTORE_SAME_ID) != 0)
+		return error_set(error, BTS_INVALID, 0, "struct bts_restore_options of %zu bytes, flags %#x",
+			options->size, options->flags);
+	return BTS_OK;
 }
 
 enum bts_err bts_restore(
@@ -167,9 +182,9 @@ enum bts_err bts_restore(
 
 	if (options == NULL)
 		options = &plain;
-	if (options->size != sizeof(*options) || (options->flags & ~BTS_RESTORE_SAME_ID) != 0)
-		return error_set(error, BTS_INVALID, 0, "struct bts_restore_options of %zu bytes, flags %#x",
-			options->size, options->flags);
+	err = restore_options_check(options, error);
+	if (err)
+		return err;
 	env = options->env != NULL ? options->env : bts_env_posix();
 	restore = env->ops->memory(env, NULL, sizeof(*restore));
 	if (restore == NULL)
@@ -183,6 +198,38 @@ enum bts_err bts_restore(
 	err = restore->buffer == NULL ? error_set(error, BTS_MEMORY, 0, "no memory to restore")
 				      : recover_create(env, path, &create, error);
 	env->ops->memory(env, restore->buffer, 0);
+	env->ops->memory(env, restore, 0);
+	return err;
+}
+
+enum bts_err bts_restore_file(
+	const char *from, const char *path, const struct bts_restore_options *options, struct bts_error *error)
+{
+	static const struct bts_restore_options plain = {.size = sizeof(plain)};
+	struct restore *restore;
+	struct bts_env *env;
+	bool there = true;
+	enum bts_err err;
+	int os;
+
+	if (options == NULL)
+		options = &plain;
+	err = restore_options_check(options, error);
+	if (err)
+		return err;
+	env = options->env != NULL ? options->env : bts_env_posix();
+	restore = env->ops->memory(env, NULL, sizeof(*restore));
+	if (restore == NULL)
+		return error_set(error, BTS_MEMORY, 0, "no memory to restore");
+	memset(restore, 0, sizeof(*restore));
+	restore->env = env;
+	restore->options = options;
+	os = env->ops->file_open(env, from, BTS_FILE_WRITE, &restore->file);
+	err = os ? error_os(error, os, "opening %s", from) : restore_finish(restore, from, error);
+	if (err == BTS_OK)
+		err = recover_link(env, path, from, &there, error);
+	if (os == 0)
+		env->ops->file_close(restore->file);
 	env->ops->memory(env, restore, 0);
 	return err;
 }

@@ -397,8 +397,10 @@ static enum bts_err role_epoch(struct bts *db, const struct bts_promotion *promo
 	if (os)
 		return error_os(error, os, "cannot stat %s", db->path);
 	*epoch = (struct recover_epoch){ promotion->epoch, promotion->epoch_random, id.inode, id.birth_ns };
-	if (epoch->number == 0 && slot->record.epoch < UINT32_MAX)
+	if (epoch->number == 0)
 		epoch->number = (slot->promised > slot->record.epoch ? slot->promised : slot->record.epoch) + 1;
+	if (epoch->number == 0)
+		return error_set(error, BTS_FENCED, 0, "%s: there is no epoch after %" PRIu32, db->path, UINT32_MAX);
 	if (epoch->random == 0)
 		os = db->env->ops->random(db->env, &epoch->random, sizeof(epoch->random));
 	return os ? error_os(error, os, "no random numbers for a new epoch") : BTS_OK;

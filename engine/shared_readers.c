@@ -150,12 +150,12 @@ uint32_t shared_reader_slots(const struct shared *s)
 
 size_t shared_readers_seen(struct shared *s, struct shared_reader_seen *seen, size_t cap)
 {
-	uint32_t used = atomic_load(&s->map->slots_used), i;
 	uint64_t now = s->env->ops->tick_ms(s->env);
 	struct shared_census census = {{0}};
 	size_t count = 0;
+	uint32_t i;
 
-	for (i = 0; i < used && count < cap; i++) {
+	for (i = 0; i < atomic_load(&s->map->slots_used) && count < cap; i++) {
 		struct shared_slot *slot = shared_slot_at(s, i);
 		uint64_t use = atomic_load(&slot->use), since, owner;
 		bts_txid txid;
@@ -218,9 +218,10 @@ enum bts_err shared_reader_record(struct shared *s, bts_txid snapshot, struct co
 
 bool shared_reader_settled(struct shared *s, bts_txid snapshot)
 {
-	uint32_t used = atomic_load(&s->map->slots_used), i;
+	uint32_t i;
 
-	for (i = 0; i < used; i++) {
+	/* As above: who opens the file takes damage of a snapshot that nobody holds for none, and would not hold this one's pages. */
+	for (i = 0; i < atomic_load(&s->map->slots_used); i++) {
 		struct shared_slot *slot = shared_slot_at(s, i);
 		uint64_t use = atomic_load(&slot->use);
 

@@ -109,11 +109,62 @@ static bool space_search_may_scan(struct space_search *search, uint64_t group)
 	return true;
 }
 
+/* The longest run that need not be remembered: there are as many as wanted of at least that. */
+static uint64_t space_search_dull(const struct space_search *search)
+{
+	return !search->gather && search->count == search->cap ? search->runs[search->cap - 1].count : 0;
+}
+
+/* Are there more than `dull` ready pages in a row? */
+static inline bool space_word_longer(uint64_t word, uint64_t dull)
+{
+	uint64_t have = 1, step;
+
+	if (dull >= 63)
+		return word == ~UINT64_C(0);
+	for (; word != 0 && have <= dull; have += step) {
+		step = dull + 1 - have < have ? dull + 1 - have : have;
+		word &= word >> step;
+	}
+	return word != 0;
+}
+
+/*
+ * The ready pages of one word, whose first page has index `base`: true when the search has what it wants.  In a file that is
+ * in use most runs are short: those inside the word that nobody would remember are passed over together.
+ */
+static bool space_search_word(struct space_search *search, uint64_t base, uint64_t word)
+{
+	uint64_t at, stop;
+
+	if (word & 1) {
+		stop = ~word == 0 ? 64 : (unsigned)__builtin_ctzll(~word);
+		if (space_search_extend(search, base, stop))
+			return true;
+		word = stop == 64 ? 0 : word >> stop << stop;
+	}
+	if (word >> 63 && !space_word_longer(word, space_search_dull(search))) {
+		at = 64 - (unsigned)__builtin_clzll(~word);
+		return space_search_extend(search, base + at, 64 - at);
+	}
+	if (word == 0 || !space_word_longer(word, space_search_dull(search)))
+		return false;
+	while (word != 0) {
+		at = (unsigned)__builtin_ctzll(word);
+		word = ~word >> at << at;
+		stop = word == 0 ? 64 : (unsigned)__builtin_ctzll(word);
+		if (space_search_extend(search, base + at, stop - at))
+			return true;
+		word = stop == 64 ? 0 : ~word >> stop << stop;
+	}
+	return false;
+}
+
 /* Pages [at, end), indexes within one group: true when the search has what it wants. */
 static bool space_search_group(struct space_search *search, uint64_t at, uint64_t end)
 {
 	const struct space *space = search->space;
-	uint64_t group = at / SPACE_GROUP, stop;
+	uint64_t group = at / SPACE_GROUP;
 
 	if (space->group[group] == 0)
 		return false;
@@ -121,11 +172,19 @@ static bool space_search_group(struct space_search *search, uint64_t at, uint64_
 		return space_search_extend(search, at, end - at);
 	if (!space_search_may_scan(search, group))
 		return false;
-	while ((at = space_find(space, at, end, true)) < end) {
-		stop = space_find(space, at, end, false);
-		if (space_search_extend(search, at, stop - at))
+	for (uint64_t from = at / 64 * 64; from < end; from += 64) {
+		uint64_t word = space->bits[from / 64];
+
+		if (from < at)
+			word &= ~UINT64_C(0) << at % 64;
+		if (end - from < 64)
+			word &= ~(~UINT64_C(0) << (end - from));
+		if (space_search_word(search, from, word)) {
+			/* All of the run, which may go on in the next words. */
+			at = search->open.pgno + search->open.count;
+			search->open.count += space_find(space, at, end, false) - at;
 			return true;
-		at = stop;
+		}
 	}
 	return false;
 }

@@ -2,9 +2,9 @@
  * Windows: where in the file a large request finds its pages closest together.
  *
  * Each separate piece of a batch costs a request, so the best place is the shortest stretch that holds
- * as many ready pages as are wanted.  Two ends walk over the bitmap, in steps of a few pages; in a file of more groups than
- * WINDOW_GROUPS only over the stretch of so many with the most ready pages.  So the search is bounded, but for one
- * addition for each group of the file.
+ * as many ready pages as are wanted.  Two ends walk over the bitmap, in steps of a few pages that are counted a word at
+ * a time; in a file of more groups than WINDOW_GROUPS only over the stretch of so many with the most ready pages.  So the
+ * search is bounded, but for one addition for each group of the file.
  */
 #include "space.h"
 
@@ -12,10 +12,11 @@
 #define WINDOW_STEP_MIN 16u
 #define WINDOW_STEP_MAX 64u
 
-struct window {
-	const struct space *space;
-	uint64_t step; /* pages, a power of two */
-	uint64_t mask;
+/* One end of the window: the counts of the steps in the word it stands in, each in as many bits as a step has, the next one lowest. */
+struct window_end {
+	const uint64_t *word; /* the next */
+	uint64_t counts;
+	unsigned left; /* of the word's steps */
 };
 
 /* The groups [*from, *end) with the most ready pages, `most` of them. */
@@ -40,29 +41,52 @@ static void window_groups(const struct space *space, uint64_t most, uint64_t *fr
 	*end = *from + most;
 }
 
-static inline uint64_t window_count(const struct window *window, uint64_t at)
+/* Ready pages of the next step: 16, 32 or 64 of them. */
+static inline uint64_t window_next(struct window_end *end, unsigned step)
 {
-	uint64_t page = at * window->step;
+	uint64_t count;
 
-	return space_popcount(window->space->bits[page / 64] >> page % 64 & window->mask);
+	if (end->left == 0) {
+		uint64_t word = *end->word++;
+
+		/* As space_popcount, but stopping at sums of that many bits. */
+		word -= word >> 1 & UINT64_C(0x5555555555555555);
+		word = (word & UINT64_C(0x3333333333333333)) + (word >> 2 & UINT64_C(0x3333333333333333));
+		word = (word + (word >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+		word = (word + (word >> 8)) & UINT64_C(0x00ff00ff00ff00ff);
+		if (step > 16)
+			word = (word + (word >> 16)) & UINT64_C(0x0000ffff0000ffff);
+		if (step > 32)
+			word = (word + (word >> 32)) & UINT64_C(0x00000000ffffffff);
+		end->counts = word;
+		end->left = 64 / step;
+	}
+	count = end->counts & 0xffff;
+	end->counts = step < 64 ? end->counts >> step : 0;
+	end->left--;
+	return count;
 }
 
 bool space_window(const struct space *space, uint64_t pages, struct space_run *found)
 {
-	struct window window = {.space = space, .step = WINDOW_STEP_MIN};
-	uint64_t most = 2 * (pages / SPACE_GROUP + 1), from, end, left, sum = 0, best_sum = 0;
+	uint64_t most = 2 * (pages / SPACE_GROUP + 1), step = WINDOW_STEP_MIN, from, end, left, sum = 0,
+		 best_sum = 0, first;
+	struct window_end head = {0}, tail = {0};
 
 	*found = (struct space_run){0, UINT64_MAX};
-	while (window.step < WINDOW_STEP_MAX && window.step * 32 < pages)
-		window.step *= 2;
-	window.mask = ~UINT64_C(0) >> (64 - window.step);
+	while (step < WINDOW_STEP_MAX && step * 32 < pages)
+		step *= 2;
 	window_groups(space, most < WINDOW_GROUPS ? WINDOW_GROUPS : most, &from, &end);
-	left = from *= SPACE_GROUP / window.step;
-	end *= SPACE_GROUP / window.step;
+	head.word = tail.word = space->bits + from * (SPACE_GROUP / 64);
+	left = from *= SPACE_GROUP / step;
+	end *= SPACE_GROUP / step;
+	first = end > from ? window_next(&tail, (unsigned)step) : 0; /* of what the window holds */
 	for (uint64_t right = from; right < end; right++) {
-		sum += window_count(&window, right);
-		for (uint64_t n; sum >= pages && sum - (n = window_count(&window, left)) >= pages; left++)
-			sum -= n;
+		sum += window_next(&head, (unsigned)step);
+		for (; sum >= pages && sum - first >= pages; left++) {
+			sum -= first;
+			first = window_next(&tail, (unsigned)step);
+		}
 		if (sum >= pages && (right + 1 - left < found->count ||
 					    (right + 1 - left == found->count && sum > best_sum))) {
 			*found = (struct space_run){left, right + 1 - left};
@@ -71,7 +95,7 @@ bool space_window(const struct space *space, uint64_t pages, struct space_run *f
 	}
 	if (found->count == UINT64_MAX)
 		return false;
-	found->pgno *= window.step;
-	found->count *= window.step;
+	found->pgno *= step;
+	found->count *= step;
 	return true;
 }

@@ -20,6 +20,8 @@ static const struct {
 	[AUTH_WRITE] = {KEYRING_WRITE, "write"},
 	[AUTH_ADMIN] = {KEYRING_ADMIN, "admin"},
 	[AUTH_REPLICATE] = {KEYRING_REPLICATE, "replicate"},
+	[AUTH_ELECT] = {KEYRING_ELECT, "elect"},
+	[AUTH_DATA] = {KEYRING_READ | KEYRING_WRITE, "read or write"},
 };
 
 const char *auth_scope_word(enum auth_scope scope)
@@ -95,8 +97,8 @@ int auth_allows(const struct request *r, enum auth_scope scope, struct bts_slice
 {
 	unsigned wanted = auth_scopes[scope].scope;
 
-	return (r->scopes & wanted) == wanted &&
-	       (!bucket.size || auth_among(r->buckets, bucket));
+	/* Any of them will do: only AUTH_DATA has several. */
+	return (!wanted || (r->scopes & wanted)) && (!bucket.size || auth_among(r->buckets, bucket));
 }
 
 int auth_among(const char *buckets, struct bts_slice bucket)

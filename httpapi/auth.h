@@ -20,6 +20,8 @@ enum auth_scope {
 	AUTH_WRITE,
 	AUTH_ADMIN,
 	AUTH_REPLICATE,
+	AUTH_ELECT,
+	AUTH_DATA, /* read or write: what is in the body tells */
 };
 
 /* 0, or -1 after request_refuse: unknown credentials, a wrong host or origin, or the route's scope is not among theirs. */

@@ -26,9 +26,9 @@ static const char *config_check_urls(const char *text)
 {
 	size_t scheme = !strncmp(text, "http://", 7) ? 7 : !strncmp(text, "https://", 8) ? 8 : 0;
 
-	if (scheme && text[scheme] && !strpbrk(text, " \r\n\t\"<>") && strlen(text) < 1024)
+	if (scheme && text[scheme] && !strpbrk(text, " \r\n\t\"<>@") && strlen(text) < 1024)
 		return NULL;
-	return "a URL that begins with http:// or https://";
+	return "a URL that begins with http:// or https://, without user and password";
 }
 
 static const char *config_check_name(const char *text)
@@ -52,7 +52,7 @@ static const char *config_check_durability(const char *text)
 {
 	unsigned copies;
 
-	return quorum_parse(text, strlen(text), &copies) ? "local or replicated:K" : NULL;
+	return quorum_parse(text, strlen(text), &copies) ? "local, replicated:K or archived" : NULL;
 }
 
 static const struct settings_row config_rows[] = {
@@ -106,7 +106,11 @@ static const struct settings_row config_rows[] = {
 	{"members", SETTINGS_LIST(struct config, members), .arg = "NODE,NODE", .check = config_check_members,
 		.help = "whose copies count for replicated:K (default: any named follower's)"},
 	{"durability", SETTINGS_TEXT(struct config, durability), .arg = "HOW", .fallback = "local",
-		.check = config_check_durability, .help = "local or replicated:K: of writes that do not say"},
+		.check = config_check_durability, .help = "local, replicated:K or archived: of writes that do not say"},
+
+	ARCHIVE_ROWS(struct config, archive),
+
+	FAILOVER_ROWS(struct config, failover),
 
 	SECURE_ROWS(struct config, secure),
 
@@ -155,6 +159,7 @@ static int config_addresses(struct settings *s, const struct config *c)
 static int config_complete(struct settings *s, struct config *c)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	const char *why;
 	char *url;
 
 	c->follower = c->role == CONFIG_FOLLOWER;
@@ -164,11 +169,14 @@ static int config_complete(struct settings *s, struct config *c)
 		return settings_refuse(s, "--data FILE is missing");
 	if (!c->listen.size)
 		return settings_refuse(s, "--listen HOST:PORT is missing");
-	if (c->follower && !c->from)
-		return settings_refuse(s, "a follower needs --from URL");
-	if (!c->follower && (c->from || c->primary_url))
-		return settings_refuse(s, "%s is for a follower", c->from ? "--from" : "--primary-url");
-	if (!c->follower && (c->max_rate || c->zstd))
+	why = failover_fits(&c->failover);
+	if (why)
+		return settings_refuse(s, "%s", why);
+	if (c->follower && !c->from && !c->failover.place)
+		return settings_refuse(s, "a follower needs --from URL, or --failover");
+	if (!c->follower && (c->primary_url || (c->from && !c->failover.place)))
+		return settings_refuse(s, "%s is for a follower", c->primary_url ? "--primary-url" : "--from");
+	if (!c->follower && !c->failover.place && (c->max_rate || c->zstd))
 		return settings_refuse(s, "%s is for a follower", c->zstd ? "--zstd" : "--max-rate");
 	if (config_addresses(s, c))
 		return -1;

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "archive.h"
+#include "failover_run.h"
 #include "secure.h"
 #include "settings.h"
 
@@ -24,7 +26,9 @@ struct config {
 	const char *url;			      /* of this node, told to others; NULL: as it listens */
 	int admin_plain;			      /* no TLS on the admin listener */
 	uint64_t per_address;			      /* connections; 0: the default */
+	struct failover_settings failover;
 	struct secure secure;
+	struct archive_settings archive;
 	uint64_t threads;
 	uint64_t max_body;	/* bytes; SETTINGS_NOW */
 	uint64_t max_value;	/* likewise */
@@ -32,7 +36,7 @@ struct config {
 	uint64_t idempotency_ttl_ms, idempotency_max;	/* how long keys are kept, and how many; SETTINGS_NOW */
 	const char *members;	/* names of nodes whose copies count; NULL: any named one's */
 	const char *durability; /* of a write that does not say */
-	unsigned copies;	/* the same: 0 is local */
+	unsigned copies;	/* the same, as quorum.h counts: 0 is local */
 	uint64_t backups_max;	/* images at a time */
 	uint64_t snapshots_max;	/* leased ones at a time */
 	uint64_t snapshot_ttl_max_ms; /* of a lease */

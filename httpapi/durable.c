@@ -1,9 +1,9 @@
 /*
- * Writes that ask for copies.
+ * Writes that ask for copies, or for the archive.
  *
  * Theory: the acknowledgements are in the lock file, whoever took them: the frame routes of this process or a
  * bts-replicator beside it.  One thread sleeps on their count (bts_ack_wait), works out once for each change
- * how far the best K nodes are, for every K, and lets those go on whose transaction that covers.  Whoever is
+ * how far the best K nodes are, for every K, and the archive, and lets those go on whose transaction that covers.  Whoever is
  * added is held against the levels of the last look under the same lock: what came after that look wakes the
  * thread again, so nobody is overlooked.
  */
@@ -11,10 +11,12 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "acks.h"
 #include "config.h"
 #include "log.h"
 #include "reply.h"
@@ -38,8 +40,9 @@ struct durable {
 	struct request *list;
 	uint64_t count, reached, unreached;
 	struct bts_position epoch; /* the levels are of */
-	bts_txid levels[QUORUM_MAX];
+	bts_txid levels[QUORUM_LEVELS];
 	int stopping;
+	atomic_int archived; /* the archive of another process has been seen */
 };
 
 /* Under the lock. */
@@ -52,7 +55,7 @@ static int durable_covers(const struct durable *d, const struct request *r)
 static void durable_look(struct durable *d, struct bts *db)
 {
 	struct bts_ack acks[QUORUM_MAX];
-	bts_txid levels[QUORUM_MAX];
+	bts_txid levels[QUORUM_LEVELS];
 	struct bts_position epoch = {0};
 	size_t count = bts_ack_list(db, acks, QUORUM_MAX);
 
@@ -134,7 +137,7 @@ int durable_start(struct role *role, const struct config *config, struct durable
 	if (quorum_init(&d->quorum, role_name(role), config->members)) {
 		log_event("error", "members-invalid",
 			LOG_FIELDS(LOG_TEXT("detail", "--members is a list of node names, each once")));
-	} else if (config->copies > quorum_most(&d->quorum)) {
+	} else if (config->copies > quorum_most(&d->quorum) && config->copies != QUORUM_ARCHIVE) {
 		log_event("error", "durability-invalid",
 			LOG_FIELDS(LOG_TEXT("detail", "--durability asks for more copies than there are members")));
 	} else if (!pthread_create(&d->thread, NULL, durable_main, d)) {
@@ -180,28 +183,50 @@ void durable_stat(struct durable *d, struct durable_stat *stat)
 
 /* ---- a request ---- */
 
-void durable_check(struct request *r)
+/* One here, or one that another process has told of: else a write would wait for what cannot come. */
+static int durable_archive_known(struct request *r)
 {
-	const struct bts_slice *durability = request_param(r, "durability"), *timeout = request_param(r, "timeout");
+	struct server *server = request_server(r);
+	struct bts *db = role_db(server->role);
+	struct bts_ack ack;
+
+	if (server->archive || atomic_load(&server->durable->archived))
+		return 1;
+	if (!db || !acks_archive(db, &ack))
+		return 0;
+	atomic_store(&server->durable->archived, 1);
+	return 1;
+}
+
+static void durable_check_level(struct request *r)
+{
+	const struct bts_slice *durability = request_param(r, "durability");
 	unsigned most = quorum_most(durable_quorum(request_server(r)->durable));
-	uint64_t ms = DURABLE_DEFAULT_MS;
-	enum quorum_parse parsed = QUORUM_OK;
 
 	r->copies = request_server(r)->config->copies;
-	if (durability)
-		parsed = quorum_parse(durability->data, durability->size, &r->copies);
-	if (parsed == QUORUM_ARCHIVED) {
-		snprintf(r->problem, sizeof(r->problem), "there is no archive here: durability is local or replicated:K");
-		request_refuse(r, 501, "not-implemented");
-	} else if (parsed) {
+	if (durability && quorum_parse(durability->data, durability->size, &r->copies)) {
 		snprintf(r->problem, sizeof(r->problem),
-			"the parameter durability is local or replicated:K, K from 1 to %u", most);
+			"the parameter durability is local, replicated:K, K from 1 to %u, or archived", most);
 		request_refuse(r, 400, "invalid-parameter");
+	} else if (r->copies == QUORUM_ARCHIVE) {
+		if (role_follows(request_role(r)) || durable_archive_known(r))
+			return; /* a follower has other reasons to refuse */
+		snprintf(r->problem, sizeof(r->problem), "no archive of this file is known here");
+		request_refuse(r, 400, "no-archive");
 	} else if (r->copies > most) {
 		snprintf(r->problem, sizeof(r->problem), "durability asks for %u copies, there are %u other members",
 			r->copies, most);
 		request_refuse(r, 400, "invalid-parameter");
-	} else if (timeout && (text_duration_ms(timeout->data, timeout->size, &ms) || ms > DURABLE_MAX_MS)) {
+	}
+}
+
+void durable_check(struct request *r)
+{
+	const struct bts_slice *timeout = request_param(r, "timeout");
+	uint64_t ms = DURABLE_DEFAULT_MS;
+
+	durable_check_level(r);
+	if (!r->early_status && timeout && (text_duration_ms(timeout->data, timeout->size, &ms) || ms > DURABLE_MAX_MS)) {
 		snprintf(r->problem, sizeof(r->problem), "the parameter timeout is a duration of at most 60s");
 		request_refuse(r, 400, "invalid-parameter");
 	}
@@ -255,12 +280,11 @@ void durable_await(struct request *r, void (*then)(struct request *))
 
 int durable_tell(struct request *r)
 {
-	char text[32] = "local";
+	char text[QUORUM_TEXT_SIZE];
 
 	if (!r->copies)
 		return 1;
-	if (!r->unreached)
-		snprintf(text, sizeof(text), "replicated:%u", r->copies);
+	quorum_text(r->unreached ? 0 : r->copies, text);
 	request_set_header(r, "Durability-Reached", text);
 	return !r->unreached;
 }
@@ -273,13 +297,15 @@ void durable_members(struct request *r, struct buf *b)
 
 void durable_reply(struct request *r, unsigned status)
 {
+	char asked[QUORUM_TEXT_SIZE];
 	struct buf b = {0};
 
 	if (durable_tell(r)) {
 		reply_empty(r, status);
 		return;
 	}
-	buf_printf(&b, "{\"committed\":true,\"durability-reached\":\"local\",\"durability\":\"replicated:%u\",\"txid\":%" PRIu64 "}\n",
-		r->copies, (uint64_t)r->txid);
+	quorum_text(r->copies, asked);
+	buf_printf(&b, "{\"committed\":true,\"durability-reached\":\"local\",\"durability\":\"%s\",\"txid\":%" PRIu64 "}\n",
+		asked, (uint64_t)r->txid);
 	reply_buf(r, 202, "application/json", &b);
 }

@@ -1,6 +1,6 @@
 /*
- * Writes that ask for copies (durability=replicated:K): committed here, they wait suspended until K nodes have
- * acknowledged them, or their time is up.  One thread looks for all of them.
+ * Writes that ask for more than their commit (durability=replicated:K, archived): committed here, they wait suspended until K nodes,
+ * or the archive, have acknowledged them, or their time is up.  One thread looks for all of them.
  */
 #ifndef HTTPAPI_DURABLE_H
 #define HTTPAPI_DURABLE_H

@@ -41,7 +41,7 @@ void handle_key_write(struct request *, enum writer_kind);
 void handle_key_written(struct request *); /* the reply when r->op is done */
 void handle_key_delete(struct request *);
 
-#define HANDLE_LARGE ((size_t)1 << 20) /* of a value: from here on it is read and written by threads of its own (work.h) */
+#define HANDLE_LARGE ((size_t)1 << 20) /* of a value: from here on it is written by threads of its own (work.h) */
 
 void handle_scan(struct request *);
 void handle_range_delete(struct request *);

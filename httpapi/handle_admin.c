@@ -39,6 +39,11 @@ static int handle_readyz_role(struct request *r)
 	const struct bts_slice *want = request_param(r, "role");
 	const char *word = role_word(request_role(r));
 
+	if (want && want->size == 7 && !memcmp(want->data, "primary", 7) && !role_follows(request_role(r)) &&
+		role_late(request_role(r))) {
+		reply_problem(r, 503, "not-primary", NULL, "the deadline for this node's writes has passed, or none was set");
+		return -1;
+	}
 	if (!want || (want->size == strlen(word) && !memcmp(want->data, word, want->size)))
 		return 0;
 	if ((want->size == 7 && !memcmp(want->data, "primary", 7)) ||

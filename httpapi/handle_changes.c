@@ -127,7 +127,7 @@ static ssize_t changes_read(void *arg, char *out, size_t max)
 
 static void changes_answer(struct request *r)
 {
-	struct reply_stream stream = {watcher_fill, NULL, r->state};
+	struct reply_stream stream = {.fill = watcher_fill, .arg = r->state};
 	struct bts_error error = {0};
 	enum bts_err err;
 

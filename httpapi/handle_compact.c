@@ -54,6 +54,10 @@ void handle_compact_post(struct request *r)
 		reply_problem(r, 409, "wrong-role", NULL, "only a primary's file is compacted; a follower's is as its source's");
 		return;
 	}
+	if (role_late(request_role(r))) {
+		reply_error(r, BTS_FENCED, NULL);
+		return;
+	}
 	err = compaction_start(request_server(r)->compaction, rate, &error);
 	if (err == BTS_BUSY)
 		reply_problem(r, 409, "busy", NULL, "a compaction is under way");

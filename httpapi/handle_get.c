@@ -1,7 +1,8 @@
 /*
  * Many keys at one snapshot: POST /v1/get.
  *
- * The answer is made while it is sent, values straight from the map in pieces, so it takes no memory but the request's.
+ * The answer is made while it is sent, values straight from the map in pieces, so it takes no memory but the request's.  Large ones are
+ * verified by threads of their own before (large.h).
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "handle.h"
 #include "handle_txn.h"
 #include "jsonout.h"
+#include "large.h"
 #include "reply.h"
 #include "request.h"
 #include "ttl.h"
@@ -24,6 +26,11 @@ struct handle_get {
 	struct bts_slice name;
 	struct jsonout_pieces pieces;
 	int in_value;
+	/* of the item whose value is being verified */
+	struct large large;
+	int in_large;
+	bts_txid version;
+	uint64_t expires_ms;
 	enum bts_err broken;
 };
 
@@ -42,8 +49,6 @@ static enum bts_err handle_get_open(struct handle_get *g, struct bts_slice name)
 static enum bts_err handle_get_item(struct handle_get *g, struct buf *b, const struct txn_op *op)
 {
 	struct bts_slice value;
-	uint64_t expires = 0;
-	bts_txid version;
 	enum bts_err err = handle_get_open(g, op->bucket);
 
 	if (err)
@@ -52,17 +57,45 @@ static enum bts_err handle_get_item(struct handle_get *g, struct buf *b, const s
 		buf_str(b, "{\"found\":false,\"code\":\"bucket-not-found\"}");
 		return BTS_OK;
 	}
-	err = ttl_get(&g->ttl, g->bucket, op->bucket, op->key, &value, &version, &expires);
+	g->expires_ms = 0;
+	err = ttl_peek(&g->ttl, g->bucket, op->bucket, op->key, &value, &g->version, &g->expires_ms);
 	if (err == BTS_NOT_FOUND) {
 		buf_str(b, "{\"found\":false}");
 		return BTS_OK;
 	}
+	if (!err && !value.data && value.size > LARGE_INLINE) {
+		large_begin(&g->large, g->snapshot, g->bucket, op->key);
+		g->in_large = 1;
+		return BTS_OK;
+	}
+	if (!err && !value.data)
+		err = bts_get(g->snapshot, g->bucket, op->key, &value);
 	if (!err) {
-		txn_found(b, version, expires);
+		txn_found(b, g->version, g->expires_ms);
 		jsonout_pieces(&g->pieces, b, "value", value);
 		g->in_value = 1;
 	}
 	return err;
+}
+
+static int handle_get_work(void *arg)
+{
+	struct handle_get *g = arg;
+
+	return large_step(&g->large);
+}
+
+/* It has been verified, or cannot be. */
+static int handle_get_large(struct handle_get *g, struct buf *b)
+{
+	g->in_large = 0;
+	g->broken = g->large.err;
+	if (g->broken)
+		return -1;
+	txn_found(b, g->version, g->expires_ms);
+	jsonout_pieces_known(&g->pieces, b, "value", g->large.value, g->large.plain);
+	g->in_value = 1;
+	return 1;
 }
 
 static int handle_get_fill(void *arg, struct buf *b)
@@ -75,6 +108,8 @@ static int handle_get_fill(void *arg, struct buf *b)
 			buf_str(b, "}");
 		return 1;
 	}
+	if (g->in_large)
+		return handle_get_large(g, b);
 	if (g->next == g->txn.then.count) {
 		buf_printf(b, "%s],\"txid\":%" PRIu64 "}\n", g->next ? "" : "{\"items\":[",
 			(uint64_t)bts_txn_id(g->snapshot));
@@ -83,6 +118,8 @@ static int handle_get_fill(void *arg, struct buf *b)
 	buf_str(b, g->next ? ",\n" : "{\"items\":[");
 	g->broken = handle_get_item(g, b, &g->txn.then.ops[g->next]);
 	g->next++;
+	if (g->in_large)
+		return REPLY_WORK;
 	return g->broken ? -1 : 1;
 }
 
@@ -95,10 +132,17 @@ static void handle_get_release(void *arg)
 	free(g);
 }
 
+static void handle_get_broke(struct request *r, void *arg)
+{
+	struct handle_get *g = arg;
+
+	reply_error(r, g->broken ? g->broken : BTS_MEMORY, bts_txn_error(g->snapshot));
+}
+
 void handle_get(struct request *r)
 {
 	struct handle_get *g = calloc(1, sizeof(*g));
-	struct reply_stream stream = {handle_get_fill, handle_get_release, g};
+	struct reply_stream stream = {handle_get_fill, handle_get_release, g, handle_get_work, handle_get_broke};
 	enum bts_err err;
 	size_t held;
 
@@ -118,7 +162,7 @@ void handle_get(struct request *r)
 	}
 	if (!reply_stream(r, 200, "application/json", &stream))
 		return;
-	reply_error(r, g->broken ? g->broken : BTS_MEMORY, bts_txn_error(g->snapshot));
+	handle_get_broke(r, g);
 fail:
 	handle_get_release(g);
 }

@@ -8,6 +8,7 @@
 #include "durable.h"
 #include "etag.h"
 #include "handle.h"
+#include "large.h"
 #include "reply.h"
 #include "request.h"
 #include "server.h"
@@ -39,6 +40,7 @@ struct kv_read {
 	struct bts_slice key, value;
 	bts_txid version;
 	uint64_t expires_ms;
+	struct bts_get_state verified;
 	enum bts_err err;
 };
 
@@ -104,13 +106,18 @@ static void handle_key_send(struct request *r, const struct kv_read *read)
 		reply_borrowed(r, status, type, part, handle_end, read->txn);
 }
 
-/* All of it is read and verified once, before the first byte goes out. */
+/* All of it is read and verified once, before the first byte goes out: in steps, so that others have their turn. */
+static void handle_key_verify(struct kv_read *read, uint64_t most)
+{
+	read->err = bts_get_bounded(read->txn, read->bucket, read->key, most, &read->verified, &read->value);
+}
+
 static int handle_key_fetch(struct work_job *job)
 {
 	struct kv_read *read = (struct kv_read *)job;
 
-	read->err = bts_get(read->txn, read->bucket, read->key, &read->value);
-	return 0;
+	handle_key_verify(read, LARGE_STEP);
+	return !read->err && !read->value.data;
 }
 
 static void handle_key_fetched(struct request *r)
@@ -176,13 +183,12 @@ void handle_key_get(struct request *r)
 	if (!err)
 		err = ttl_peek(&ttl, read.bucket, r->bucket, r->key, &read.value, &read.version, &read.expires_ms);
 	if (!err && writer_holds(&conditions, 1, read.version)) {
-		if (!read.value.data && !r->head && read.value.size >= HANDLE_LARGE) {
-			handle_key_fetch_large(r, &read);
-			return;
-		}
 		if (!read.value.data && !r->head)
-			(void)handle_key_fetch(&read.job);
-		handle_key_send(r, &read);
+			handle_key_verify(&read, read.value.size > LARGE_INLINE ? 0 : UINT64_MAX);
+		if (!read.value.data && !read.err && !r->head)
+			handle_key_fetch_large(r, &read);
+		else
+			handle_key_send(r, &read);
 		return;
 	}
 	if (err == BTS_NOT_FOUND)

@@ -2,7 +2,7 @@
  * Ordered listings: GET /v1/buckets/{bucket}/keys, a page of JSON or all of it as NDJSON.
  *
  * The listing is made while it is sent: a cursor on one snapshot, blocks of bounded size, a long value in
- * pieces.  What it holds of the file is let go at its end, or when the client is too slow and the connection
+ * pieces, verified before by threads of its own (large.h).  What it holds of the file is let go at its end, or when the client is too slow and the connection
  * is cut.
  */
 #include <inttypes.h>
@@ -11,6 +11,7 @@
 
 #include "handle.h"
 #include "jsonout.h"
+#include "large.h"
 #include "range.h"
 #include "reply.h"
 #include "request.h"
@@ -20,11 +21,12 @@
 #define SCAN_LIMIT_MAX 10000
 #define SCAN_PASSED_MAX 4096 /* entries whose time is over, before other connections have their turn */
 
-enum scan_phase { SCAN_START, SCAN_ITEM, SCAN_VALUE, SCAN_DONE };
+enum scan_phase { SCAN_START, SCAN_ITEM, SCAN_LARGE, SCAN_VALUE, SCAN_DONE };
 
 struct scan {
 	struct bts_txn *txn;
 	struct bts_cursor *cursor;
+	struct bts_bucket *opened;
 	struct bts_slice bucket; /* its name */
 	struct ttl_view ttl;
 	uint64_t expires_ms; /* of the entry it stands on, 0: never */
@@ -42,6 +44,7 @@ struct scan {
 	enum bts_err broken;
 	struct bts_slice key, value, last;
 	struct jsonout_pieces pieces; /* of the value being sent */
+	struct large large;	      /* SCAN_LARGE: its verification */
 };
 
 /* ---- from the parameters to a range ---- */
@@ -129,16 +132,16 @@ static int scan_params(struct request *r, struct scan *s)
 
 /* ---- the walk ---- */
 
-static enum bts_err scan_below(struct scan *s, struct bts_slice bound, struct bts_slice *value)
+static enum bts_err scan_below(struct scan *s, struct bts_slice bound)
 {
-	enum bts_err err = bts_cursor_seek(s->cursor, bound, &s->key, value);
+	enum bts_err err = bts_cursor_seek(s->cursor, bound, &s->key, NULL);
 
 	if (err == BTS_NOT_FOUND)
-		return bts_cursor_last(s->cursor, &s->key, value);
-	return err ? err : bts_cursor_prev(s->cursor, &s->key, value);
+		return bts_cursor_last(s->cursor, &s->key, NULL);
+	return err ? err : bts_cursor_prev(s->cursor, &s->key, NULL);
 }
 
-static enum bts_err scan_first(struct scan *s, struct bts_slice *value)
+static enum bts_err scan_first(struct scan *s)
 {
 	const struct range_bound *low = &s->range.low, *high = &s->range.high;
 	enum bts_err err;
@@ -146,44 +149,42 @@ static enum bts_err scan_first(struct scan *s, struct bts_slice *value)
 	if (s->nothing)
 		return BTS_NOT_FOUND;
 	if (s->reverse)
-		return high->size ? scan_below(s, range_slice(high), value)
-				  : bts_cursor_last(s->cursor, &s->key, value);
+		return high->size ? scan_below(s, range_slice(high))
+				  : bts_cursor_last(s->cursor, &s->key, NULL);
 	if (!low->size)
-		return bts_cursor_first(s->cursor, &s->key, value);
-	err = bts_cursor_seek(s->cursor, range_slice(low), &s->key, value);
+		return bts_cursor_first(s->cursor, &s->key, NULL);
+	err = bts_cursor_seek(s->cursor, range_slice(low), &s->key, NULL);
 	if (!err && s->low_open && !range_compare(s->key, low))
-		err = bts_cursor_next(s->cursor, &s->key, value);
+		err = bts_cursor_next(s->cursor, &s->key, NULL);
 	return err;
 }
 
 /* Past all that begins with the common prefix, by one search. */
-static enum bts_err scan_past_group(struct scan *s, struct bts_slice *value)
+static enum bts_err scan_past_group(struct scan *s)
 {
 	struct bts_slice group = s->group;
 	struct range_bound past;
 
 	s->group.size = 0;
 	if (s->reverse)
-		return scan_below(s, group, value);
+		return scan_below(s, group);
 	range_past(group, &past);
-	return past.size ? bts_cursor_seek(s->cursor, range_slice(&past), &s->key, value) : BTS_NOT_FOUND;
+	return past.size ? bts_cursor_seek(s->cursor, range_slice(&past), &s->key, NULL) : BTS_NOT_FOUND;
 }
 
-/* The next entry of the range, alive or not. */
+/* The next entry of the range, alive or not.  Values are not touched here: they may be large, and not in memory. */
 static enum bts_err scan_step(struct scan *s)
 {
-	/* A value that is not asked for is not touched: it may be large, and not in memory. */
-	struct bts_slice *value = s->values ? &s->value : NULL;
 	enum bts_err err;
 
 	if (s->phase == SCAN_START)
-		err = scan_first(s, value);
+		err = scan_first(s);
 	else if (s->group.size)
-		err = scan_past_group(s, value);
+		err = scan_past_group(s);
 	else if (s->reverse)
-		err = bts_cursor_prev(s->cursor, &s->key, value);
+		err = bts_cursor_prev(s->cursor, &s->key, NULL);
 	else
-		err = bts_cursor_next(s->cursor, &s->key, value);
+		err = bts_cursor_next(s->cursor, &s->key, NULL);
 	s->phase = SCAN_ITEM;
 	if (err)
 		return err;
@@ -211,7 +212,8 @@ static enum bts_err scan_advance(struct scan *s, int *alive)
 
 /* ---- the text ---- */
 
-static void scan_item_begin(struct scan *s, struct buf *b)
+/* plain: what is known of the value, -1: nothing yet. */
+static void scan_item_begin(struct scan *s, struct buf *b, int plain)
 {
 	char expires[TTL_TEXT_MAX];
 
@@ -227,7 +229,10 @@ static void scan_item_begin(struct scan *s, struct buf *b)
 	}
 	if (s->values) {
 		buf_printf(b, ",\"size\":%zu,", s->value.size);
-		jsonout_pieces(&s->pieces, b, "value", s->value);
+		if (plain < 0)
+			jsonout_pieces(&s->pieces, b, "value", s->value);
+		else
+			jsonout_pieces_known(&s->pieces, b, "value", s->value, plain);
 		s->phase = SCAN_VALUE;
 	} else {
 		buf_str(b, s->ndjson ? "}\n" : "}");
@@ -290,6 +295,40 @@ static int scan_broken(struct scan *s, struct buf *b, enum bts_err err)
 	return -1;
 }
 
+static int scan_work(void *arg)
+{
+	struct scan *s = arg;
+
+	return large_step(&s->large);
+}
+
+/* An item, at once or after its value was verified by another thread. */
+static int scan_item(struct scan *s, struct buf *b)
+{
+	enum bts_err err = s->values ? bts_cursor_peek(s->cursor, &s->value) : BTS_OK;
+
+	if (!err && s->values && !s->value.data && s->value.size > LARGE_INLINE) {
+		large_begin(&s->large, s->txn, s->opened, s->key);
+		s->phase = SCAN_LARGE;
+		return REPLY_WORK;
+	}
+	if (!err && s->values && !s->value.data)
+		err = bts_get(s->txn, s->opened, s->key, &s->value);
+	if (err)
+		return scan_broken(s, b, err);
+	scan_item_begin(s, b, -1);
+	return 1;
+}
+
+static int scan_item_large(struct scan *s, struct buf *b)
+{
+	if (s->large.err)
+		return scan_broken(s, b, s->large.err);
+	s->value = s->large.value;
+	scan_item_begin(s, b, s->large.plain);
+	return 1;
+}
+
 static int scan_fill(void *arg, struct buf *b)
 {
 	struct scan *s = arg;
@@ -304,6 +343,8 @@ static int scan_fill(void *arg, struct buf *b)
 		}
 		return 1;
 	}
+	if (s->phase == SCAN_LARGE)
+		return scan_item_large(s, b);
 	if (s->phase == SCAN_START && !s->ndjson)
 		buf_str(b, "{\"items\":[");
 	err = scan_advance(s, &alive);
@@ -318,10 +359,9 @@ static int scan_fill(void *arg, struct buf *b)
 		return 0;
 	}
 	rolled = scan_rolled(s, s->key);
-	if (rolled)
-		scan_group(s, b, rolled);
-	else
-		scan_item_begin(s, b);
+	if (!rolled)
+		return scan_item(s, b);
+	scan_group(s, b, rolled);
 	return 1;
 }
 
@@ -335,12 +375,18 @@ static void scan_release(void *arg)
 	free(s);
 }
 
+static void scan_broke(struct request *r, void *arg)
+{
+	struct scan *s = arg;
+
+	reply_error(r, s->broken ? s->broken : BTS_MEMORY, bts_txn_error(s->txn));
+}
+
 void handle_scan(struct request *r)
 {
 	struct scan *s = calloc(1, sizeof(*s));
 	struct bts_error error = {0};
-	struct bts_bucket *bucket;
-	struct reply_stream stream = {scan_fill, scan_release, s};
+	struct reply_stream stream = {scan_fill, scan_release, s, scan_work, scan_broke};
 	enum bts_err err;
 
 	if (!s) {
@@ -350,8 +396,8 @@ void handle_scan(struct request *r)
 	if (scan_params(r, s))
 		goto fail;
 	s->txn = handle_begin(r);
-	bucket = s->txn ? handle_open_bucket(r, s->txn) : NULL;
-	if (!bucket) {
+	s->opened = s->txn ? handle_open_bucket(r, s->txn) : NULL;
+	if (!s->opened) {
 		s->txn = NULL;
 		goto fail;
 	}
@@ -359,14 +405,14 @@ void handle_scan(struct request *r)
 	s->bucket = r->bucket;
 	err = ttl_open(&s->ttl, s->txn);
 	if (!err)
-		err = bts_cursor_open(s->txn, bucket, &s->cursor, &error);
+		err = bts_cursor_open(s->txn, s->opened, &s->cursor, &error);
 	if (err) {
 		reply_error(r, err, &error);
 		goto fail;
 	}
 	if (!reply_stream(r, 200, s->ndjson ? "application/x-ndjson" : "application/json", &stream))
 		return;
-	reply_error(r, s->broken ? s->broken : BTS_MEMORY, bts_txn_error(s->txn));
+	scan_broke(r, s);
 
 fail:
 	scan_release(s);

@@ -2,7 +2,7 @@
  * Transactions: POST /v1/txn.
  *
  * One that writes is an operation of the writer, as any write is: its conditions are judged and its operations run in one transaction
- * of the group.  One that only gets is run here, on a snapshot, in every role.
+ * of the group.  One that only gets is run here, on a snapshot, in every role; where large values are to be read, by a thread of work.h.
  */
 #include "handle_txn.h"
 
@@ -17,11 +17,13 @@
 #include "handle.h"
 #include "idem.h"
 #include "jsonout.h"
+#include "large.h"
 #include "reply.h"
 #include "request.h"
 #include "role.h"
 #include "server.h"
 #include "txn_run.h"
+#include "work.h"
 
 /* ---- the body ---- */
 
@@ -117,7 +119,10 @@ int handle_txn_allowed(struct request *r, const struct txn *txn)
 /* ---- a transaction ---- */
 
 struct handle_txn {
+	struct work_job job; /* first: what the thread gets */
 	struct request *request;
+	struct bts_txn *snapshot; /* of one that only gets */
+	enum bts_err err;
 	struct txn txn;
 	size_t held; /* by it */
 	struct txn_room room;
@@ -133,6 +138,7 @@ static void handle_txn_free(void *arg)
 {
 	struct handle_txn *h = arg;
 
+	bts_abort(h->snapshot);
 	txn_fini(&h->txn);
 	buf_fini(&h->outcome.results);
 	buf_fini(&h->answer);
@@ -242,23 +248,55 @@ static void handle_txn_written(struct request *r)
 		handle_txn_reply(r, h);
 }
 
+static void handle_txn_was_read(struct request *r)
+{
+	struct handle_txn *h = r->state;
+
+	if (h->err) {
+		reply_error(r, h->err, bts_txn_error(h->snapshot));
+		return;
+	}
+	if (h->outcome.end == TXN_DONE)
+		handle_txn_answer(
+			h, 0, r->txid, (struct bts_slice){h->outcome.results.data, h->outcome.results.size});
+	handle_txn_reply(r, h);
+}
+
+static int handle_txn_step(struct work_job *job)
+{
+	struct handle_txn *h = (struct handle_txn *)job;
+
+	h->err = txn_run(&h->txn, h->snapshot, &h->room, &h->outcome);
+	return 0;
+}
+
+/* A loop reads no more than it would send in a turn; 0: that was not enough. */
+static int handle_txn_read_little(struct handle_txn *h)
+{
+	struct txn_room little = h->room;
+	size_t i;
+
+	if (little.max > LARGE_INLINE)
+		little.max = LARGE_INLINE;
+	for (i = 0; i < h->txn.conditions.count; i++)
+		if (h->txn.conditions.ops[i].value.size > little.max) /* what is as long is compared with it */
+			return 0;
+	h->err = txn_run(&h->txn, h->snapshot, &little, &h->outcome);
+	return h->err || h->outcome.end != TXN_REFUSED || h->outcome.problem.status != 422 || little.max == h->room.max;
+}
+
 static void handle_txn_read(struct request *r, struct handle_txn *h)
 {
-	struct bts_txn *txn = handle_begin(r);
-	enum bts_err err;
-
-	if (!txn)
+	h->snapshot = handle_begin(r);
+	if (!h->snapshot)
 		return;
-	err = txn_run(&h->txn, txn, &h->room, &h->outcome);
-	if (err) {
-		reply_error(r, err, bts_txn_error(txn));
-	} else {
-		if (h->outcome.end == TXN_DONE)
-			handle_txn_answer(h, 0, r->txid,
-				(struct bts_slice){h->outcome.results.data, h->outcome.results.size});
-		handle_txn_reply(r, h);
+	if (handle_txn_read_little(h)) {
+		handle_txn_was_read(r);
+		return;
 	}
-	bts_abort(txn);
+	h->job = (struct work_job){.step = handle_txn_step, .owner = r};
+	work_queue(request_server(r)->work, &h->job);
+	request_suspend(r, handle_txn_was_read);
 }
 
 /* 0, or -1 after a reply. */

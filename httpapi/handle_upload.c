@@ -9,7 +9,8 @@
  *
  * The transaction begins at the first byte, and its snapshot is what conditions and "new or replaced" are judged by;
  * that nobody has written the key since is proven by its commit, which conflicts otherwise: 409, or 412 where there
- * were conditions.  A client that goes away takes the transaction with it: nothing was visible, its pages are free again.
+ * were conditions.  What the file has to keep for that snapshot is bounded as a lease's is (snapshots.h), so a slow upload beside busy
+ * writers is ended; one that stalls, by its connection's deadline.  A client that goes away takes the transaction with it: nothing was visible, its pages are free again.
  *
  * Dirty pages of the file are what every commit's flush waits for.  So that they do not pile up, what an upload wrote is
  * started on its way every UPLOAD_START bytes, and what was before is waited for.
@@ -28,6 +29,7 @@
 #include "request.h"
 #include "role.h"
 #include "server.h"
+#include "snapshots.h"
 #include "ttl.h"
 #include "work.h"
 
@@ -46,6 +48,7 @@ struct upload {
 	uint64_t unstarted;
 	int finishing, broken; /* broken: r->op tells */
 	struct bts_txn *txn;
+	struct snapshots_pin pin; /* what it keeps of the file */
 	struct bts_stream *stream;
 	uint64_t expires_ms; /* what the key had */
 };
@@ -54,6 +57,7 @@ static void upload_free(void *state)
 {
 	struct upload *u = state;
 
+	snapshots_unwatch(u->server->snapshots, &u->pin);
 	bts_put_abort(u->stream);
 	bts_abort(u->txn);
 	buf_fini(&u->piece);
@@ -128,6 +132,7 @@ static void upload_begin(struct request *r, uint64_t size)
 		}
 		r->op.result = err ? WRITER_CREATED : WRITER_DONE;
 		err = bts_put_begin(u->txn, bucket, r->key, size, 0, &u->stream, &error);
+		snapshots_watch(u->server->snapshots, &u->pin, bts_txn_id(u->txn));
 	}
 	if (err)
 		upload_fail(r, err, &error);
@@ -370,6 +375,16 @@ static void upload_announced(struct request *r, uint64_t size)
 		upload_refuse(r);
 }
 
+/* Others have written so much while it came in that keeping its snapshot costs too much of the file. */
+static void upload_outstay(struct request *r)
+{
+	static const struct bts_error error = {BTS_LIMIT, 0,
+		"the value came in too slowly: more than --snapshot-bytes-max of the file was kept for it meanwhile"};
+
+	upload_fail(r, BTS_LIMIT, &error);
+	upload_refuse(r);
+}
+
 /* A chunked body turns out to be large. */
 static struct upload *upload_outgrown(struct request *r)
 {
@@ -398,6 +413,10 @@ size_t handle_key_feed(struct request *r, const char *data, size_t size)
 		return size;
 	if (u->spool >= 0 && upload_too_large(r, u->size + u->piece.size + size))
 		return size;
+	if (atomic_load(&u->pin.over)) {
+		upload_outstay(r);
+		return size;
+	}
 	buf_add(&u->piece, data, size);
 	if (u->piece.failed || request_hold(r, u->piece.cap)) {
 		upload_fail(r, BTS_MEMORY, NULL);

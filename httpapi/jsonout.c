@@ -72,8 +72,13 @@ void jsonout_bytes(struct buf *b, const char *name, struct bts_slice bytes)
 
 void jsonout_pieces(struct jsonout_pieces *p, struct buf *b, const char *name, struct bts_slice bytes)
 {
-	*p = (struct jsonout_pieces){bytes, 0, text_utf8_plain(bytes.data, bytes.size)};
-	buf_printf(b, "\"%s%s\":\"", name, p->plain ? "" : "_base64");
+	jsonout_pieces_known(p, b, name, bytes, text_utf8_plain(bytes.data, bytes.size));
+}
+
+void jsonout_pieces_known(struct jsonout_pieces *p, struct buf *b, const char *name, struct bts_slice bytes, int plain)
+{
+	*p = (struct jsonout_pieces){bytes, 0, plain};
+	buf_printf(b, "\"%s%s\":\"", name, plain ? "" : "_base64");
 }
 
 int jsonout_piece(struct jsonout_pieces *p, struct buf *b)

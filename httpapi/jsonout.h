@@ -21,4 +21,6 @@ struct jsonout_pieces {
 };
 void jsonout_pieces(struct jsonout_pieces *, struct buf *, const char *name, struct bts_slice bytes);
 int jsonout_piece(struct jsonout_pieces *, struct buf *);
+/* The begin where it is known whether the bytes are plain UTF-8, which is not looked at again. */
+void jsonout_pieces_known(struct jsonout_pieces *, struct buf *, const char *name, struct bts_slice bytes, int plain);
 #endif

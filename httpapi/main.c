@@ -151,6 +151,45 @@ static void main_held(void *arg)
 				LOG_TEXT("detail", "a promotion waits for the pages that they keep")));
 }
 
+static struct bts *main_archived(void *arg)
+{
+	return role_db(arg);
+}
+
+static int main_archive(const struct config *config, struct server *server)
+{
+	const struct archive_options options = {.db = main_archived, .arg = server->role, .events = main_events};
+	struct bts_error error = {0};
+
+	if (!config->archive.url || !archive_open(&config->archive, &options, &server->archive, &error))
+		return 0;
+	log_event("error", "archive-not-opened", LOG_FIELDS(LOG_TEXT("detail", error.text)));
+	return -1;
+}
+
+/* Followers are served where replication has a listener of its own, else, without TLS, where everything is. */
+static int main_start_failover(struct server *server, const struct main_sockets *sockets, const char *url)
+{
+	const struct config *config = server->config;
+	bool apart = sockets->fd[LISTENER_FRAMES] >= 0;
+	struct failover_run_options options = {.node = role_node(server->role), .place = config->failover.place, .name = role_name(server->role),
+		.url = config->url ? config->url : url, .source = config->failover.advertise, .members = config->failover.members,
+		.survive = (unsigned)config->failover.survive, .ttl_ms = config->failover.ttl_ms, .events = role_events(server->role)};
+	struct bts_error error = {0};
+	char source[80];
+
+	if (!config->failover.place)
+		return 0;
+	snprintf(source, sizeof(source), "%s://%s", config->secure.tls_cert ? "https" : "http",
+		sockets->text[apart ? LISTENER_FRAMES : LISTENER_API]);
+	if (!options.source)
+		options.source = !apart && config->url ? config->url : source;
+	if (!failover_run_start(&options, &server->failover, &error))
+		return 0;
+	log_event("error", "failover-not-started", LOG_FIELDS(LOG_TEXT("detail", error.text)));
+	return -1;
+}
+
 /* Sockets are there: open, serve until told to stop, close. */
 static int main_serve(struct main_start *start, const struct main_sockets *sockets)
 {
@@ -184,13 +223,18 @@ static int main_serve(struct main_start *start, const struct main_sockets *socke
 	if (ttl_sweep_start(server.role, server.writer, &server.sweep) || work_start(MAIN_WAITERS, &server.work) ||
 		work_start(MAIN_UPLOADERS, &server.uploaders))
 		goto close;
+	if (main_archive(config, &server))
+		goto close;
 	if (access_start(&server.access, config, (unsigned)config->threads + 1))
 		goto close;
 	if (server_start(&server, sockets->fd))
 		_exit(1); /* some threads may run; nothing was promised to anybody yet */
+	if (main_start_failover(&server, sockets, url))
+		_exit(1);
 	main_log_ready(config, server.role, sockets);
 	notify_state(NOTIFY_READY);
 	main_await_stop(start, &server);
+	failover_run_stop(server.failover); /* others can take over, and get what they lack, while this goes on */
 	role_drain(server.role);
 	wait_drain(server.wait);
 	watch_drain(server.watch);
@@ -210,6 +254,8 @@ close:
 	backups_stop(server.backups);
 	compaction_free(server.compaction);
 	server_free(&server);
+	archive_stop(server.archive);
+	failover_run_free(server.failover);
 	role_close(server.role);
 	guard_free(server.guard);
 	log_event("info", "stopped", NULL);

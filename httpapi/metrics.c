@@ -312,7 +312,20 @@ static void metrics_frames(struct buf *b, struct server *s)
 
 static void metrics_upstream(struct buf *b, struct role *role)
 {
-	char *text = node_metrics(role_node(role));
+	struct failover_run *run = node_failover(role_node(role));
+	char *text = role_follows(role) ? node_metrics(role_node(role)) : NULL, *failover = run ? failover_run_metrics(run) : NULL;
+
+	if (text)
+		buf_str(b, text);
+	if (failover)
+		buf_str(b, failover);
+	free(text);
+	free(failover);
+}
+
+static void metrics_archive(struct buf *b, const struct server *s)
+{
+	char *text = archive_metrics(s->archive, role_db(s->role));
 
 	if (text)
 		buf_str(b, text);
@@ -410,11 +423,11 @@ void metrics_write(struct buf *b, struct server *s)
 		metrics_writer(b, s->writer);
 	metrics_ttl(b, s->sweep);
 	metrics_durable(b, s->durable);
+	metrics_archive(b, s);
 	if (s->watch)
 		metrics_watch(b, s->watch);
 	metrics_snapshots(b, s->snapshots, s->backups);
-	if (role_follows(s->role))
-		metrics_upstream(b, s->role);
+	metrics_upstream(b, s->role);
 	if (status_gather(s, &status, NULL) || !status.have)
 		return;
 	metrics_file(b, &status.stat);

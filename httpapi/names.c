@@ -89,7 +89,7 @@ static int names_begin(struct request *r, struct names *s)
 void names_reply(struct request *r, const struct names_kind *kind)
 {
 	struct names *s = calloc(1, sizeof(*s));
-	struct reply_stream stream = {names_fill, names_release, s};
+	struct reply_stream stream = {.fill = names_fill, .release = names_release, .arg = s};
 
 	if (!s) {
 		reply_error(r, BTS_MEMORY, NULL);

@@ -1,6 +1,7 @@
-/* How many copies a write asks for, and how far the copies are. */
+/* What a write asks for, and how far the copies are. */
 #include "quorum.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,21 +58,24 @@ unsigned quorum_most(const struct quorum *q)
 
 static int quorum_counts(const struct quorum *q, const char *node)
 {
-	if (!strcmp(node, q->self))
+	if (!strcmp(node, q->self) || strchr(node, ':'))
 		return 0;
 	return !q->count || bsearch(node, q->members, q->count, sizeof(q->members[0]), quorum_compare);
 }
 
 void quorum_levels(const struct quorum *q, const struct bts_ack *acks, size_t count,
-	const struct bts_position *epoch, bts_txid levels[QUORUM_MAX])
+	const struct bts_position *epoch, bts_txid levels[QUORUM_LEVELS])
 {
 	size_t i, k, have = 0;
 
-	memset(levels, 0, QUORUM_MAX * sizeof(levels[0]));
+	memset(levels, 0, QUORUM_LEVELS * sizeof(levels[0]));
 	for (i = 0; i < count; i++) {
 		/* A number of another epoch may name a commit of another history (R3). */
-		if (acks[i].epoch != epoch->epoch || acks[i].epoch_random != epoch->epoch_random ||
-			!quorum_counts(q, acks[i].node) || have == QUORUM_MAX)
+		if (acks[i].epoch != epoch->epoch || acks[i].epoch_random != epoch->epoch_random)
+			continue;
+		if (!strcmp(acks[i].node, BTS_ACK_ARCHIVE))
+			levels[QUORUM_ARCHIVE - 1] = acks[i].txid;
+		if (!quorum_counts(q, acks[i].node) || have == QUORUM_MAX)
 			continue;
 		/* Sorted in, the greatest first. */
 		for (k = have++; k > 0 && levels[k - 1] < acks[i].txid; k--)
@@ -80,7 +84,7 @@ void quorum_levels(const struct quorum *q, const struct bts_ack *acks, size_t co
 	}
 }
 
-enum quorum_parse quorum_parse(const char *text, size_t size, unsigned *copies)
+int quorum_parse(const char *text, size_t size, unsigned *copies)
 {
 	static const char prefix[] = "replicated:";
 	size_t skip = sizeof(prefix) - 1;
@@ -88,12 +92,22 @@ enum quorum_parse quorum_parse(const char *text, size_t size, unsigned *copies)
 
 	*copies = 0;
 	if (size == 5 && !memcmp(text, "local", 5))
-		return QUORUM_OK;
-	if (size == 8 && !memcmp(text, "archived", 8))
-		return QUORUM_ARCHIVED;
+		return 0;
+	if (size == 8 && !memcmp(text, "archived", 8)) {
+		*copies = QUORUM_ARCHIVE;
+		return 0;
+	}
 	if (size <= skip || memcmp(text, prefix, skip) ||
 		text_u64(text + skip, size - skip, QUORUM_MAX, &k) || !k)
-		return QUORUM_MALFORMED;
+		return -1;
 	*copies = (unsigned)k;
-	return QUORUM_OK;
+	return 0;
+}
+
+void quorum_text(unsigned copies, char out[QUORUM_TEXT_SIZE])
+{
+	if (!copies || copies == QUORUM_ARCHIVE)
+		strcpy(out, copies ? "archived" : "local");
+	else
+		snprintf(out, QUORUM_TEXT_SIZE, "replicated:%u", copies);
 }

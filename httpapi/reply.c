@@ -84,73 +84,135 @@ static struct reply_memo *reply_remember(struct request *r, const struct reply_t
 	return memo;
 }
 
-/* The epoch of a token is that of its commit, on a follower not always the newest. */
-static void reply_add_token(struct request *r, struct MHD_Response *response, struct reply_token *token, struct reply_memo *memo)
+static void reply_add(struct reply_fields *fields, const char *name, const char *value)
 {
+	if (fields->count < REPLY_AGAIN_FIELDS)
+		fields->field[fields->count++] = (struct reply_field){name, value};
+}
+
+/* What a reply's fields are made of, where the loop does not remember it. */
+struct reply_texts {
+	char lag[24], token[REPLY_TOKEN_MAX];
+};
+
+/* The epoch of a token is that of its commit, on a follower not always the newest. */
+static void reply_add_token(struct request *r, struct reply_fields *fields, struct reply_token *token, struct reply_texts *texts)
+{
+	struct reply_memo *memo = &r->loop->memo;
 	struct role *role = request_role(r);
-	char text[REPLY_TOKEN_MAX];
 
 	if (role_follows(role)) {
 		if (role_epoch_of(role, token->txid, &token->epoch, &token->random))
 			return;
-		reply_token_encode(token, text);
-		MHD_add_response_header(response, "BTS-Token", text);
+		reply_token_encode(token, texts->token);
+		reply_add(fields, "BTS-Token", texts->token);
 		return;
 	}
 	if (!memo->token[0])
 		reply_token_encode(token, memo->token);
-	MHD_add_response_header(response, "BTS-Token", memo->token);
+	reply_add(fields, "BTS-Token", memo->token);
 }
 
-static void reply_add_headers(struct request *r, struct MHD_Response *response)
+static void reply_add_all(struct request *r, const char *type, struct reply_fields *fields, struct reply_texts *texts)
 {
 	struct role *role = request_role(r);
 	bts_txid txid = r->txid ? r->txid : role_txid(role);
 	struct reply_token token = {0, 0, txid};
 	struct reply_memo *memo;
-	char text[24];
 	unsigned i;
 
+	fields->count = 0;
+	if (type)
+		reply_add(fields, "Content-Type", type);
 	reply_epoch(r, &token);
 	memo = reply_remember(r, &token);
-	MHD_add_response_header(response, "X-Request-Id", r->id);
-	MHD_add_response_header(response, "BTS-Txid", memo->txid);
-	MHD_add_response_header(response, "BTS-Epoch", memo->epoch);
-	MHD_add_response_header(response, "BTS-Role", role_word(role));
+	reply_add(fields, "X-Request-Id", r->id);
+	reply_add(fields, "BTS-Txid", memo->txid);
+	reply_add(fields, "BTS-Epoch", memo->epoch);
+	reply_add(fields, "BTS-Role", role_word(role));
 	if (role_follows(role)) {
-		text_from_u64(role_lag_ms(role), text);
-		MHD_add_response_header(response, "BTS-Lag-Ms", text);
+		text_from_u64(role_lag_ms(role), texts->lag);
+		reply_add(fields, "BTS-Lag-Ms", texts->lag);
 	}
 	if (r->token)
-		reply_add_token(r, response, &token, memo);
+		reply_add_token(r, fields, &token, texts);
 	for (i = 0; i < r->header_count; i++)
-		MHD_add_response_header(response, r->headers[i].name, r->headers[i].value);
-	if (request_server(r)->draining)
-		MHD_add_response_header(response, "Connection", "close");
+		reply_add(fields, r->headers[i].name, r->headers[i].value);
+}
+
+/*
+ * A write that has been done, the copies it asked for included, and whose answer would be success: may it still be told, or might
+ * another node be primary by now, without it?  Here, as no answer gets out another way.
+ */
+static int reply_too_late(struct request *r, unsigned status)
+{
+	return status < 300 && r->route && (r->writes || (r->route->flags & ROUTE_WRITES)) && role_late(request_role(r));
+}
+
+/* The token stays: with it any node tells later whether the commit stands. */
+static void reply_unknown(struct request *r)
+{
+	request_drop_headers(r);
+	r->bytes_out = 0;
+	reply_problem(r, 503, "outcome-unknown", NULL,
+		"committed here, but the deadline for this node's writes has passed: another one may be primary, without it");
+}
+
+static void reply_send(struct request *r, unsigned status, struct MHD_Response *response)
+{
+	r->status = status;
+	r->replied_us = request_timed_us(r);
+	if (!response || MHD_queue_response(r->mhd, status, response) != MHD_YES)
+		r->broken = 1;
 }
 
 /* Takes the response, which is NULL when there was no memory for it. */
 static void reply_queue(struct request *r, unsigned status, const char *type, struct MHD_Response *response)
 {
-	r->status = status;
-	r->replied_us = request_timed_us(r);
-	if (!response) {
-		r->broken = 1;
+	struct reply_fields fields;
+	struct reply_texts texts;
+	unsigned i;
+
+	if (response && reply_too_late(r, status)) {
+		MHD_destroy_response(response);
+		reply_unknown(r);
 		return;
 	}
-	if (type)
-		MHD_add_response_header(response, "Content-Type", type);
-	reply_add_headers(r, response);
-	if (MHD_queue_response(r->mhd, status, response) != MHD_YES)
-		r->broken = 1;
-	MHD_destroy_response(response);
+	if (response) {
+		reply_add_all(r, type, &fields, &texts);
+		for (i = 0; i < fields.count; i++)
+			MHD_add_response_header(response, fields.field[i].name, fields.field[i].value);
+		if (request_server(r)->draining || r->last)
+			MHD_add_response_header(response, "Connection", "close");
+	}
+	reply_send(r, status, response);
+	if (response)
+		MHD_destroy_response(response);
+}
+
+/* A body that is copied.  0: replied. */
+static int reply_small(struct request *r, unsigned status, const char *type, struct bts_slice bytes)
+{
+	struct MHD_Response *response;
+	struct reply_fields fields;
+	struct reply_texts texts;
+
+	if (bytes.size > REPLY_AGAIN_BODY || request_server(r)->draining || r->last || reply_too_late(r, status))
+		return -1;
+	reply_add_all(r, type, &fields, &texts);
+	response = reply_again(&r->loop->again, &fields, bytes, &r->reply_kept);
+	if (!response)
+		return -1;
+	reply_send(r, status, response);
+	return 0;
 }
 
 void reply_empty(struct request *r, unsigned status)
 {
 	static char nothing[1];
 
-	reply_queue(r, status, NULL, MHD_create_response_from_buffer(0, nothing, MHD_RESPMEM_PERSISTENT));
+	if (reply_small(r, status, NULL, (struct bts_slice){nothing, 0}))
+		reply_queue(r, status, NULL, MHD_create_response_from_buffer(0, nothing, MHD_RESPMEM_PERSISTENT));
 }
 
 void reply_buf(struct request *r, unsigned status, const char *type, struct buf *b)
@@ -172,13 +234,17 @@ void reply_buf(struct request *r, unsigned status, const char *type, struct buf 
 void reply_borrowed(struct request *r, unsigned status, const char *type, struct bts_slice bytes,
 	void (*release)(void *arg), void *arg)
 {
-	struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback_cls(
-		bytes.size, (void *)bytes.data, release, arg);
+	struct MHD_Response *response;
 
-	if (!response)
-		release(arg);
 	server_conn_owes(r->conn, bytes.size);
 	r->bytes_out += r->head ? 0 : bytes.size;
+	if (!reply_small(r, status, type, bytes)) {
+		release(arg);
+		return;
+	}
+	response = MHD_create_response_from_buffer_with_free_callback_cls(bytes.size, (void *)bytes.data, release, arg);
+	if (!response)
+		release(arg);
 	reply_queue(r, status, type, response);
 }
 
@@ -310,8 +376,11 @@ void reply_fetched(struct request *r, unsigned status, const char *type, uint64_
 /* ---- streams ---- */
 
 struct reply_source {
+	struct work_job job; /* first: what the thread gets */
 	struct reply_stream stream;
 	struct request *request; /* while it is read; its end comes before the release */
+	unsigned status;
+	const char *type; /* a literal */
 	struct buf block;
 	size_t sent; /* of the block */
 	int more;    /* what fill last said */
@@ -320,13 +389,28 @@ struct reply_source {
 /* Fill the block until it is worth sending; the state is left in more. */
 static void reply_fill(struct reply_source *s)
 {
-	s->sent = 0;
-	s->block.size = 0;
 	do {
 		s->more = s->stream.fill(s->stream.arg, &s->block);
 	} while (s->more == 1 && s->block.size < REPLY_BLOCK && !s->block.failed);
 	if (s->block.failed)
 		s->more = -1;
+}
+
+static int reply_work_step(struct work_job *job)
+{
+	struct reply_source *s = (struct reply_source *)job;
+
+	if (s->stream.work(s->stream.arg))
+		return 1;
+	s->more = 1;
+	return 0;
+}
+
+static void reply_work(struct reply_source *s, void (*resume)(struct request *))
+{
+	s->job = (struct work_job){.step = reply_work_step, .owner = s->request};
+	request_suspend(s->request, resume);
+	work_queue(request_server(s->request)->work, &s->job);
 }
 
 static ssize_t reply_read(void *cls, uint64_t offset, char *out, size_t max)
@@ -335,11 +419,17 @@ static ssize_t reply_read(void *cls, uint64_t offset, char *out, size_t max)
 	size_t n;
 
 	(void)offset;
-	if (s->sent == s->block.size && s->more > 0)
+	if (s->sent == s->block.size && s->more > 0 && s->more != REPLY_WORK) {
+		s->sent = s->block.size = 0;
 		reply_fill(s);
+	}
 	n = s->block.size - s->sent;
 	if (!n && s->more == REPLY_REST)
 		return 0;
+	if (!n && s->more == REPLY_WORK) {
+		reply_work(s, NULL); /* from here on it is the thread's */
+		return 0;
+	}
 	if (!n || s->block.failed)
 		return s->more < 0 || s->block.failed ? MHD_CONTENT_READER_END_WITH_ERROR
 						      : MHD_CONTENT_READER_END_OF_STREAM;
@@ -362,21 +452,35 @@ static void reply_source_free(void *cls)
 	free(s);
 }
 
-int reply_stream(struct request *r, unsigned status, const char *type, const struct reply_stream *stream)
-{
-	struct reply_source *s = calloc(1, sizeof(*s));
-	struct MHD_Response *response;
+static int reply_stream_begin(struct request *r, struct reply_source *s);
 
-	if (!s)
-		return -1;
-	s->stream = *stream;
-	s->request = r;
-	s->more = 1;
+static void reply_stream_worked(struct request *r)
+{
+	struct reply_source *s = r->state;
+
+	r->state = NULL;
+	r->state_free = NULL;
+	if (!reply_stream_begin(r, s))
+		return;
+	s->stream.broke(r, s->stream.arg);
+	reply_source_free(s);
+}
+
+/* The first block: 0, or -1 when it broke. */
+static int reply_stream_begin(struct request *r, struct reply_source *s)
+{
+	struct MHD_Response *response;
+	unsigned status = s->status;
+	const char *type = s->type;
+
 	reply_fill(s);
-	if (s->more < 0) {
-		buf_fini(&s->block);
-		free(s);
+	if (s->more < 0)
 		return -1;
+	if (s->more == REPLY_WORK) {
+		r->state = s;
+		r->state_free = reply_source_free;
+		reply_work(s, reply_stream_worked);
+		return 0;
 	}
 	if (s->more == 0) {
 		reply_buf(r, status, type, &s->block);
@@ -391,6 +495,24 @@ int reply_stream(struct request *r, unsigned status, const char *type, const str
 		MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 	reply_queue(r, status, type, response);
 	return 0;
+}
+
+int reply_stream(struct request *r, unsigned status, const char *type, const struct reply_stream *stream)
+{
+	struct reply_source *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -1;
+	s->stream = *stream;
+	s->request = r;
+	s->status = status;
+	s->type = type;
+	s->more = 1;
+	if (!reply_stream_begin(r, s))
+		return 0;
+	buf_fini(&s->block);
+	free(s);
+	return -1;
 }
 
 struct reply_feed {
@@ -451,7 +573,7 @@ void reply_problem(
 	buf_str(&b, ",\"instance\":");
 	jsonout_string(&b, r->id);
 	buf_printf(&b, "%s}\n", extra ? extra : "");
-	if (status == 503)
+	if (status == 503 && strcmp(code, "outcome-unknown")) /* whether to do it again its sender decides */
 		request_set_header(r, "Retry-After", "1");
 	reply_buf(r, status, "application/problem+json", &b);
 }
@@ -476,6 +598,7 @@ unsigned reply_meaning(enum bts_err err, const char **code)
 		{BTS_LIMIT, 503, "limit-reached"},
 		{BTS_EXPIRED, 410, "snapshot-expired"},
 		{BTS_FENCED, 503, "not-primary"},
+		{BTS_UNKNOWN, 503, "outcome-unknown"},
 	};
 	size_t i;
 

@@ -12,13 +12,14 @@
 
 #include "btree_store.h"
 #include "buf.h"
+#include "reply_again.h"
 
 struct request;
 
 void reply_empty(struct request *, unsigned status);
 /* Takes the buffer's memory. */
 void reply_buf(struct request *, unsigned status, const char *type, struct buf *);
-/* Bytes that stay where they are until release(arg), which is called in any case. */
+/* Bytes that stay where they are until release(arg), which is called in any case; of a small reply at once. */
 void reply_borrowed(struct request *, unsigned status, const char *type, struct bts_slice bytes,
 	void (*release)(void *arg), void *arg);
 
@@ -38,15 +39,21 @@ void reply_fetched(struct request *, unsigned status, const char *type, uint64_t
 
 /* A body made as it is sent. */
 #define REPLY_REST 2
+#define REPLY_WORK 3
 struct reply_stream {
-	/* Append some to the buffer: 1 more will come, 0 that was all, -1 cut the connection, REPLY_REST as 1, after the others. */
+	/* Append some to the buffer: 1 more will come, 0 that was all, -1 cut the connection, REPLY_REST as 1, after the others; REPLY_WORK as
+	 * 1, after work. */
 	int (*fill)(void *arg, struct buf *);
 	void (*release)(void *arg); /* called in any case */
 	void *arg;
+	/* NULL without REPLY_WORK.  On a thread of work.h, the connection suspended: a bounded step; 1 to be called again, 0 that was all. */
+	int (*work)(void *arg);
+	/* After it the first block broke: replies why, as the caller of reply_stream does otherwise; release follows. */
+	void (*broke)(struct request *, void *arg);
 };
 /*
  * When all of it fits one block it goes out with its length, else chunked.  0, or -1 when it broke in the
- * first block: nothing was replied or released.
+ * first block: nothing was replied or released.  With `work` the request's state must be free.
  */
 int reply_stream(struct request *, unsigned status, const char *type, const struct reply_stream *);
 

@@ -154,6 +154,38 @@ void request_set_header(struct request *r, const char *name, const char *value)
 		r->headers[r->header_count++] = (struct request_header){name, copy, owned};
 }
 
+void request_drop_headers(struct request *r)
+{
+	while (r->header_count > 0)
+		if (r->headers[--r->header_count].owned)
+			free(r->headers[r->header_count].value);
+	r->header_bytes = 0;
+}
+
+static void request_give(struct server_loop *loop, struct request *r)
+{
+	if (loop->spares == REQUEST_SPARES) {
+		free(r);
+		return;
+	}
+	r->next = loop->spare;
+	loop->spare = r;
+	loop->spares++;
+}
+
+static void request_free(struct request *r)
+{
+	if (r->state_free)
+		r->state_free(r->state);
+	request_drop_headers(r);
+	reply_again_end(r->reply_kept);
+	(void)request_hold(r, 0);
+	buf_fini(&r->body);
+	free(r->buckets);
+	uri_fini(&r->uri);
+	request_give(r->loop, r);
+}
+
 void request_suspend(struct request *r, void (*resume)(struct request *))
 {
 	r->resume = resume;
@@ -165,8 +197,16 @@ void request_suspend(struct request *r, void (*resume)(struct request *))
 void request_go_on(struct request *r)
 {
 	request_account(r);
+	if (r->ended) {
+		r->loop->suspended--;
+		request_free(r);
+		return;
+	}
 	server_conn_resume(r->conn);
-	MHD_resume_connection(r->mhd);
+	if (r->parked)
+		request_unpark(r);
+	else
+		MHD_resume_connection(r->mhd);
 }
 
 static void request_op_done(struct request *r)
@@ -188,7 +228,7 @@ void request_write(struct request *r, void (*written)(struct request *))
 	r->loop->wrote = 1;
 	if (writer_append(request_server(r)->writer, &r->op))
 		reply_problem(r, 503, "write-queue-full", NULL, "too many writes are waiting for the disk");
-	else
+	else if (request_park(r, request_op_done))
 		request_suspend(r, request_op_done);
 }
 
@@ -332,11 +372,25 @@ static void request_to_primary(struct request *r)
 	request_refuse(r, *url ? 307 : 503, "not-primary");
 }
 
+/* 0, or -1 after a refusal. */
+static int request_check_primary(struct request *r)
+{
+	if (role_follows(request_role(r))) {
+		request_to_primary(r);
+		return -1;
+	}
+	if (!role_late(request_role(r)))
+		return 0;
+	snprintf(r->problem, sizeof(r->problem),
+		"the deadline for this node's writes has passed, or none was set: another one may be primary");
+	request_refuse(r, 503, "not-primary");
+	return -1;
+}
+
 void request_check_write(struct request *r)
 {
-	if (role_follows(request_role(r)))
-		request_to_primary(r);
-	else
+	r->writes = 1;
+	if (!request_check_primary(r))
 		durable_check(r);
 }
 
@@ -357,8 +411,8 @@ static void request_check_access(struct request *r)
 	} else if (!auth_allows(r, r->route->scope, r->bucket)) {
 		snprintf(r->problem, sizeof(r->problem), "these credentials are for other buckets");
 		request_refuse(r, 403, "forbidden");
-	} else if ((r->route->flags & ROUTE_WRITES) && role_follows(request_role(r))) {
-		request_to_primary(r);
+	} else if (r->route->flags & ROUTE_WRITES) {
+		(void)request_check_primary(r);
 	}
 }
 
@@ -436,6 +490,7 @@ static enum MHD_Result request_start(
 	r->method = route_method(method);
 	problem = framing_problem(&framing, mhd, &line);
 	r->headers_seen = framing.seen;
+	r->last = framing.codings != 0;
 	server_conn_headed(r->conn);
 	request_take_id(r);
 	if (problem) {
@@ -534,17 +589,6 @@ static struct request *request_take(struct server_loop *loop)
 	return r;
 }
 
-static void request_give(struct server_loop *loop, struct request *r)
-{
-	if (loop->spares == REQUEST_SPARES) {
-		free(r);
-		return;
-	}
-	r->next = loop->spare;
-	loop->spare = r;
-	loop->spares++;
-}
-
 void request_spares_free(struct server_loop *loop)
 {
 	struct request *r;
@@ -575,6 +619,7 @@ static void *request_new(void *cls, const char *target, struct MHD_Connection *m
 		request_give(cls, r);
 		return NULL;
 	}
+	r->loop->called = 1;
 	server_conn_busy(r->conn);
 	metrics_begin(r->loop->metrics);
 	return r;
@@ -584,7 +629,6 @@ static void request_end(
 	void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode why)
 {
 	struct request *r = *context;
-	unsigned i;
 
 	(void)cls;
 	(void)why;
@@ -592,18 +636,15 @@ static void request_end(
 	if (!r)
 		return;
 	r->mhd = mhd;
+	r->loop->called = 1;
 	request_tell(r);
-	if (r->state_free)
-		r->state_free(r->state);
-	for (i = 0; i < r->header_count; i++)
-		if (r->headers[i].owned)
-			free(r->headers[i].value);
-	(void)request_hold(r, 0);
-	buf_fini(&r->body);
-	free(r->buckets);
-	uri_fini(&r->uri);
 	server_conn_idle(r->conn);
-	request_give(r->loop, r);
+	if (!r->parked) {
+		request_free(r);
+		return;
+	}
+	request_unpark(r); /* the writer has it: memory until request_go_on */
+	r->ended = 1;
 }
 
 static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, const char *url,
@@ -620,6 +661,7 @@ static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, con
 	 * connection: it is given again after the resume. */
 	if (r->conn->suspended)
 		return MHD_YES;
+	r->loop->called = 1;
 	if (*size)
 		return request_upload(r, data, size);
 	r->conn->receiving = 0;

@@ -51,6 +51,7 @@ struct request {
 	unsigned method;
 	int head;
 	uint64_t headers_seen; /* framing.seen */
+	int last; /* of its connection: where its body ends may be read differently */
 	const struct route *route;    /* NULL when none matched */
 	struct bts_slice bucket, key; /* decoded */
 	unsigned scopes; /* that its sender has (auth.c) */
@@ -79,20 +80,24 @@ struct request {
 	unsigned allowed;
 
 	int handled, broken;
+	unsigned parked; /* its place among the loop's parked + 1 */
+	int ended; /* its connection went while it was parked: only memory that others use is left */
 	void (*resume)(struct request *); /* called once, instead of the route's handle */
 	struct request *next;		  /* in the queue of resumed ones */
 
 	/* for the reply */
 	bts_txid txid; /* 0: the newest */
+	int writes;    /* of ROUTE_MAY_WRITE: it does */
 	int token;     /* add BTS-Token: txid was read or written by this request */
 	struct request_header headers[REQUEST_HEADERS_MAX];
 	unsigned header_count;
+	struct reply_kept *reply_kept; /* what is sent (reply_again.h) */
 	size_t header_bytes;
 	char header_text[160]; /* values that fit */
 
 	struct writer_op op;
 	void (*written)(struct request *); /* called when op is done, and the copies are there or given up */
-	unsigned copies;		    /* asked for: durability=replicated:K; 0 = local */
+	unsigned copies;		    /* asked for: durability=replicated:K; 0 = local; QUORUM_ARCHIVE */
 	uint64_t timeout_ms;		    /* how long they are waited for */
 	int unreached;			    /* they are missing */
 	void *state;			    /* of the handler */
@@ -128,6 +133,7 @@ void request_collect(struct request *, const char *data, size_t size, size_t max
 
 /* Added to the reply, copied. */
 void request_set_header(struct request *, const char *name, const char *value);
+void request_drop_headers(struct request *); /* all of these */
 
 /* Numeric address of the peer. */
 #define REQUEST_PEER_SIZE 48
@@ -154,5 +160,9 @@ struct role *request_role(const struct request *);
 struct MHD_Daemon;
 struct MHD_Daemon *request_daemon(struct server_loop *, unsigned connection_limit);
 void request_go_on(struct request *);
+/* request_park.c.  -1: suspend it. */
+int request_park(struct request *, void (*resume)(struct request *));
+void request_unpark(struct request *);
+void request_park_none(struct server_loop *); /* those parked are suspended in earnest */
 void request_spares_free(struct server_loop *); /* the loop has ended */
 #endif

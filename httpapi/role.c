@@ -100,7 +100,10 @@ static void role_set_name(struct role *r, const char *own_url)
 int role_open(const struct config *config, const char *own_url, struct role **out)
 {
 	struct role *r = calloc(1, sizeof(*r));
-	struct node_options options = {.kind = config->follower ? NODE_FOLLOWER : NODE_PRIMARY,
+	struct node_options options = {.kind = config->failover.place ? NODE_ANY : config->follower ? NODE_FOLLOWER : NODE_PRIMARY,
+		.deadline = config->failover.place != NULL,
+		.make = config->failover.place && !config->follower,
+		.awaits = true,
 		.path = config->data,
 		.url = own_url,
 		.source = config->from,
@@ -124,7 +127,7 @@ int role_open(const struct config *config, const char *own_url, struct role **ou
 	options.primary_url = config->primary_url;
 	options.events = role_events(r);
 	err = node_open(&options, &r->node, &error);
-	if (!err && !config->follower)
+	if (!err && !node_follows(r->node))
 		err = bts_ship_position(node_db(r->node), &r->position, &error);
 	if (err) {
 		log_event("error", "open-failed",
@@ -278,6 +281,23 @@ uint64_t role_lag_ms(struct role *r)
 
 	node_upstream(r->node, &up);
 	return up.lag_ms;
+}
+
+int role_late(struct role *r)
+{
+	struct bts *db = role_db(r);
+
+	return db && bts_deadline(db, NULL, NULL) == BTS_FENCED;
+}
+
+int64_t role_deadline_ms(struct role *r)
+{
+	struct bts *db = role_db(r);
+	uint64_t left = 0;
+
+	if (!db || bts_deadline(db, NULL, &left) == BTS_NOT_FOUND)
+		return -1;
+	return (int64_t)left;
 }
 
 uint64_t role_expired(const struct role *r)

@@ -49,6 +49,11 @@ struct repl_events role_events(struct role *);
 
 uint64_t role_lag_ms(struct role *);
 
+/* Writes need a deadline ahead (bts_deadline in ship.h) and there is none: none is taken, and none that is done may be told of.  Cheap. */
+int role_late(struct role *);
+/* What is left of it, milliseconds; -1: none is in use. */
+int64_t role_deadline_ms(struct role *);
+
 /* An error that only reopening cures was met; from then on the node is not ready. */
 void role_note(struct role *, enum bts_err err);
 int role_poisoned(const struct role *);

@@ -39,11 +39,17 @@ struct route_match route_find(
 	const struct route *table, size_t size, const struct uri *u, unsigned method, unsigned needed)
 {
 	struct route_match match = {NULL, 0};
+	const struct route *first = NULL;
 	size_t i;
 
 	for (i = 0; i < size; i++) {
 		if ((table[i].flags & needed) != needed || !route_path_matches(table[i].template, u))
 			continue;
+		/* What else matches is another resource: "named" is no id. */
+		if (first && strcmp(first->template, table[i].template) != 0)
+			continue;
+		if (!first)
+			first = &table[i];
 		match.allowed |= table[i].method | ROUTE_OPTIONS;
 		if (table[i].method == method) {
 			match.route = &table[i];

@@ -52,7 +52,7 @@ struct route_match {
 	unsigned allowed;	   /* methods of the path, all of them when route is NULL; 0 = no such path */
 };
 
-/* The first row that matches counts: those asked for most often come first, a literal part before one in braces. */
+/* The template of the first row that matches counts: those asked for most often come first, a literal part before one in braces. */
 extern const struct route route_table[];
 extern const size_t route_table_size;
 

@@ -38,6 +38,7 @@
 #define SERVER_SWEEP_MS 250
 #define SERVER_DRAIN_SWEEP_MS 20
 #define SERVER_POLL_MS 250
+#define SERVER_TURNS 2 /* of the library before anything else is looked at */
 #define SERVER_SWEEP_POLL 256
 #define SERVER_LINGER_MS 150 /* when draining: for a request that is already on its way */
 #define SERVER_CONNECTIONS_MAX 10000
@@ -95,6 +96,7 @@ void server_conn_free(struct server_conn *c)
 void server_conn_busy(struct server_conn *c)
 {
 	c->busy = 1;
+	c->loop->busy++;
 	c->receiving = 1;
 	c->deadline_ms = c->loop->now_ms + SERVER_HEAD_MS;
 }
@@ -108,6 +110,7 @@ void server_conn_headed(struct server_conn *c)
 void server_conn_idle(struct server_conn *c)
 {
 	c->busy = 0;
+	c->loop->busy -= !c->suspended;
 	c->receiving = c->headed = 0;
 	c->served = 1;
 	c->since_ms = c->loop->now_ms;
@@ -134,6 +137,7 @@ void server_conn_suspend(struct server_conn *c)
 	c->suspended = 1;
 	c->left_ms = c->deadline_ms > c->loop->now_ms ? c->deadline_ms - c->loop->now_ms : 0;
 	c->loop->suspended++;
+	c->loop->busy--;
 }
 
 void server_conn_resume(struct server_conn *c)
@@ -142,6 +146,7 @@ void server_conn_resume(struct server_conn *c)
 	c->left = 0;
 	c->deadline_ms = c->loop->now_ms + c->left_ms;
 	c->loop->suspended--;
+	c->loop->busy++;
 }
 
 void server_conn_cut(struct server_conn *c)
@@ -191,6 +196,7 @@ static void server_sweep(struct server_loop *loop, int draining)
 			server_conn_cut(c);
 	}
 	server_sweep_left(loop);
+	request_park_none(loop); /* a flush takes long: the library must not end them for being idle */
 	loop->swept_ms = loop->now_ms;
 }
 
@@ -291,12 +297,20 @@ static void server_take(struct server_loop *loop)
 	free(sockets);
 }
 
-static int server_poll_ms(struct server_loop *loop)
+/*
+ * How long the library may be left alone.  It takes parked connections for ones with something to do, and cannot be asked about the
+ * others: those have nothing when it has not called for any of them in its last turn, and none of their requests is under way.
+ */
+static int server_idle_ms(struct server_loop *loop)
 {
+	int most = loop->server->draining ? SERVER_DRAIN_SWEEP_MS : SERVER_POLL_MS;
 	MHD_UNSIGNED_LONG_LONG timeout;
 
-	int most = loop->server->draining ? SERVER_DRAIN_SWEEP_MS : SERVER_POLL_MS;
-
+	if (loop->parked && !loop->called) {
+		if (!loop->busy)
+			return most;
+		request_park_none(loop);
+	}
 	if (MHD_get_timeout(loop->daemon, &timeout) == MHD_YES && timeout < (unsigned)most)
 		return (int)timeout;
 	return most;
@@ -307,10 +321,19 @@ static void server_poll(struct server_loop *loop, int epoll_fd)
 	struct pollfd fds[2] = {{epoll_fd, POLLIN, 0}, {loop->wake_fd, POLLIN, 0}};
 	uint64_t count;
 
-	if (poll(fds, 2, server_poll_ms(loop)) > 0 && fds[1].revents)
+	if (poll(fds, 2, server_idle_ms(loop)) > 0 && fds[1].revents)
 		(void)!read(loop->wake_fd, &count, sizeof(count));
 	loop->now_ms = role_clock_ms();
 	atomic_store(&loop->beat_ms, loop->now_ms);
+}
+
+/* Who was resumed gets its reply made in one turn of the library and sent in the next. */
+static void server_run(struct server_loop *loop)
+{
+	for (int turn = 0; turn < SERVER_TURNS && (!turn || !server_idle_ms(loop)); turn++) {
+		loop->called = 0;
+		MHD_run(loop->daemon);
+	}
 }
 
 static void *server_loop_main(void *arg)
@@ -323,7 +346,7 @@ static void *server_loop_main(void *arg)
 	while (!draining || loop->conns || loop->suspended) {
 		server_poll(loop, info->epoll_fd);
 		server_take(loop);
-		MHD_run(loop->daemon);
+		server_run(loop);
 		if (atomic_exchange(&loop->crowded, 0)) /* after it has read what heads there are */
 			server_make_room(loop);
 		if (loop->wrote) {
@@ -338,6 +361,7 @@ static void *server_loop_main(void *arg)
 			server_sweep(loop, draining);
 	}
 	MHD_stop_daemon(loop->daemon);
+	reply_again_fini(&loop->again);
 	request_spares_free(loop);
 	return NULL;
 }

@@ -20,6 +20,7 @@
 #include "reply.h"
 
 struct MHD_Daemon;
+struct archive;
 struct backups;
 struct compaction;
 struct durable;
@@ -35,6 +36,8 @@ struct snapshots;
 struct wait;
 struct watch;
 struct writer;
+
+#define SERVER_PARKED 128 /* of a loop: each costs its library a look at every turn */
 
 /* A connection, from accept to close; the loop's own. */
 struct server_conn {
@@ -77,12 +80,17 @@ struct server_loop {
 	int added;	     /* which has told of it */
 	uint64_t now_ms, swept_ms, draining_since_ms;
 	unsigned suspended;
+	unsigned busy;	/* requests under way that are not suspended */
+	unsigned parked; /* of the suspended */
+	struct request *parking[SERVER_PARKED];
+	int called;	/* the library has called for a request that is not suspended, in its last turn */
 	int wrote; /* operations were appended to the writer's queue */
 	struct metrics_shard *metrics;
 	struct request *spare; /* memory of ended requests */
 	unsigned spares;
 	uint64_t ids, id_salt; /* of requests */
 	struct reply_memo memo;
+	struct reply_again again;
 	/* any thread */
 	atomic_uint_least64_t beat_ms;
 	atomic_uint connections;
@@ -97,10 +105,12 @@ struct server {
 	struct wait *wait;
 	struct watch *watch;
 	struct durable *durable;
+	struct archive *archive; /* NULL: none in this process */
 	struct snapshots *snapshots;
 	struct backups *backups;
 	struct compaction *compaction;
 	struct ttl_sweep *sweep;
+	struct failover_run *failover; /* NULL: roles change by hand */
 	struct guard *guard; /* who is asking */
 	struct work *work, *uploaders; /* threads that may wait: of all, and those that write large values */
 	_Atomic(struct serve *) frames; /* the routes of /v1/replication, once somebody has asked and there is a file */

@@ -3,7 +3,8 @@
  *
  * One thread ends what has run out.  It sleeps while there is no lease; else it looks again when the first one ends, and
  * every second or so at what the leases keep of the file: a lease beyond its budget, and one that the engine told to end
- * (BTS_EXPIRED), are ended before their time, since as long as they stand no page of theirs is used again.
+ * (BTS_EXPIRED), are ended before their time, since as long as they stand no page of theirs is used again.  Uploads that take long
+ * keep pages the same way: they are told when it is too much.
  */
 #include "snapshots.h"
 
@@ -42,6 +43,7 @@ struct snapshots {
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t changed;
 	struct snapshots_lease *chains[SNAPSHOTS_CHAINS];
+	struct snapshots_pin *pins;
 	int stopping;
 	struct snapshots_stat stat;
 };
@@ -150,6 +152,24 @@ static uint64_t snapshots_reap(struct snapshots *s, uint64_t now)
 
 /* ---- what they keep ---- */
 
+static int snapshots_too_much(const struct snapshots *s, const struct bts_reader_info *reader)
+{
+	return reader->expired || (s->budget && reader->held_bytes > s->budget);
+}
+
+static void snapshots_judge_pins(struct snapshots *s, const struct bts_reader_info *reader)
+{
+	struct snapshots_pin *pin;
+
+	for (pin = s->pins; pin; pin = pin->next) {
+		if (pin->txid != reader->txid || !snapshots_too_much(s, reader) || atomic_exchange(&pin->over, 1))
+			continue;
+		log_event("warn", "upload-expired",
+			LOG_FIELDS(LOG_U64("txid", reader->txid), LOG_U64("held_bytes", reader->held_bytes),
+				LOG_U64("age_ms", reader->age_ms)));
+	}
+}
+
 static void snapshots_reader(void *arg, const struct bts_reader_info *reader)
 {
 	struct snapshots *s = arg;
@@ -159,13 +179,14 @@ static void snapshots_reader(void *arg, const struct bts_reader_info *reader)
 	if (!reader->own)
 		return;
 	pthread_mutex_lock(&s->lock);
+	snapshots_judge_pins(s, reader);
 	for (i = 0; i < SNAPSHOTS_CHAINS; i++) {
 		for (link = &s->chains[i]; *link;) {
 			struct snapshots_lease *lease = *link;
 
 			if (lease->info.txid == reader->txid && lease->info.held_bytes < reader->held_bytes)
 				lease->info.held_bytes = reader->held_bytes;
-			if (lease->info.txid == reader->txid && (reader->expired || (s->budget && reader->held_bytes > s->budget))) {
+			if (lease->info.txid == reader->txid && snapshots_too_much(s, reader)) {
 				s->stat.expired++;
 				log_event("warn", "snapshot-expired",
 					LOG_FIELDS(LOG_U64("txid", reader->txid), LOG_U64("held_bytes", reader->held_bytes),
@@ -210,6 +231,8 @@ static void *snapshots_main(void *arg)
 	pthread_mutex_lock(&s->lock);
 	while (!s->stopping) {
 		next = snapshots_reap(s, role_clock_ms());
+		if (s->pins && look < next)
+			next = look;
 		if (next != UINT64_MAX && look <= role_clock_ms()) {
 			pthread_mutex_unlock(&s->lock);
 			look = snapshots_look(s);
@@ -368,6 +391,32 @@ enum bts_err snapshots_release(struct snapshots *s, struct bts_slice id)
 	}
 	pthread_mutex_unlock(&s->lock);
 	return err;
+}
+
+void snapshots_watch(struct snapshots *s, struct snapshots_pin *pin, bts_txid txid)
+{
+	pthread_mutex_lock(&s->lock);
+	pin->txid = txid;
+	atomic_init(&pin->over, 0);
+	pin->next = s->pins;
+	pin->link = &s->pins;
+	if (pin->next)
+		pin->next->link = &pin->next;
+	s->pins = pin;
+	pthread_cond_signal(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void snapshots_unwatch(struct snapshots *s, struct snapshots_pin *pin)
+{
+	if (!pin->link)
+		return;
+	pthread_mutex_lock(&s->lock);
+	*pin->link = pin->next;
+	if (pin->next)
+		pin->next->link = pin->link;
+	pthread_mutex_unlock(&s->lock);
+	pin->link = NULL;
 }
 
 static int snapshots_sooner(const void *a, const void *b)

@@ -8,6 +8,7 @@
 #ifndef HTTPAPI_SNAPSHOTS_H
 #define HTTPAPI_SNAPSHOTS_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +44,18 @@ enum bts_err snapshots_renew(struct snapshots *, struct bts_slice id, uint64_t t
 enum bts_err snapshots_release(struct snapshots *, struct bts_slice id);
 /* Fills at most cap, the one that ends first first; returns how many there are. */
 size_t snapshots_list(struct snapshots *, struct snapshots_info *infos, size_t cap);
+
+/*
+ * A transaction of somebody else's, the upload of a large value, is held against the same budget.  Nothing is taken from it: who owns
+ * it looks at `over`, and ends it.
+ */
+struct snapshots_pin {
+	struct snapshots_pin *next, **link;
+	bts_txid txid;
+	atomic_int over;
+};
+void snapshots_watch(struct snapshots *, struct snapshots_pin *, bts_txid);
+void snapshots_unwatch(struct snapshots *, struct snapshots_pin *); /* before the transaction's end; one never watched is fine */
 
 struct snapshots_stat {
 	uint64_t live, taken, timed_out, expired; /* expired: ended before its time, for what it kept */

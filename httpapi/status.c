@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "acks.h"
 #include "buf.h"
 #include "durable.h"
 #include "jsonout.h"
@@ -26,9 +27,7 @@ enum bts_err status_gather(const struct server *server, struct status *s, struct
 	if (!db)
 		return BTS_OK;
 	s->have = 1;
-	s->ack_count = bts_ack_list(db, s->acks, STATUS_FOLLOWERS_MAX);
-	if (s->ack_count > STATUS_FOLLOWERS_MAX)
-		s->ack_count = STATUS_FOLLOWERS_MAX;
+	s->ack_count = acks_followers(db, s->acks, STATUS_FOLLOWERS_MAX);
 	node_apply_stat(role_node(role), &s->apply);
 	return bts_stat(db, &s->stat, error);
 }
@@ -138,16 +137,23 @@ static void status_file(struct buf *b, const struct status *s)
 static void status_durability(struct buf *b, const struct status *s)
 {
 	const struct quorum *quorum = durable_quorum(s->server->durable);
-	unsigned copies = s->server->config->copies;
+	char durability[QUORUM_TEXT_SIZE];
 	size_t i;
 
-	if (copies)
-		buf_printf(b, ",\"durability\":\"replicated:%u\",\"members\":[", copies);
-	else
-		buf_str(b, ",\"durability\":\"local\",\"members\":[");
+	quorum_text(s->server->config->copies, durability);
+	buf_printf(b, ",\"durability\":\"%s\",\"members\":[", durability);
 	for (i = 0; i < quorum->count; i++)
 		buf_printf(b, "%s\"%s\"", i ? "," : "", quorum->members[i]);
 	buf_str(b, "]");
+}
+
+static void status_archive(struct buf *b, const struct status *s)
+{
+	char *text = archive_json(s->server->archive, role_db(s->role));
+
+	if (text)
+		buf_str(b, text);
+	free(text);
 }
 
 static void status_upstream(struct buf *b, const struct status *s)
@@ -156,6 +162,16 @@ static void status_upstream(struct buf *b, const struct status *s)
 
 	if (text)
 		buf_str(b, text);
+	free(text);
+}
+
+static void status_failover(struct buf *b, const struct status *s)
+{
+	struct failover_run *run = node_failover(role_node(s->role));
+	char *text = run ? failover_run_status(run) : NULL;
+
+	if (text)
+		buf_printf(b, ",\"failover\":%s", text);
 	free(text);
 }
 
@@ -168,14 +184,20 @@ void status_json(struct buf *b, const struct status *s)
 	status_u64(b, "uptime_ms", role_uptime_ms(s->role));
 	buf_printf(b, ",\"poisoned\":%s,\"draining\":%s", role_poisoned(s->role) ? "true" : "false",
 		role_draining(s->role) ? "true" : "false");
+	if (role_deadline_ms(s->role) < 0)
+		buf_str(b, ",\"deadline_ms\":null");
+	else
+		status_u64(b, "deadline_ms", (uint64_t)role_deadline_ms(s->role));
 	if (s->have)
 		status_file(b, s);
 	else
 		buf_str(b, ",\"database_id\":null,\"epoch\":null,\"txid\":0,\"durable_txid\":0,\"root_"
 			   "digest\":null");
 	status_durability(b, s);
+	status_archive(b, s);
 	if (role_follows(s->role))
 		status_upstream(b, s);
+	status_failover(b, s);
 	status_followers(b, s);
 	buf_str(b, "}\n");
 }
@@ -218,7 +240,7 @@ static void status_html_followers(struct buf *b, const struct status *s)
 	char seen[40];
 	size_t i;
 
-	buf_str(b, "</table><h2>Followers</h2><table><tr><th>name<th>url<th>transaction<th>lag, ms<th>lag, KiB<th>last seen\n");
+	buf_str(b, "</table><h2>Followers</h2><div><table><tr><th>name<th>url<th>transaction<th>lag, ms<th>lag, KiB<th>last seen\n");
 	for (i = 0; i < s->ack_count; i++) {
 		buf_str(b, "<tr><td>");
 		status_html_text(b, s->acks[i].node);
@@ -259,7 +281,8 @@ void status_html(struct buf *b, const struct status *s)
 		   "<meta name=viewport content=\"width=device-width\"><title>btree_store</title><style>"
 		   "body{font:16px system-ui,sans-serif;margin:2em auto;max-width:50em;padding:0 1em}"
 		   "th{text-align:left;font-weight:normal;color:#555;padding:.2em 1.5em .2em 0}"
-		   "td{font-variant-numeric:tabular-nums;padding-right:1em}</style><h1>btree_store ");
+		   "td{font-variant-numeric:tabular-nums;padding-right:1em;overflow-wrap:anywhere}"
+		   "div{overflow-x:auto}div td{white-space:nowrap}</style><h1>btree_store ");
 	status_html_text(b, role_word(s->role));
 	buf_str(b, "</h1><table>\n");
 	status_row_text(b, "name", role_name(s->role));
@@ -279,6 +302,6 @@ void status_html(struct buf *b, const struct status *s)
 	}
 	status_html_followers(b, s);
 	buf_str(b,
-		"</table><p><a href=/v1/status>status</a> &middot; <a href=/v1/buckets>buckets</a> &middot; "
+		"</table></div><p><a href=/v1/status>status</a> &middot; <a href=/v1/buckets>buckets</a> &middot; "
 		"<a href=/metrics>metrics</a></html>\n");
 }

@@ -19,7 +19,7 @@ static const char token_help[] =
 	"within a second.\n"
 	"\n"
 	"  --token-file FILE    of their sums; made when absent, its mode is 0600\n"
-	"  --scope SCOPE        read, write, admin (which includes all), replicate: several with commas\n"
+	"  --scope SCOPE        read, write, admin (which includes all), replicate, elect: several with commas\n"
 	"  --bucket PATTERN     only these buckets: names, or prefixes (\"logs*\"), percent-encoded; several "
 	"with commas, or again\n"
 	"                       (default: all; for read and write only)\n"
@@ -93,7 +93,7 @@ static int token_option(struct token_wish *w, int option, const char *value)
 	case 's':
 		return keyring_scopes_parse(value, &w->entry.scopes)
 			       ? -1
-			       : token_usage("--scope is of read, write, admin, replicate, not '%s'", value);
+			       : token_usage("--scope is of read, write, admin, replicate, elect, not '%s'", value);
 	case 'b':
 		return token_add_buckets(&w->entry, value)
 			       ? token_usage(
@@ -110,7 +110,7 @@ static int token_option(struct token_wish *w, int option, const char *value)
 		snprintf(w->entry.name, sizeof(w->entry.name), "%s", value);
 		return -1;
 	case 'c':
-		w->certificate = 1;
+		w->certificate = w->entry.certificate = 1;
 		return token_fingerprint(value, w->entry.sum)
 			       ? token_usage("--certificate: '%s' is no SHA-256 fingerprint", value)
 			       : -1;

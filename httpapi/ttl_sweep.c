@@ -71,7 +71,7 @@ static int ttl_sweep_once(struct ttl_sweep *s)
 
 static int ttl_sweep_look(struct ttl_sweep *s, uint64_t *pending)
 {
-	struct bts *db = role_follows(s->role) ? NULL : role_db(s->role);
+	struct bts *db = role_follows(s->role) || role_late(s->role) ? NULL : role_db(s->role);
 	struct bts_txn *txn;
 	int due = 0;
 

@@ -246,7 +246,7 @@ static void watch_serve(struct watch *watch, struct watch_channel *channel, stru
 	pthread_mutex_lock(&watch->lock);
 	channel->pending |= found.changed;
 	if (channel->pending && marks)
-		watch_root_keep(watch, now, role_clock_ms());
+		watch_root_keep(watch, now, 0, role_clock_ms());
 	if (json && found.changed)
 		channel->changed = watch->tick;
 	if (!json && (found.changed || found.gap || !moved))
@@ -394,7 +394,7 @@ static void watch_place(struct watch *watch, struct watcher *w, struct watch_wak
 		w->refusal = watch->stopping ? WATCH_STOPPING : WATCH_FAILED;
 	if (w->channel) {
 		w->channel->users++;
-		watch_root_keep(watch, watch->live, role_clock_ms());
+		watch_root_keep(watch, watch->live, w->owner, role_clock_ms());
 		w->upto = watch_root_ref(watch->live);
 		w->position = watch->tick;
 	}
@@ -446,7 +446,7 @@ static void watch_sweep(struct watch *watch, uint64_t now_ms, struct watch_wakes
 				continue;
 			w->timed_out = json;
 			w->heartbeat = !json;
-			watch_root_keep(watch, watch->live, now_ms);
+			watch_root_keep(watch, watch->live, w->owner, now_ms);
 			watch_wake_to_live(watch, w, wakes);
 		}
 	}

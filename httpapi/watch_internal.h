@@ -13,6 +13,7 @@
 #define WATCH_SWEEP_MS 250  /* heartbeats, ends of waits, ages */
 #define WATCH_PAGES_MS 2000 /* between two looks at what kept states cost */
 #define WATCH_KEPT_MAX 256  /* states that bookmarks name */
+#define WATCH_KEPT_ASKED 64 /* of them those that single watchers asked for, when there are too many */
 #define WATCH_BURST 32	    /* of them that may be kept at once, before they are spread over their age */
 #define WATCH_SEGMENTS 64   /* a channel holds, and their bytes: who is further behind goes on by itself */
 #define WATCH_SEGMENT_BYTES (4u << 20)
@@ -29,6 +30,7 @@ struct watch_root {
 	uint64_t serial;
 	unsigned refs;
 	int kept, expired;
+	uint64_t owner; /* while kept: in whose name, 0: of all who follow */
 	uint64_t kept_ms;
 	uint64_t held_pages;
 };
@@ -76,6 +78,7 @@ struct watcher {
 	struct watch_filter filter;
 	enum watch_since since;
 	enum watch_refusal refusal;
+	uint64_t owner; /* who it is, by credentials or address; never 0 */
 	int placed;
 	struct watch_root *at, *upto; /* told up to here; and to be told up to there next */
 	uint64_t position;	      /* tick of `at`, of `upto` while there is one */
@@ -124,7 +127,7 @@ void watch_root_drop(struct watch *, struct watch_root **);
 struct watch_root *watch_root_new(
 	struct watch *, struct bts_txn *);		 /* takes it; NULL: no memory, and it was ended */
 int watch_root_affords(struct watch *, uint64_t now_ms); /* may one more be kept, in this tick? */
-void watch_root_keep(struct watch *, struct watch_root *, uint64_t now_ms);
+void watch_root_keep(struct watch *, struct watch_root *, uint64_t owner, uint64_t now_ms);
 void watch_root_age(struct watch *, uint64_t now_ms);
 void watch_root_expire_all(struct watch *);
 /* Right after a tick: none but the live one is kept, and nobody who only waits stands at another one. */

@@ -4,6 +4,10 @@
  * A kept state is a reader's snapshot: it costs the pages that have changed since, and each is one more to be looked at by whoever
  * frees pages.  So they are few: under steady change a new one is kept only every so often that all of them together reach
  * back as far as they may be old; after a pause, at once.
+ *
+ * Besides these, who asks for a bookmark of the very state of now (the end of a poll, a heartbeat) has it kept in his own name.  When
+ * there are too many, those go first as long as they are more than their part, of whoever has the most of them: so who polls in a
+ * hurry takes away his own bookmarks, and not those of others.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +17,7 @@
 #include "watch_internal.h"
 
 #define ROOT_BOOKMARK 25 /* bytes: version, random, serial, txid */
+#define ROOT_SHARES (2 * WATCH_KEPT_MAX)
 
 struct watch_root *watch_root_ref(struct watch_root *root)
 {
@@ -56,22 +61,77 @@ struct watch_root *watch_root_new(struct watch *watch, struct bts_txn *txn)
 	return root;
 }
 
-static void root_unkeep_oldest(struct watch *watch)
+static void root_unkeep(struct watch *watch, struct watch_root *before)
 {
-	struct watch_root *root = watch->kept_first;
+	struct watch_root **link = before ? &before->kept_next : &watch->kept_first, *root = *link;
 
-	watch->kept_first = root->kept_next;
-	if (!watch->kept_first)
-		watch->kept_last = NULL;
+	*link = root->kept_next;
+	if (watch->kept_last == root)
+		watch->kept_last = before;
 	root->kept_next = NULL;
 	root->kept = 0;
 	watch->kept_count--;
 	watch_root_drop(watch, &root);
 }
 
+static void root_unkeep_oldest(struct watch *watch)
+{
+	root_unkeep(watch, NULL);
+}
+
+struct root_share {
+	uint64_t owner; /* 0: free */
+	unsigned count;
+};
+
+/* How many are kept in whose name, by open addressing; the sum. */
+static unsigned root_shares(const struct watch *watch, struct root_share shares[ROOT_SHARES])
+{
+	const struct watch_root *root;
+	unsigned i, sum = 0;
+
+	memset(shares, 0, ROOT_SHARES * sizeof(*shares));
+	for (root = watch->kept_first; root; root = root->kept_next) {
+		if (!root->owner)
+			continue;
+		for (i = root->owner % ROOT_SHARES; shares[i].owner && shares[i].owner != root->owner; i = (i + 1) % ROOT_SHARES)
+			;
+		shares[i].owner = root->owner;
+		shares[i].count++;
+		sum++;
+	}
+	return sum;
+}
+
+static unsigned root_share(const struct root_share shares[ROOT_SHARES], uint64_t owner)
+{
+	unsigned i = owner % ROOT_SHARES;
+
+	while (shares[i].owner && shares[i].owner != owner)
+		i = (i + 1) % ROOT_SHARES;
+	return shares[i].count;
+}
+
+static void root_evict(struct watch *watch)
+{
+	struct root_share shares[ROOT_SHARES];
+	struct watch_root *root, *last = NULL, *before = NULL;
+	unsigned most = 0;
+
+	if (root_shares(watch, shares) > WATCH_KEPT_ASKED) {
+		for (root = watch->kept_first; root; last = root, root = root->kept_next) {
+			if (!root->owner || root_share(shares, root->owner) <= most)
+				continue;
+			most = root_share(shares, root->owner);
+			before = last;
+		}
+	}
+	root_unkeep(watch, before);
+}
+
 int watch_root_affords(struct watch *watch, uint64_t now_ms)
 {
-	uint64_t each = watch->retain_ms / WATCH_KEPT_MAX + 1, passed = (now_ms - watch->tokens_ms) * 1000;
+	uint64_t each = watch->retain_ms / (WATCH_KEPT_MAX - WATCH_KEPT_ASKED) + 1, passed = (now_ms - watch->tokens_ms) * 1000;
 
 	watch->tokens += passed / each;
 	if (passed >= each)
@@ -81,12 +141,31 @@ int watch_root_affords(struct watch *watch, uint64_t now_ms)
 	return watch->tokens >= 1000;
 }
 
-void watch_root_keep(struct watch *watch, struct watch_root *root, uint64_t now_ms)
+/* One that several want is in the name of whom it weighs least. */
+static void root_share_in(struct watch *watch, struct watch_root *root, uint64_t owner)
 {
+	struct root_share shares[ROOT_SHARES];
+
+	if (!root->owner || root->owner == owner)
+		return;
+	if (owner) {
+		root_shares(watch, shares);
+		if (root_share(shares, owner) >= root_share(shares, root->owner))
+			return;
+	}
+	root->owner = owner;
+}
+
+void watch_root_keep(struct watch *watch, struct watch_root *root, uint64_t owner, uint64_t now_ms)
+{
+	if (root->kept)
+		root_share_in(watch, root, owner);
 	if (root->kept || root->expired)
 		return;
-	watch->tokens -= watch->tokens < 1000 ? watch->tokens : 1000;
+	if (!owner)
+		watch->tokens -= watch->tokens < 1000 ? watch->tokens : 1000;
 	root->kept = 1;
+	root->owner = owner;
 	root->kept_ms = now_ms;
 	root->refs++;
 	if (watch->kept_last)
@@ -95,7 +174,7 @@ void watch_root_keep(struct watch *watch, struct watch_root *root, uint64_t now_
 		watch->kept_first = root;
 	watch->kept_last = root;
 	if (++watch->kept_count > WATCH_KEPT_MAX)
-		root_unkeep_oldest(watch);
+		root_evict(watch);
 }
 
 void watch_root_age(struct watch *watch, uint64_t now_ms)
@@ -130,7 +209,7 @@ void watch_root_clear(struct watch *watch, struct watch_wakes *wakes)
 			watch_trim(watch, channel);
 		while (channel->filter.form == WATCH_JSON && channel->idle) {
 			channel->idle->timed_out = 1;
-			watch_root_keep(watch, watch->live, role_clock_ms());
+			watch_root_keep(watch, watch->live, channel->idle->owner, role_clock_ms());
 			watch_wake_to_live(watch, channel->idle, wakes);
 		}
 	}

@@ -1,4 +1,6 @@
 /* Change feeds: their beginning and end, newcomers, figures. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -161,6 +163,31 @@ static enum watch_refusal start_enter(struct watch *watch, struct watcher *w, st
 	return WATCH_FINE;
 }
 
+/* FNV-1a. */
+static uint64_t start_hash(const void *data, size_t size)
+{
+	const unsigned char *at = data;
+	uint64_t hash = UINT64_C(14695981039346656037);
+
+	while (size--)
+		hash = (hash ^ *at++) * UINT64_C(1099511628211);
+	return hash ? hash : 1;
+}
+
+/* Whom bookmarks are counted for: the credentials, else the address, of which an IPv6 network (/64) is one. */
+static uint64_t start_owner(const struct request *r)
+{
+	char peer[REQUEST_PEER_SIZE];
+	struct in6_addr v6;
+
+	if (r->who[0])
+		return start_hash(r->who, strlen(r->who));
+	request_peer(r, peer);
+	if (inet_pton(AF_INET6, peer, &v6) == 1 && !IN6_IS_ADDR_V4MAPPED(&v6))
+		return start_hash(&v6, 8);
+	return start_hash(peer, strlen(peer));
+}
+
 enum watch_refusal watch_attach(
 	struct watch *watch, struct request *r, const struct watch_asked *asked, struct watcher **out)
 {
@@ -171,6 +198,7 @@ enum watch_refusal watch_attach(
 		return WATCH_FAILED;
 	w->watch = watch;
 	w->r = r;
+	w->owner = start_owner(r);
 	w->since = asked->since;
 	w->wait_until_ms = role_clock_ms() + asked->wait_ms;
 	w->filter = asked->filter;

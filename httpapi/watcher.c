@@ -249,7 +249,7 @@ static int watcher_lie_down(struct watcher *w)
 		w->upto = watch_root_ref(watch->live);
 		w->position = watch->tick;
 		w->timed_out |= watch->stopping;
-		watch_root_keep(watch, w->upto, role_clock_ms());
+		watch_root_keep(watch, w->upto, w->owner, role_clock_ms());
 	} else {
 		watch_set_idle(w);
 		idle = 1;

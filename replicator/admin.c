@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "failover_run.h"
 #include "json.h"
 #include "position.h"
 #include "sources.h"
@@ -145,6 +146,10 @@ static bool admin_take_source(struct admin *admin, char *text)
 
 static bool admin_take_primary(struct admin *admin, char *text)
 {
+	if (strpbrk(text, " \r\n\t\"<>@")) { /* clients are sent there: no password is given away */
+		free(text);
+		return false;
+	}
 	return admin_keep(&admin->primary_url, text);
 }
 
@@ -230,7 +235,7 @@ static bool admin_check_promote(struct admin *admin)
 	struct elect *elect;
 	bool right = true;
 
-	if (!admin->members && !(admin->has_expect && admin->has_digest) && !admin->force)
+	if (!node_failover(admin->node) && !admin->members && !(admin->has_expect && admin->has_digest) && !admin->force)
 		return admin_refuse(admin, 400, "invalid-parameter",
 			"say who is asked (members and survive), or where this node must stand (expect and digest), or force");
 	elect = admin->members ? malloc(sizeof(*elect)) : NULL;
@@ -333,8 +338,26 @@ static void admin_fail(struct admin *admin, enum bts_err err)
 
 /* ---- what is done ---- */
 
+/* Where the request says?  false: admin->error. */
+static bool admin_stands(struct admin *admin)
+{
+	const struct bts_position *expect = &admin->expect;
+	struct bts_role now;
+
+	if (node_info(admin->node, &now, &admin->error))
+		return false;
+	if ((!admin->has_expect || !(memcmp(&now.position.chain, expect->chain, sizeof(expect->chain)) ||
+					   now.position.txid != expect->txid || now.position.epoch != expect->epoch ||
+					   now.position.epoch_random != expect->epoch_random)) &&
+		(!admin->has_digest || !memcmp(now.digest, admin->digest, sizeof(now.digest))))
+		return true;
+	fail_set(&admin->error, BTS_DIVERGED, "this node stands elsewhere");
+	return false;
+}
+
 static enum bts_err admin_promote(struct admin *admin)
 {
+	struct failover_run *run = node_failover(admin->node);
 	struct node_promotion wanted = {.members = admin->members, .survive = (unsigned)admin->survive};
 	char why[ELECT_WHY_SIZE] = "";
 	const char *code = "";
@@ -351,7 +374,10 @@ static enum bts_err admin_promote(struct admin *admin)
 	}
 	if (admin->has_digest)
 		wanted.expect_digest = admin->digest;
-	err = node_promote(admin->node, &wanted, &admin->now, &code, why, &admin->error);
+	if (run)
+		err = admin_stands(admin) ? failover_run_promote(run, &admin->now, &code, why, &admin->error) : BTS_DIVERGED;
+	else
+		err = node_promote(admin->node, &wanted, &admin->now, &code, why, &admin->error);
 	if (!err && *code) {
 		admin_refuse(admin, 409, code, "%s", why);
 		admin_header(admin, "BTS-Error", code);
@@ -361,8 +387,12 @@ static enum bts_err admin_promote(struct admin *admin)
 
 static enum bts_err admin_demote(struct admin *admin)
 {
-	enum bts_err err = node_demote(admin->node, &admin->now, &admin->error);
+	struct failover_run *run = node_failover(admin->node);
+	enum bts_err err;
 
+	if (run)
+		failover_run_demoted(run);
+	err = node_demote(admin->node, &admin->now, &admin->error);
 	if (!err && admin->source)
 		err = node_follow(admin->node, admin->source, admin->primary_url, &admin->error);
 	return err;

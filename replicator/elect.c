@@ -53,7 +53,7 @@ uint32_t elect_number(const struct elect *elect, const struct bts_role *own)
 		if (elect->members[i].position.epoch > number)
 			number = elect->members[i].position.epoch;
 	}
-	return number < UINT32_MAX ? number + 1 : number;
+	return number < UINT32_MAX ? number + 1 : 0;
 }
 
 unsigned elect_needed(const struct elect *elect)

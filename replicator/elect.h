@@ -46,7 +46,7 @@ struct elect {
  */
 BTS_MUST_CHECK enum bts_err elect_init(
 	struct elect *, const char *members, unsigned survive, struct bts_error *error);
-/* The number to ask for: above all that is known. */
+/* The number to ask for: above all that is known; 0: there is none. */
 uint32_t elect_number(const struct elect *, const struct bts_role *own);
 /* How many must promise, the candidate included. */
 unsigned elect_needed(const struct elect *);

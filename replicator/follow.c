@@ -5,68 +5,20 @@
  * follow_status copies.  The handle in `db` is set once and closed by follow_stop, after the thread has
  * ended.
  */
-#include "follow.h"
+#include "follow_private.h"
 
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/random.h>
 #include <time.h>
 
 #include "position.h"
-#include "progress.h"
-#include "rejoin.h"
-#include "sabotage.h"
-#include "session.h"
-#include "transport.h"
 
-#define FOLLOW_SIZE_MAX (UINT64_C(1) << 62)
 #define FOLLOW_REST_MS 60000 /* stopped: both that end it interrupt the wait */
 
-struct follow {
-	char *path;
-	struct sources sources; /* the thread's */
-	struct bts_options open;
-	struct repl_events events;
-
-	_Atomic(struct bts *) db;
-	bool lent; /* db is the caller's */
-	atomic_bool stopping;
-	pthread_t thread;
-
-	/* the thread's own */
-	struct transport *transport;
-	struct frame_decoder *decoder;
-	struct session session;
-	uint64_t resumes;
-	struct frame_header frame; /* the one being received */
-	struct bts_apply *apply;   /* NULL between frames */
-	struct session_reply reply;
-	char reply_code[40];
-	char reply_via[BTS_VIA_MAX + 1];
-	char reply_fork[POSITION_TEXT_SIZE];
-	struct bts_position fork; /* of the reply: what it named as the fork */
-	bool has_fork;
-	bool rejoin; /* as in the options */
-	uint8_t digest[16]; /* of the reply */
-	bool has_digest;
-	bool suspect; /* the source's digest was another one: no frame can follow, a graft can */
-	uint64_t frame_bytes, frame_pages;
-	uint64_t source_size;	  /* of the reply: bytes of the source's file, 0: not told */
-	struct progress progress; /* of a first transfer */
-	struct bts_error failure; /* of the request of the moment */
-	char reported[256];	  /* the failure last emitted, "" = none since all went well */
-
-	pthread_mutex_t lock;
-	struct sources wanted;	   /* count 0: none */
-	struct follow_status status; /* contact_ms and lag_ms hold instants here, 0 = none */
-};
-
-static uint64_t follow_now(void)
+uint64_t follow_now(void)
 {
 	struct timespec now;
 
@@ -84,7 +36,7 @@ static uint32_t follow_random(void *arg)
 	return value;
 }
 
-static void follow_publish(struct follow *follow, const char *state)
+void follow_publish(struct follow *follow, const char *state)
 {
 	const struct session *session = &follow->session;
 
@@ -111,7 +63,7 @@ static void follow_publish(struct follow *follow, const char *state)
 }
 
 /* For those who serve this file on: through whom its commits come, and how fresh they are. */
-static void follow_tell(struct follow *follow)
+void follow_tell(struct follow *follow)
 {
 	const struct session *session = &follow->session;
 	struct bts *db = atomic_load(&follow->db);
@@ -131,8 +83,7 @@ static void follow_tell(struct follow *follow)
 		repl_emit(&follow->events, REPL_WARN, "upstream-not-told", "%s", error.text);
 }
 
-/* Opens the file; sets db and tells the session where it stands. */
-static enum bts_err follow_open(
+enum bts_err follow_open(
 	struct follow *follow, struct bts_position *own, uint32_t *page_size, struct bts_error *error)
 {
 	struct bts_stat stat = {.size = sizeof(stat)};
@@ -158,214 +109,7 @@ static enum bts_err follow_open(
 	return BTS_OK;
 }
 
-/* The first frame names the database: make the empty file it goes into, or take the one an attempt before left. */
-static enum bts_err follow_create(
-	struct follow *follow, const struct frame_header *header, struct bts_error *error)
-{
-	struct bts_options options = follow->open;
-	struct bts_position own;
-	uint32_t page_size;
-	enum bts_err err;
-
-	options.flags = 0;
-	err = follow_open(follow, &own, &page_size, error);
-	if (err == BTS_NOT_FOUND) {
-		err = bts_ship_create(follow->path, &options, &header->target, header->page_size, error);
-		if (!err)
-			err = follow_open(follow, &own, &page_size, error);
-	}
-	if (err)
-		return err;
-	repl_emit(&follow->events, REPL_INFO, "created", "%s, page size %" PRIu32, follow->path, page_size);
-	follow->session.query.after = own;
-	follow->session.query.has_database = true;
-	follow->session.page_size = page_size;
-	return session_frame(&follow->session, header, error);
-}
-
-static enum bts_err follow_begin(
-	struct follow *follow, const struct frame_header *header, struct bts_error *error)
-{
-	enum bts_err err;
-
-	err = session_frame(&follow->session, header, error);
-	if (err)
-		return err;
-	if (!atomic_load(&follow->db)) {
-		err = follow_create(follow, header, error);
-		if (err)
-			return err;
-	}
-	follow->frame = *header;
-	follow_publish(follow, "receiving");
-	if (!header->base.txid)
-		progress_begin(&follow->progress, follow->source_size, follow_now());
-	if (follow->session.resumed) {
-		follow->resumes++;
-		repl_emit(&follow->events, REPL_INFO, "transfer-resumed", "to %" PRIu64 ", from page %" PRIu64 " of %" PRIu64,
-			header->target.txid, header->partial.cursor, header->partial.position.txid);
-		return bts_apply_resume(
-			atomic_load(&follow->db), &header->partial, &header->target, &follow->apply, error);
-	}
-	return bts_apply_begin(atomic_load(&follow->db), &follow->session.query.after, &header->target,
-		&follow->apply, error);
-}
-
-/* Equal positions have equal roots: anything else is damage, here or there, that no checksum has shown. */
-static void follow_compare(struct follow *follow, bts_txid txid)
-{
-	struct bts_role role = {.size = sizeof(role)};
-	struct bts *db = atomic_load(&follow->db);
-	struct bts_error error;
-
-	if (!follow->has_digest || !db || bts_role(db, &role, &error) || role.position.txid != txid ||
-		memcmp(role.digest, follow->digest, sizeof(role.digest)) == 0)
-		return;
-	follow->suspect = true;
-	pthread_mutex_lock(&follow->lock);
-	follow->status.digest_mismatches++;
-	pthread_mutex_unlock(&follow->lock);
-	repl_emit(&follow->events, REPL_ERROR, "digest-mismatch",
-		"transaction %" PRIu64 " has other roots here than at %s: what differs is fetched with the next commit", txid,
-		sources_current(&follow->sources));
-}
-
-/* The frame has ended, whole or not: of a first transfer what came is kept, and asked to be gone on with. */
-static void follow_leave(struct follow *follow)
-{
-	struct bts *db = atomic_load(&follow->db);
-	struct bts_partial partial;
-
-	bts_apply_suspend(follow->apply);
-	follow->apply = NULL;
-	if (!db || follow->session.query.after.txid)
-		return;
-	if (bts_apply_partial(db, &partial))
-		memset(&partial, 0, sizeof(partial));
-	session_transfer(&follow->session, &partial, follow->frame_pages > 0);
-}
-
-static enum bts_err follow_finish(struct follow *follow, struct bts_slice record, struct bts_error *error)
-{
-	struct bts_apply *apply = follow->apply;
-	enum bts_err err;
-
-	follow->apply = NULL;
-	if (SABOTAGED(SABOTAGE_R7_ACK_EARLY))
-		session_applied(&follow->session, &follow->frame, follow_now());
-	err = bts_apply_finish(apply, record, error);
-	if (err)
-		return err;
-	session_applied(&follow->session, &follow->frame, follow_now());
-	follow_compare(follow, follow->frame.target.txid);
-	pthread_mutex_lock(&follow->lock);
-	follow->status.pages += follow->frame_pages;
-	/* The numbers between two epochs are no commits. */
-	if (follow->frame.base.txid && follow->frame.base.epoch == follow->frame.target.epoch) {
-		follow->status.streamed_txids += follow->frame.target.txid - follow->frame.base.txid;
-		follow->status.streamed_bytes += follow->frame_bytes;
-	}
-	pthread_mutex_unlock(&follow->lock);
-	repl_emit(&follow->events, REPL_INFO, "frame-applied",
-		"from %" PRIu64 " to %" PRIu64 ", %" PRIu64 " pages, %" PRIu64 " bytes",
-		follow->frame.base.txid, follow->frame.target.txid, follow->frame_pages, follow->frame_bytes);
-	follow_tell(follow);
-	follow_publish(follow, "following");
-	return BTS_OK;
-}
-
-static enum bts_err follow_event(
-	struct follow *follow, const struct frame_event *event, struct bts_error *error)
-{
-	switch (event->kind) {
-	case FRAME_HEADER:
-		return follow_begin(follow, event->header, error);
-	case FRAME_PIECE:
-		follow->frame_pages += event->piece.pages;
-		progress_came(&follow->progress, event->bytes.size,
-			(event->piece.id.pgno + event->piece.first + event->piece.pages) * follow->frame.page_size, follow_now());
-		return bts_apply_piece(
-			follow->apply, &event->piece.id, event->piece.first, event->bytes, error);
-	case FRAME_END:
-		return follow_finish(follow, event->record, error);
-	default:
-		return BTS_OK;
-	}
-}
-
-static void follow_on_header(void *arg, const char *name, const char *value)
-{
-	struct follow *follow = arg;
-
-	if (strcasecmp(name, "BTS-Txid") == 0) {
-		follow->reply.has_txid = position_number_parse(value, POSITION_TXID_MAX, &follow->reply.txid);
-	} else if (strcasecmp(name, "BTS-Lag-Ms") == 0) {
-		follow->reply.has_lag =
-			position_number_parse(value, SESSION_LAG_UNKNOWN_MS, &follow->reply.lag_ms);
-	} else if (strcasecmp(name, "BTS-Role") == 0) {
-		follow->reply.follower = strcmp(value, "primary") != 0;
-	} else if (strcasecmp(name, "BTS-Via") == 0) {
-		snprintf(follow->reply_via, sizeof(follow->reply_via), "%s", value);
-		follow->reply.via = follow->reply_via;
-	} else if (strcasecmp(name, "BTS-Digest") == 0) {
-		follow->has_digest = position_hex_parse(value, follow->digest, sizeof(follow->digest));
-	} else if (strcasecmp(name, "BTS-Fork") == 0) {
-		follow->has_fork = position_parse(value, &follow->fork);
-		snprintf(follow->reply_fork, sizeof(follow->reply_fork), "%s", value);
-		follow->reply.fork = follow->has_fork ? follow->reply_fork : NULL;
-	} else if (strcasecmp(name, "BTS-Size") == 0) {
-		if (!position_number_parse(value, FOLLOW_SIZE_MAX, &follow->source_size))
-			follow->source_size = 0;
-	} else if (strcasecmp(name, "BTS-Error") == 0) {
-		snprintf(follow->reply_code, sizeof(follow->reply_code), "%s", value);
-		follow->reply.code = follow->reply_code;
-	}
-}
-
-static enum bts_err follow_on_begin(void *arg, long status)
-{
-	struct follow *follow = arg;
-	enum bts_err err;
-
-	follow->reply.status = status;
-	err = session_reply(&follow->session, &follow->reply, follow_now(), &follow->failure);
-	if (status == 204 && follow->reply.has_txid)
-		follow_compare(follow, follow->reply.txid);
-	if (status == 200 && follow->suspect)
-		return fail_set(&follow->failure, BTS_CORRUPT, "no frame can follow a commit whose digest differs");
-	follow_tell(follow);
-	follow_publish(follow, follow->session.state == SESSION_STREAMING ? "receiving" : "following");
-	return err == BTS_NOT_FOUND ? BTS_OK : err;
-}
-
-static enum bts_err follow_on_body(void *arg, const void *data, size_t size)
-{
-	struct follow *follow = arg;
-	struct bts_slice input = {data, size};
-	struct frame_event event;
-	enum bts_err err;
-
-	if (follow->session.state != SESSION_STREAMING)
-		return BTS_OK;
-	follow->frame_bytes += size;
-	pthread_mutex_lock(&follow->lock);
-	follow->status.bytes += size;
-	follow->status.transfer_done = follow->progress.done;
-	follow->status.transfer_total = follow->progress.total;
-	follow->status.transfer_rate = follow->progress.rate;
-	pthread_mutex_unlock(&follow->lock);
-	do {
-		if (atomic_load(&follow->stopping))
-			return fail_set(&follow->failure, BTS_TIMEOUT, "interrupted");
-		err = frame_decode(follow->decoder, &input, &event, &follow->failure);
-		if (!err)
-			err = follow_event(follow, &event, &follow->failure);
-	} while (!err && event.kind != FRAME_MORE);
-	return err;
-}
-
-/* Errors that asking again cannot mend. */
-static bool follow_is_final(enum bts_err err)
+bool follow_is_final(enum bts_err err)
 {
 	return err == BTS_DIVERGED || err == BTS_POISONED;
 }
@@ -421,80 +165,11 @@ static bool follow_switched(struct follow *follow)
 	return switched;
 }
 
-/* Is this file refused, or suspected, for a reason that a graft mends? */
-static bool follow_may_graft(const struct follow *follow)
-{
-	const char *code = follow->reply.code ? follow->reply.code : "";
-
-	if (follow->suspect && follow->reply.status == 200)
-		return follow->session.state != SESSION_STOPPED && atomic_load(&follow->db);
-	if (follow->session.state != SESSION_STOPPED || follow->reply.status != 409 || !atomic_load(&follow->db))
-		return false;
-	return strcmp(code, "base-unknown") == 0 || (strcmp(code, "diverged") == 0 && follow->rejoin && follow->has_fork);
-}
-
-static void follow_grafted(struct follow *follow, const struct rejoin *rejoin)
-{
-	session_grafted(&follow->session, &rejoin->graft.target, follow_now());
-	follow->suspect = false;
-	pthread_mutex_lock(&follow->lock);
-	follow->status.grafts++;
-	follow->status.graft_pages += rejoin->graft.pages;
-	if (rejoin->fork)
-		snprintf(follow->status.orphans, sizeof(follow->status.orphans), "%.255s", rejoin->orphans);
-	pthread_mutex_unlock(&follow->lock);
-	follow_publish(follow, "following");
-}
-
-/* The session is stopped; it goes on from the source's newest commit, or tries again, unless no trying helps. */
-static enum bts_err follow_graft(struct follow *follow, struct bts_error *failure)
-{
-	bool forked = follow->reply.status == 409 && strcmp(follow->reply.code, "diverged") == 0;
-	struct rejoin *rejoin = calloc(1, sizeof(*rejoin));
-	enum bts_err err;
-
-	if (!rejoin) {
-		session_retry(&follow->session);
-		return fail_set(failure, BTS_MEMORY, "no memory for a graft");
-	}
-	memcpy(follow->fork.database, follow->session.query.after.database, sizeof(follow->fork.database));
-	rejoin->peer = (struct heal_peer){follow->transport, sources_current(&follow->sources), &follow->stopping};
-	rejoin->db = atomic_load(&follow->db);
-	rejoin->path = follow->path;
-	rejoin->fork = forked ? &follow->fork : NULL;
-	rejoin->events = &follow->events;
-	follow_publish(follow, "grafting");
-	err = rejoin_run(rejoin, failure);
-	if (!err) {
-		follow_grafted(follow, rejoin);
-	} else if (follow_is_final(err)) {
-		session_stop(&follow->session, failure);
-	} else {
-		follow->session.error = *failure;
-		session_retry(&follow->session);
-	}
-	free(rejoin);
-	return err;
-}
-
 static void follow_request(struct follow *follow, const char *target)
 {
-	const struct transport_handler handler = {follow_on_header, follow_on_begin, follow_on_body, follow};
 	struct bts_error *failure = &follow->failure;
-	char url[FOLLOW_URL_MAX + QUERY_TARGET_SIZE + 1];
-	enum bts_err err;
+	enum bts_err err = follow_ask(follow, target);
 
-	snprintf(url, sizeof(url), "%s%s", sources_current(&follow->sources), target);
-	memset(failure, 0, sizeof(*failure));
-	memset(&follow->reply, 0, sizeof(follow->reply));
-	follow->has_fork = follow->has_digest = false;
-	follow->source_size = 0;
-	follow->frame_bytes = follow->frame_pages = 0;
-	frame_decoder_reset(follow->decoder);
-	err = transport_get(follow->transport, url, follow->session.query.wait_ms, &handler, failure);
-	if (!err && follow->session.state == SESSION_STREAMING)
-		err = frame_decode_finish(follow->decoder, failure);
-	follow_leave(follow);
 	if (atomic_load(&follow->stopping))
 		return;
 	if (!err && !follow->session.applied && atomic_load(&follow->db)) /* nothing new */
@@ -550,6 +225,7 @@ static void *follow_run(void *arg)
 
 	while (!atomic_load(&follow->stopping)) {
 		follow_take_switch(follow);
+		follow->session.query.lean = frame_decoder_knows(follow->decoder, &follow->session.query.after);
 		session_next(&follow->session, follow_now(), &step);
 		switch (step.what) {
 		case SESSION_REQUEST:
@@ -612,10 +288,11 @@ static struct follow *follow_new(const struct follow_options *options)
 	atomic_init(&follow->stopping, false);
 	follow->events = options->events;
 	follow->rejoin = options->rejoin;
+	follow->graft_after = options->graft_after ? options->graft_after : FOLLOW_GRAFT_AFTER;
 	bts_options_init(&follow->open);
 	if (options->open)
 		follow->open = *options->open;
-	follow->open.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER;
+	follow->open.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | (follow->open.flags & BTS_OPEN_DEADLINE);
 	follow->status.state = "connecting";
 	follow->path = strdup(options->path);
 	follow->transport = transport_new("btree_store/" BTS_VERSION_STRING);

@@ -18,6 +18,7 @@
 #define FOLLOW_URL_MAX SOURCES_URL_MAX
 
 #define FOLLOW_RATE_LEAST 65536 /* more than a source takes for a dead follower (SERVE_LEAST_BYTES) */
+#define FOLLOW_GRAFT_AFTER (UINT64_C(1) << 20)
 #define FOLLOW_WAIT_MS 1000 /* of a long poll: how old the last contact gets while all is well */
 
 struct follow_options {
@@ -30,6 +31,7 @@ struct follow_options {
 	bool zstd;	      /* ask for compressed pages */
 	const struct bts_options *open; /* page size aside, for opening the file; NULL = defaults; copied */
 	struct repl_events events;	/* called from the follower's thread */
+	uint64_t graft_after; /* bytes: where frames break off again and again after so many, a graft is tried; 0 = FOLLOW_GRAFT_AFTER */
 	bool rejoin; /* histories that parted: export what is only here, then take the source's (R11) */
 	struct bts *db; /* NULL, or path opened with BTS_OPEN_FOLLOWER already: borrowed until the follower has ended */
 };

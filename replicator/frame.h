@@ -15,7 +15,8 @@
 /* Must-understand bits; each is sent only to who asked for it. */
 #define FRAME_NEED_ZSTD 0x1u	/* pages of a chunk may be compressed */
 #define FRAME_NEED_PARTIAL 0x2u /* goes on where a broken first transfer ended: a longer header says where */
-#define FRAME_NEED_KNOWN (FRAME_NEED_ZSTD | FRAME_NEED_PARTIAL)
+#define FRAME_NEED_LEAN 0x8u	/* the commit record may come as what differs from the base's */
+#define FRAME_NEED_KNOWN (FRAME_NEED_ZSTD | FRAME_NEED_PARTIAL | FRAME_NEED_LEAN)
 
 #define FRAME_HEADER_SIZE 120
 #define FRAME_HEADER_LONG 184
@@ -23,6 +24,7 @@
 #define FRAME_ENTRY_SIZE 28 /* of a chunk's index */
 #define FRAME_SUM_SIZE 4
 #define FRAME_END_SIZE 40	    /* of the trailer, without record and sum */
+#define FRAME_STORED_SIZE 4 /* of a lean one: how many bytes are sent for the record */
 #define FRAME_CHUNK_TAG 0x4b4e4843u /* "CHNK" */
 #define FRAME_END_TAG 0x444e4554u   /* "TEND" */
 #define FRAME_HOLD_TAG 0x444c4f48u  /* "HOLD": the source is at work */
@@ -35,13 +37,13 @@
 #define FRAME_UNIT_PAGES_MAX (1u << 29)
 #define FRAME_PAGES_MAX (UINT64_C(1) << 36)
 #define FRAME_INDEX_MAX (FRAME_HEAD_SIZE + FRAME_CHUNK_PAGES_MAX * FRAME_ENTRY_SIZE + FRAME_SUM_SIZE)
-#define FRAME_TRAILER_MAX (FRAME_END_SIZE + BTS_RECORD_MAX + FRAME_SUM_SIZE)
+#define FRAME_TRAILER_MAX (FRAME_END_SIZE + FRAME_STORED_SIZE + BTS_RECORD_MAX + FRAME_SUM_SIZE)
 
 struct frame_header {
 	struct bts_position base; /* txid 0: of an empty follower; database as target's */
 	struct bts_position target;
 	uint32_t page_size;
-	bool zstd;
+	bool zstd, lean;
 	struct bts_partial partial; /* position.txid 0: a frame that begins at its beginning */
 };
 
@@ -78,6 +80,9 @@ void frame_encode_packed(struct frame_encoder *, struct bts_slice pages, struct 
 size_t frame_encode_hold(uint8_t out[FRAME_HEAD_SIZE]);
 size_t frame_encode_chunk_end(struct frame_encoder *, uint8_t out[FRAME_SUM_SIZE]);
 size_t frame_encode_trailer(struct frame_encoder *, struct bts_slice record, uint8_t out[FRAME_TRAILER_MAX]);
+/* Of a lean frame: stored is sent for the record, and is it where it is no shorter. */
+size_t frame_encode_trailer_lean(
+	struct frame_encoder *, struct bts_slice record, struct bts_slice stored, uint8_t out[FRAME_TRAILER_MAX]);
 
 enum frame_event_kind {
 	FRAME_MORE,   /* the input is used up */
@@ -100,6 +105,8 @@ struct frame_decoder;
 struct frame_decoder *frame_decoder_new(void);
 void frame_decoder_free(struct frame_decoder *);  /* NULL is fine */
 void frame_decoder_reset(struct frame_decoder *); /* for the next frame */
+/* The last frame led to this position: its record is at hand, so the next one from there may be lean. */
+bool frame_decoder_knows(const struct frame_decoder *, const struct bts_position *position);
 /*
  * Take bytes from the front of *input until there is an event.  BTS_CORRUPT names the part of the frame that
  * is wrong, BTS_VERSION a version or a feature this decoder lacks; after an error only reset or free.

@@ -51,12 +51,18 @@ struct frame_decoder {
 	uint32_t entry;		       /* next to give out */
 	size_t given;		       /* payload bytes given out */
 
+	struct bts_position known;	  /* where the last whole frame led to; txid 0: nowhere */
+	size_t record_at;		  /* of the trailer: where what is sent for the record begins */
+	size_t known_size;		  /* of its record, which a lean frame from there builds on */
+	uint8_t known_record[BTS_RECORD_MAX];
+	uint8_t record[BTS_RECORD_MAX]; /* of a lean frame, made whole */
+
 	struct bts_page_id unit; /* the unit being transferred */
 	uint32_t unit_next;	 /* its next page; unit.count when it is complete */
 };
 
 _Static_assert(FRAME_TRAILER_MAX <= FRAME_INDEX_MAX, "the trailer is collected where an index is");
-_Static_assert(FRAME_HEADER_SIZE <= FRAME_INDEX_MAX, "so is the header");
+_Static_assert(FRAME_HEADER_LONG <= FRAME_INDEX_MAX, "so is the header");
 
 struct frame_decoder *frame_decoder_new(void)
 {
@@ -90,6 +96,11 @@ void frame_decoder_reset(struct frame_decoder *decoder)
 	memset(&decoder->unit, 0, sizeof(decoder->unit));
 	decoder->unit_next = 0;
 	frame_expect(decoder, FRAME_PART_HEADER, 0, FRAME_HEADER_SIZE);
+}
+
+bool frame_decoder_knows(const struct frame_decoder *decoder, const struct bts_position *position)
+{
+	return position->txid != 0 && position_equal(&decoder->known, position);
 }
 
 static bool frame_get_position(const uint8_t *p, struct bts_position *position)
@@ -185,9 +196,12 @@ static enum bts_err frame_take_header(struct frame_decoder *decoder, struct bts_
 		return err;
 	header->page_size = page;
 	header->zstd = wire_get_u32(p + FRAME_AT_NEED) & FRAME_NEED_ZSTD;
+	header->lean = wire_get_u32(p + FRAME_AT_NEED) & FRAME_NEED_LEAN;
 	memcpy(header->target.database, p + FRAME_AT_DATABASE, sizeof(header->target.database));
 	memcpy(header->base.database, p + FRAME_AT_DATABASE, sizeof(header->base.database));
 	memcpy(header->partial.position.database, p + FRAME_AT_DATABASE, sizeof(header->base.database));
+	if (header->lean && !frame_decoder_knows(decoder, &header->base))
+		return fail_set(error, BTS_CORRUPT, "frame header: its commit record builds on one that is not at hand");
 	bts_digest_init(&decoder->digest, header->target.database);
 	bts_digest_update(&decoder->digest, p, size);
 	frame_expect(decoder, FRAME_PART_HEAD, 0, FRAME_HEAD_SIZE);
@@ -403,20 +417,53 @@ static enum bts_err frame_take_payload(struct frame_decoder *decoder, struct bts
 
 static enum bts_err frame_take_trailer(struct frame_decoder *decoder, struct bts_error *error)
 {
-	uint32_t record = wire_get_u32(decoder->small + FRAME_AT_RECORD_SIZE);
+	const uint8_t *p = decoder->small;
+	uint32_t record = wire_get_u32(p + FRAME_AT_RECORD_SIZE), stored = record;
 
 	if (record == 0 || record > BTS_RECORD_MAX)
 		return fail_set(
 			error, BTS_CORRUPT, "frame trailer: a commit record of %" PRIu32 " bytes", record);
-	frame_expect(decoder, FRAME_PART_RECORD, FRAME_END_SIZE, FRAME_END_SIZE + record + FRAME_SUM_SIZE);
+	decoder->record_at = decoder->header.lean ? FRAME_END_SIZE + FRAME_STORED_SIZE : FRAME_END_SIZE;
+	if (decoder->have < decoder->record_at) {
+		frame_expect(decoder, FRAME_PART_TRAILER, decoder->have, decoder->record_at);
+		return BTS_OK;
+	}
+	if (decoder->header.lean)
+		stored = wire_get_u32(p + FRAME_AT_RECORD_STORED);
+	if (stored == 0 || stored > record)
+		return fail_set(error, BTS_CORRUPT, "frame trailer: %" PRIu32 " bytes for a commit record of %" PRIu32, stored,
+			record);
+	frame_expect(decoder, FRAME_PART_RECORD, decoder->record_at, decoder->record_at + stored + FRAME_SUM_SIZE);
 	return BTS_OK;
 }
 
-static enum bts_err frame_take_record(struct frame_decoder *decoder, struct bts_error *error)
+/* The commit record whole: what has come, or that put onto the record of the base. */
+static enum bts_err frame_whole_record(struct frame_decoder *decoder, struct bts_slice *record, struct bts_error *error)
+{
+	size_t size = wire_get_u32(decoder->small + FRAME_AT_RECORD_SIZE);
+	struct bts_slice base = {decoder->known_record, decoder->known_size}, stored;
+
+	stored.data = decoder->small + decoder->record_at;
+	stored.size = decoder->need - FRAME_SUM_SIZE - decoder->record_at;
+	*record = stored;
+	if (stored.size == size)
+		return BTS_OK;
+	if (!decoder->zstd)
+		decoder->zstd = frame_zstd_new(false);
+	if (!decoder->zstd)
+		return fail_set(error, BTS_MEMORY, "frame: no memory to decompress");
+	if (!frame_zstd_unpack_on(decoder->zstd, base, stored, decoder->record, size))
+		return fail_set(error, BTS_CORRUPT, "frame trailer: no commit record of %zu bytes comes of it", size);
+	*record = (struct bts_slice){decoder->record, size};
+	return BTS_OK;
+}
+
+static enum bts_err frame_take_record(struct frame_decoder *decoder, struct bts_slice *record, struct bts_error *error)
 {
 	size_t size = decoder->need - FRAME_SUM_SIZE;
 	const uint8_t *p = decoder->small;
 	uint8_t digest[16];
+	enum bts_err err;
 
 	if (wire_get_u32(p + size) != bts_crc32c(0, p, size) && !SABOTAGED(SABOTAGE_NO_SUMS))
 		return fail_set(error, BTS_CORRUPT, "frame trailer: wrong checksum");
@@ -426,11 +473,17 @@ static enum bts_err frame_take_record(struct frame_decoder *decoder, struct bts_
 	if (wire_get_u64(p + FRAME_AT_UNITS) != decoder->units ||
 		wire_get_u64(p + FRAME_AT_TOTAL_PAGES) != decoder->pages)
 		return fail_set(error, BTS_CORRUPT, "frame trailer: counts differ from what came");
+	err = frame_whole_record(decoder, record, error);
+	if (err)
+		return err;
 	bts_digest_update(&decoder->digest, p, FRAME_AT_DIGEST);
-	bts_digest_update(&decoder->digest, p + FRAME_END_SIZE, size - FRAME_END_SIZE);
+	bts_digest_update(&decoder->digest, record->data, record->size);
 	bts_digest_final(&decoder->digest, digest);
 	if (memcmp(digest, p + FRAME_AT_DIGEST, sizeof(digest)) != 0 && !SABOTAGED(SABOTAGE_NO_SUMS))
 		return fail_set(error, BTS_CORRUPT, "frame trailer: wrong digest");
+	decoder->known = decoder->header.target;
+	decoder->known_size = record->size;
+	memcpy(decoder->known_record, record->data, record->size);
 	decoder->part = FRAME_PART_DONE;
 	return BTS_OK;
 }
@@ -439,7 +492,6 @@ static enum bts_err frame_take_record(struct frame_decoder *decoder, struct bts_
 static enum bts_err frame_take(
 	struct frame_decoder *decoder, struct frame_event *event, struct bts_error *error)
 {
-	size_t record = decoder->need - FRAME_END_SIZE - FRAME_SUM_SIZE;
 	enum bts_err err;
 
 	switch (decoder->part) {
@@ -459,9 +511,8 @@ static enum bts_err frame_take(
 	case FRAME_PART_TRAILER:
 		return frame_take_trailer(decoder, error);
 	default:
-		err = frame_take_record(decoder, error);
+		err = frame_take_record(decoder, &event->record, error);
 		event->kind = FRAME_END;
-		event->record = (struct bts_slice){decoder->small + FRAME_END_SIZE, record};
 		return err;
 	}
 }
@@ -510,6 +561,8 @@ enum bts_err frame_decode(struct frame_decoder *decoder, struct bts_slice *input
 			return BTS_OK;
 		err = frame_take(decoder, event, error);
 		if (err) {
+			/* The next one is asked for without building on anything. */
+			decoder->known.txid = 0;
 			decoder->part = FRAME_PART_FAILED;
 			return err;
 		}

@@ -29,7 +29,7 @@ size_t frame_encode_header(
 {
 	const struct bts_partial *partial = &header->partial;
 	size_t size = partial->position.txid ? FRAME_HEADER_LONG : FRAME_HEADER_SIZE;
-	uint32_t need = header->zstd ? FRAME_NEED_ZSTD : 0;
+	uint32_t need = (header->zstd ? FRAME_NEED_ZSTD : 0) | (header->lean ? FRAME_NEED_LEAN : 0);
 
 	memset(encoder, 0, sizeof(*encoder));
 	memset(out, 0, size);
@@ -126,19 +126,37 @@ size_t frame_encode_chunk_end(struct frame_encoder *encoder, uint8_t out[FRAME_S
 	return FRAME_SUM_SIZE;
 }
 
-size_t frame_encode_trailer(
-	struct frame_encoder *encoder, struct bts_slice record, uint8_t out[FRAME_TRAILER_MAX])
+/* The bytes before the record, which the digest is in. */
+static void frame_put_end(struct frame_encoder *encoder, struct bts_slice record, uint8_t *out)
 {
-	uint8_t *p = out + FRAME_END_SIZE + record.size;
-
 	wire_put_u32(out + FRAME_AT_TAG, FRAME_END_TAG);
 	wire_put_u32(out + FRAME_AT_RECORD_SIZE, (uint32_t)record.size);
 	wire_put_u64(out + FRAME_AT_UNITS, encoder->units);
 	wire_put_u64(out + FRAME_AT_TOTAL_PAGES, encoder->pages);
-	memcpy(out + FRAME_END_SIZE, record.data, record.size);
 	bts_digest_update(&encoder->digest, out, FRAME_AT_DIGEST);
 	bts_digest_update(&encoder->digest, record.data, record.size);
 	bts_digest_final(&encoder->digest, out + FRAME_AT_DIGEST);
-	wire_put_u32(p, bts_crc32c(0, out, (size_t)(p - out)));
-	return FRAME_END_SIZE + record.size + FRAME_SUM_SIZE;
+}
+
+static size_t frame_put_record(uint8_t *out, size_t at, struct bts_slice bytes)
+{
+	memcpy(out + at, bytes.data, bytes.size);
+	at += bytes.size;
+	wire_put_u32(out + at, bts_crc32c(0, out, at));
+	return at + FRAME_SUM_SIZE;
+}
+
+size_t frame_encode_trailer(
+	struct frame_encoder *encoder, struct bts_slice record, uint8_t out[FRAME_TRAILER_MAX])
+{
+	frame_put_end(encoder, record, out);
+	return frame_put_record(out, FRAME_END_SIZE, record);
+}
+
+size_t frame_encode_trailer_lean(struct frame_encoder *encoder, struct bts_slice record, struct bts_slice stored,
+	uint8_t out[FRAME_TRAILER_MAX])
+{
+	frame_put_end(encoder, record, out);
+	wire_put_u32(out + FRAME_AT_RECORD_STORED, (uint32_t)stored.size);
+	return frame_put_record(out, FRAME_END_SIZE + FRAME_STORED_SIZE, stored);
 }

@@ -46,6 +46,7 @@ enum {
 	FRAME_AT_UNITS = 8,
 	FRAME_AT_TOTAL_PAGES = 16,
 	FRAME_AT_DIGEST = 24,
+	FRAME_AT_RECORD_STORED = 40, /* of a lean frame; the record comes behind it */
 };
 
 #endif

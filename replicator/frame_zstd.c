@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <zstd.h>
 
-#define FRAME_ZSTD_LEVEL 1 /* a chunk is to cost less time than the network takes for it */
+#define FRAME_ZSTD_LEVEL 1    /* a chunk is to cost less time than the network takes for it */
+#define FRAME_ZSTD_LEVEL_ON 3 /* a record is small: the shorter one */
 
 struct frame_zstd {
 	ZSTD_CCtx *packer;     /* or */
@@ -49,9 +50,31 @@ size_t frame_zstd_pack(struct frame_zstd *zstd, struct bts_slice in, uint8_t *ou
 	return ZSTD_isError(size) || size >= in.size ? 0 : size;
 }
 
+size_t frame_zstd_pack_on(struct frame_zstd *zstd, struct bts_slice base, struct bts_slice in, uint8_t *out)
+{
+	size_t size = ZSTD_CCtx_refPrefix(zstd->packer, base.data, base.size);
+
+	if (!ZSTD_isError(size))
+		size = ZSTD_CCtx_setParameter(zstd->packer, ZSTD_c_compressionLevel, FRAME_ZSTD_LEVEL_ON);
+	if (!ZSTD_isError(size))
+		size = ZSTD_compress2(zstd->packer, out, in.size, in.data, in.size);
+	return ZSTD_isError(size) || size >= in.size ? 0 : size;
+}
+
 bool frame_zstd_unpack(struct frame_zstd *zstd, struct bts_slice in, uint8_t *out, size_t size)
 {
 	if (ZSTD_getFrameContentSize(in.data, in.size) != size || ZSTD_findFrameCompressedSize(in.data, in.size) != in.size)
 		return false;
 	return ZSTD_decompressDCtx(zstd->unpacker, out, size, in.data, in.size) == size;
+}
+
+bool frame_zstd_unpack_on(
+	struct frame_zstd *zstd, struct bts_slice base, struct bts_slice in, uint8_t *out, size_t size)
+{
+	bool right = !ZSTD_isError(ZSTD_DCtx_refPrefix(zstd->unpacker, base.data, base.size)) &&
+		     frame_zstd_unpack(zstd, in, out, size);
+
+	/* Of a prefix that was not used up nothing stays. */
+	(void)ZSTD_DCtx_reset(zstd->unpacker, ZSTD_reset_session_and_parameters);
+	return right;
 }

@@ -1,4 +1,4 @@
-/* Pages of a chunk, compressed.  Bounded by the chunk on both sides. */
+/* Pages of a chunk, compressed, and a commit record as what differs from another.  Bounded by what they are on both sides. */
 #ifndef FRAME_ZSTD_H
 #define FRAME_ZSTD_H
 
@@ -17,5 +17,10 @@ void frame_zstd_free(struct frame_zstd *); /* NULL is fine */
 size_t frame_zstd_pack(struct frame_zstd *, struct bts_slice in, uint8_t *out);
 /* Hostile bytes; true: they were exactly size bytes, which stand in out.  Never writes beyond, nor takes more memory. */
 bool frame_zstd_unpack(struct frame_zstd *, struct bts_slice in, uint8_t *out, size_t size);
+
+/* The same of what has much in common with base, which is there on both sides. */
+size_t frame_zstd_pack_on(struct frame_zstd *, struct bts_slice base, struct bts_slice in, uint8_t *out);
+bool frame_zstd_unpack_on(
+	struct frame_zstd *, struct bts_slice base, struct bts_slice in, uint8_t *out, size_t size);
 
 #endif

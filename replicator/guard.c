@@ -98,8 +98,8 @@ static bool guard_identify(struct guard *guard, const struct guard_caller *calle
 		return false;
 	if (guard->keyring && keyring_find(guard->keyring, sum, &entry)) {
 		guard_grant(grant, &entry);
-	} else if (guard->keyring && entry.scopes) {
-		return false; /* what was said of it has expired: that does not give it more */
+	} else if (guard->keyring && entry.buckets[0]) {
+		return false; /* what was said of it has expired, or was taken back: that does not give it more */
 	} else {
 		grant->scopes = guard->client_scopes & KEYRING_ADMIN ? KEYRING_ALL : guard->client_scopes;
 		keyring_id(sum, grant->id);

@@ -10,6 +10,7 @@
 #define HEAL_WAIT_MS 10000 /* the source judges every unit before it answers */
 #define HEAL_PAUSE_MS 100  /* before a question is asked again; doubles */
 #define HEAL_URL_MAX 512
+#define HEAL_UNITS_LEAST 16 /* asked for at once over a link that breaks */
 
 struct heal_reply {
 	const struct heal_peer *peer;
@@ -120,6 +121,7 @@ struct heal_state {
 	struct heal_graft *graft;
 	struct bts_apply *apply;
 	struct pages_query query;
+	size_t most; /* units asked for at once */
 	struct heal_answer answer;
 };
 
@@ -151,7 +153,7 @@ static enum bts_err heal_piece(
 	return bts_apply_piece(state->apply, &piece->id, piece->first, bytes, error);
 }
 
-/* A question again when its answer broke off: what has come stays. */
+/* A question again when its answer broke off, and a smaller one, as nothing of a chunk is taken before it is whole: what has come stays. */
 static enum bts_err heal_insist(struct heal_state *state, const struct heal_sink *sink, struct bts_error *error)
 {
 	enum bts_err err = BTS_OK;
@@ -162,7 +164,7 @@ static enum bts_err heal_insist(struct heal_state *state, const struct heal_sink
 		/* A unit that was cut off in the middle comes first, and what was complete is not asked for again. */
 		if (i && state->apply)
 			err = bts_apply_missing(
-				state->apply, state->query.ids, PAGES_UNITS_MAX, &state->query.count, error);
+				state->apply, state->query.ids, state->most, &state->query.count, error);
 		else
 			err = BTS_OK;
 		if (!err)
@@ -170,6 +172,8 @@ static enum bts_err heal_insist(struct heal_state *state, const struct heal_sink
 		state->graft->bytes += state->answer.bytes;
 		if (err != BTS_IO || (state->peer->stopping && atomic_load(state->peer->stopping)))
 			break;
+		if (state->most > HEAL_UNITS_LEAST)
+			state->most /= 2;
 	}
 	return err;
 }
@@ -180,7 +184,7 @@ static enum bts_err heal_fetch(struct heal_state *state, struct bts_error *error
 	enum bts_err err;
 
 	for (;;) {
-		err = bts_apply_missing(state->apply, state->query.ids, PAGES_UNITS_MAX, &state->query.count, error);
+		err = bts_apply_missing(state->apply, state->query.ids, state->most, &state->query.count, error);
 		if (err || state->query.count == 0)
 			return err;
 		err = heal_insist(state, &sink, error);
@@ -232,6 +236,7 @@ enum bts_err heal_graft(
 		return fail_set(error, BTS_MEMORY, "no memory for a graft");
 	state->peer = peer;
 	state->graft = graft;
+	state->most = PAGES_UNITS_MAX;
 	err = bts_ship_position(db, &own, error);
 	if (!err) {
 		memcpy(state->query.database, own.database, sizeof(own.database));

@@ -156,9 +156,9 @@ bool keyring_find(struct keyring *keyring, const uint8_t sum[KEYRING_SUM], struc
 	if (found)
 		*entry = *found;
 	else
-		entry->scopes = 0;
+		memset(entry, 0, sizeof(*entry));
 	pthread_rwlock_unlock(&keyring->lock);
-	return found && (!entry->expires_s || entry->expires_s > now);
+	return found && entry->scopes && (!entry->expires_s || entry->expires_s > now);
 }
 
 const char *keyring_path(const struct keyring *keyring)

@@ -8,8 +8,11 @@
  *
  *	SUM SCOPES CREATED EXPIRES BUCKETS NAME
  *
- * SUM in hex; scopes with commas; times in seconds since 1970, 0 = never; patterns with commas, "*" = all; "-" for no name.  It
- * is replaced as a whole, and refused when others than its owner can read or write it.
+ * SUM in hex; scopes with commas, before them "certificate" where it is one's sum; times in seconds since 1970, 0 = never; patterns
+ * with commas, "*" = all; "-" for no name.  It is replaced as a whole, and refused when others than its owner can read or write it.
+ *
+ * A certificate that is revoked stays in the file, without scopes: one that the file does not name may do what the authority's
+ * clients may.
  */
 #ifndef KEYRING_H
 #define KEYRING_H
@@ -32,13 +35,15 @@
 #define KEYRING_WRITE 0x2u
 #define KEYRING_ADMIN 0x4u
 #define KEYRING_REPLICATE 0x8u
-#define KEYRING_ALL 0xfu
+#define KEYRING_ELECT 0x10u /* to ask for promises, which fence a primary */
+#define KEYRING_ALL 0x1fu
 
-#define KEYRING_SCOPES_SIZE 32
+#define KEYRING_SCOPES_SIZE 48
 
 struct keyring_entry {
 	uint8_t sum[KEYRING_SUM];
-	unsigned scopes;
+	bool certificate;
+	unsigned scopes; /* 0: a certificate that was revoked */
 	uint64_t created_s, expires_s; /* since 1970; 0 = not known, never */
 	char buckets
 		[KEYRING_BUCKETS_SIZE]; /* "*", or names and prefixes ("logs*") with commas, percent-encoded */
@@ -50,7 +55,7 @@ struct keyring_list {
 	size_t count;
 };
 
-/* "read,write"; false: malformed, or none.  And back. */
+/* "read,write"; false: malformed, or none.  And back, "none" for 0. */
 bool keyring_scopes_parse(const char *text, unsigned *scopes);
 void keyring_scopes_text(unsigned scopes, char text[KEYRING_SCOPES_SIZE]);
 /* "30d", "12h", "90m", "10s" from now on, or "0" = never: as seconds since 1970. */
@@ -83,7 +88,7 @@ BTS_MUST_CHECK enum bts_err keyring_create(const char *path, struct keyring_entr
 /* The entry as it is, which has a sum; an earlier one of the same sum goes. */
 BTS_MUST_CHECK enum bts_err keyring_add(
 	const char *path, const struct keyring_entry *entry, struct bts_error *error);
-/* BTS_NOT_FOUND. */
+/* BTS_NOT_FOUND: there is none, or it is a certificate that was revoked before. */
 BTS_MUST_CHECK enum bts_err keyring_revoke(const char *path, const char *id, struct bts_error *error);
 
 /* An open descriptor of a file of secrets: BTS_INVALID when others than its owner, this user or root, get at it. */
@@ -97,7 +102,8 @@ void keyring_free(struct keyring *); /* NULL is fine */
 /* Reads the file again; when that fails the set stays as it was. */
 BTS_MUST_CHECK enum bts_err keyring_reload(struct keyring *, struct bts_error *error);
 /*
- * The entry of that sum, copied; false: there is none, and its scopes are 0, or it has expired.  Takes as long whatever the sum is.
+ * The entry of that sum, copied; false: there is none, and its buckets are "", or it has expired or was revoked.  Takes as long whatever
+ * the sum is.
  */
 bool keyring_find(struct keyring *, const uint8_t sum[KEYRING_SUM], struct keyring_entry *entry);
 const char *keyring_path(const struct keyring *); /* borrowed */

@@ -24,7 +24,7 @@ static const struct {
 	unsigned scope;
 	const char *word;
 } keyring_words[] = {{KEYRING_READ, "read"}, {KEYRING_WRITE, "write"}, {KEYRING_ADMIN, "admin"},
-	{KEYRING_REPLICATE, "replicate"}};
+	{KEYRING_REPLICATE, "replicate"}, {KEYRING_ELECT, "elect"}};
 
 #define KEYRING_WORDS (sizeof(keyring_words) / sizeof(keyring_words[0]))
 
@@ -56,6 +56,8 @@ void keyring_scopes_text(unsigned scopes, char text[KEYRING_SCOPES_SIZE])
 			strcat(text, text[0] ? "," : "");
 			strcat(text, keyring_words[i].word);
 		}
+	if (!text[0])
+		strcpy(text, "none");
 }
 
 bool keyring_expiry_parse(const char *text, uint64_t *expires_s)
@@ -162,7 +164,7 @@ bool keyring_bucket_matches(const char *buckets, struct bts_slice bucket)
 
 bool keyring_limit_fits(const struct keyring_entry *entry)
 {
-	return strcmp(entry->buckets, "*") == 0 || !(entry->scopes & (KEYRING_ADMIN | KEYRING_REPLICATE));
+	return strcmp(entry->buckets, "*") == 0 || !(entry->scopes & (KEYRING_ADMIN | KEYRING_REPLICATE | KEYRING_ELECT));
 }
 
 void keyring_id(const uint8_t sum[KEYRING_SUM], char id[KEYRING_ID_SIZE])
@@ -171,6 +173,17 @@ void keyring_id(const uint8_t sum[KEYRING_SUM], char id[KEYRING_ID_SIZE])
 }
 
 /* ---- lines ---- */
+
+static bool keyring_kind_parse(const char *text, struct keyring_entry *entry)
+{
+	static const char word[] = "certificate";
+	size_t size = sizeof(word) - 1;
+
+	entry->certificate = strncmp(text, word, size) == 0;
+	if (!entry->certificate)
+		return keyring_scopes_parse(text, &entry->scopes);
+	return !text[size] || (text[size] == ',' && keyring_scopes_parse(text + size + 1, &entry->scopes));
+}
 
 static bool keyring_line_parse(char *line, struct keyring_entry *entry)
 {
@@ -186,7 +199,7 @@ static bool keyring_line_parse(char *line, struct keyring_entry *entry)
 		*at++ = '\0';
 	}
 	if (!position_hex_parse(field[0], entry->sum, KEYRING_SUM) ||
-		!keyring_scopes_parse(field[1], &entry->scopes) ||
+		!keyring_kind_parse(field[1], entry) ||
 		!position_number_parse(field[2], INT64_MAX, &entry->created_s) ||
 		!position_number_parse(field[3], INT64_MAX, &entry->expires_s) ||
 		!keyring_buckets_valid(field[4]))
@@ -208,8 +221,8 @@ static void keyring_line_write(FILE *file, const struct keyring_entry *entry)
 
 	position_hex(entry->sum, KEYRING_SUM, sum);
 	keyring_scopes_text(entry->scopes, scopes);
-	fprintf(file, "%s %s %" PRIu64 " %" PRIu64 " %s %s\n", sum, scopes, entry->created_s,
-		entry->expires_s, entry->buckets, entry->name[0] ? entry->name : "-");
+	fprintf(file, "%s %s%s%s %" PRIu64 " %" PRIu64 " %s %s\n", sum, entry->certificate ? "certificate" : "",
+		entry->certificate && entry->scopes ? "," : "", entry->scopes ? scopes : "", entry->created_s, entry->expires_s, entry->buckets, entry->name[0] ? entry->name : "-");
 }
 
 enum bts_err keyring_check_private(int fd, const char *path, struct bts_error *error)
@@ -421,15 +434,21 @@ enum bts_err keyring_revoke(const char *path, const char *id, struct bts_error *
 	struct keyring_list list;
 	enum bts_err err;
 	size_t i, kept = 0;
+	bool found = false;
 	int fd;
 
 	err = keyring_begin(path, false, &fd, &list, &why);
 	for (i = 0; !err && i < list.count; i++) {
-		keyring_id(list.entries[i].sum, one);
-		if (strcmp(one, id) != 0)
-			list.entries[kept++] = list.entries[i];
+		struct keyring_entry *entry = &list.entries[i];
+		bool this = (keyring_id(entry->sum, one), strcmp(one, id) == 0 && entry->scopes);
+
+		found |= this;
+		if (this)
+			entry->scopes = 0;
+		if (!this || entry->certificate)
+			list.entries[kept++] = *entry;
 	}
-	if (!err && kept == list.count)
+	if (!err && !found)
 		err = fail_set(&why, BTS_NOT_FOUND, "there is no token %.20s", id);
 	list.count = kept;
 	if (!err)

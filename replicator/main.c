@@ -14,7 +14,10 @@
 
 #include <btree_store/ship.h>
 
+#include "archive.h"
+#include "archive_command.h"
 #include "fail.h"
+#include "failover_run.h"
 #include "node.h"
 #include "notify.h"
 #include "pace.h"
@@ -25,6 +28,7 @@
 #include "serve.h"
 #include "settings.h"
 #include "sources.h"
+#include "store.h"
 
 /* Well above what a follower takes for an answer that does not wait: SESSION_EARLY_MS. */
 #define MAIN_WAIT_LEAST_MS 200
@@ -41,11 +45,15 @@ struct main_settings {
 	uint64_t pin_limit; /* 0: by the file's size */
 	uint64_t serve_rate; /* bytes a second; 0: no limit */
 	unsigned log_format, log_level; /* SETTINGS_NOW */
+	int log_requests;
 	int admin, rejoin;
 	const char *from; /* NULL: not given */
+	struct failover_settings failover;
 	struct secure secure;
+	struct archive_settings archive;
 	const char *apply; /* a file of frames, "-": standard input; NULL: serve */
 	const char *scrub; /* peers to repair from, "": none; NULL: serve */
+	struct archive_command command;
 };
 
 /* What the program was started with. */
@@ -55,12 +63,14 @@ struct main_start {
 	struct settings settings;
 	struct main_settings values;
 	sigset_t signals; /* blocked; taken by the main thread alone */
+	char listen[300]; /* with the port that was taken, once something listens */
 };
 
 static const char main_help[] =
 	"Usage: bts-replicator --data FILE --listen HOST:PORT [OPTION...]\n"
 	"       bts-replicator --data FILE --scrub URL[,URL]\n"
 	"       bts-replicator --data FILE --apply FRAMES\n"
+	"       bts-replicator --archive URL --list|--archive-verify|--prune AGE|--restore FILE [--at TIME|TXID]\n"
 	"Serves the committed state of FILE to followers, from a process of its own beside the program that writes FILE.\n";
 
 static const char main_trailer[] =
@@ -112,6 +122,11 @@ static const struct settings_row main_rows[] = {
 	{"serve-rate", SETTINGS_BYTES(struct main_settings, serve_rate), .arg = "BYTES", .least = PACE_RATE_LEAST,
 		.most = MAIN_PIN_MOST, .help = "sent a second to all followers together (default: no limit)"},
 
+	ARCHIVE_ROWS(struct main_settings, archive),
+	ARCHIVE_COMMAND_ROWS(struct main_settings, command),
+
+	FAILOVER_ROWS(struct main_settings, failover),
+
 	SECURE_ROWS(struct main_settings, secure),
 
 	SETTINGS_GROUP("Logs"),
@@ -119,6 +134,8 @@ static const struct settings_row main_rows[] = {
 		.flags = SETTINGS_RELOAD, .help = "one event a line on standard error"},
 	{"log-level", SETTINGS_ENUM(struct main_settings, log_level), .words = "info|warn|error", .fallback = "info",
 		.flags = SETTINGS_RELOAD, .help = "the least that is logged"},
+	{"log-requests", SETTINGS_FLAG(struct main_settings, log_requests),
+		.help = "a line for each request at its end, too: method, path, status, duration, id, follower"},
 };
 
 /* Quotes, backslashes and controls escaped, as JSON and key=value readers both take it. */
@@ -172,9 +189,15 @@ static void main_raise_descriptors(void)
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static bool main_port_is_open(const struct main_settings *values)
+{
+	return !strcmp(strrchr(values->listen.text, ':'), ":0");
+}
+
 static int main_read(struct settings *s, struct main_settings *values, int argc, char **argv)
 {
 	char why[SECURE_WHY_SIZE];
+	const char *wrong;
 
 	*s = (struct settings){.program = "bts-replicator", .version = bts_version(), .usage = main_help, .trailer = main_trailer,
 		.rows = main_rows, .count = sizeof(main_rows) / sizeof(main_rows[0])};
@@ -183,6 +206,10 @@ static int main_read(struct settings *s, struct main_settings *values, int argc,
 		return -1;
 	if (s->help || s->tell_version)
 		return 0;
+	if (archive_command_fits(&values->command))
+		return settings_refuse(s, "%s", archive_command_fits(&values->command));
+	if (archive_command_given(&values->command))
+		return values->archive.url ? 0 : settings_refuse(s, "--archive URL is missing");
 	if (!values->data)
 		return settings_refuse(s, "--data FILE is missing");
 	if (values->scrub && values->apply)
@@ -193,6 +220,13 @@ static int main_read(struct settings *s, struct main_settings *values, int argc,
 		return settings_refuse(s, values->name ? "--admin goes not with --scrub or --apply" : "--admin needs --name");
 	if (!values->admin && (values->from || values->rejoin))
 		return settings_refuse(s, "%s is for --admin", values->from ? "--from" : "--rejoin");
+	wrong = failover_fits(&values->failover);
+	if (!wrong && values->failover.place && !values->admin)
+		wrong = "--failover is for --admin";
+	if (!wrong && values->failover.place && !values->failover.advertise && main_port_is_open(values))
+		wrong = "--failover with port 0 needs --advertise";
+	if (wrong)
+		return settings_refuse(s, "%s", wrong);
 	if (!secure_fits(&values->secure, why) || !secure_may_serve(&values->secure, &values->listen, false, why))
 		return settings_refuse(s, "%s", why);
 	return 0;
@@ -246,43 +280,100 @@ static enum bts_err main_wait(struct bts *db, struct node *node, struct main_sta
 			main_reload(start, guard, events);
 		else if (*signal < 0)
 			err = bts_sync(db, error);
+		if (err == BTS_UNKNOWN) /* of writes whose deadline passed: who made them is told */
+			err = BTS_OK;
 		if (node)
 			node_look(node);
 	} while ((*signal < 0 || *signal == SIGHUP) && !err);
 	return err;
 }
 
-/* With --admin.  A file that is not there yet is waited for: *db stays NULL when a signal comes first. */
-static enum bts_err main_open_node(struct main_start *start, struct guard *guard, const struct repl_events *events, struct node **node, struct bts **db,
-	int *signal, struct bts_error *error)
+/* Owned: serve_stop.  Tells where, by that event; a port that was free to choose stays what it is. */
+static enum bts_err main_serve(struct main_start *start, struct guard *guard, const struct repl_events *events, struct node *node,
+	struct bts *db, struct archive *archive, struct serve **serve, struct bts_error *error)
 {
 	const struct main_settings *settings = &start->values;
-	const struct timespec patience = {0, 50000000};
-	const struct node_options options = {.kind = NODE_ANY,
-		.path = settings->data,
-		.name = settings->name,
-		.source = settings->from,
-		.rejoin = settings->rejoin,
-		.events = *events};
-	enum bts_err err = node_open(&options, node, error);
+	const char *listen = settings->listen.text;
+	const struct serve_options options = {
+		.db = db, .node = node, .archive = archive,
+		.listen = start->listen[0] ? start->listen : listen, .name = settings->name, .wait_max_ms = (unsigned)settings->wait_max_ms,
+		.pin_limit = settings->pin_limit, .rate = settings->serve_rate, .events = *events,
+		.guard = guard, .tls = settings->secure.tls_cert != NULL, .log_requests = settings->log_requests};
+	enum bts_err err = serve_start(&options, serve, error);
 
-	while (!err && !(*db = node_db(*node))) {
+	if (err)
+		return err;
+	snprintf(start->listen, sizeof(start->listen), "%.*s:%u", (int)(strrchr(listen, ':') - listen), listen,
+		serve_port(*serve));
+	repl_emit(events, REPL_INFO, db ? "ready" : "awaits-first-commit", "listen=%s data=%s version=%s", start->listen, settings->data,
+		bts_version());
+	notify_state(NOTIFY_READY);
+	return BTS_OK;
+}
+
+/* There is no file yet: until it comes, or a signal, only health is served. */
+static enum bts_err main_await(struct main_start *start, struct guard *guard, const struct repl_events *events, struct node *node,
+	struct bts **db, int *signal, struct bts_error *error)
+{
+	const struct timespec patience = {0, 50000000};
+	struct serve *serve;
+	enum bts_err err = main_serve(start, guard, events, NULL, NULL, NULL, &serve, error);
+
+	while (!err && !(*db = node_db(node))) {
 		*signal = sigtimedwait(&start->signals, NULL, &patience);
 		if (*signal == SIGHUP)
 			main_reload(start, guard, events);
 		else if (*signal > 0)
 			break;
 	}
+	if (!err)
+		serve_stop(serve);
+	return err;
+}
+
+static enum bts_err main_start_failover(const struct main_settings *settings, struct node *node, const struct repl_events *events,
+	struct failover_run **run, struct bts_error *error)
+{
+	char source[80];
+	struct failover_run_options options = {.node = node, .place = settings->failover.place, .name = settings->name, .url = "",
+		.source = settings->failover.advertise ? settings->failover.advertise : source, .members = settings->failover.members,
+		.survive = (unsigned)settings->failover.survive, .ttl_ms = settings->failover.ttl_ms, .events = *events};
+
+	snprintf(source, sizeof(source), "%s://%.64s", settings->secure.tls_cert ? "https" : "http", settings->listen.text);
+	return failover_run_start(&options, run, error);
+}
+
+/* With --admin.  A file that is not there yet is waited for: *db stays NULL when a signal comes first. */
+static enum bts_err main_open_node(struct main_start *start, struct guard *guard, const struct repl_events *events, struct node **node, struct bts **db,
+	struct failover_run **run, int *signal, struct bts_error *error)
+{
+	const struct main_settings *settings = &start->values;
+	const struct node_options options = {.kind = NODE_ANY,
+		.path = settings->data,
+		.name = settings->name,
+		.source = settings->from,
+		.rejoin = settings->rejoin,
+		.deadline = settings->failover.place != NULL,
+		.awaits = settings->failover.place != NULL,
+		.events = *events};
+	enum bts_err err = node_open(&options, node, error);
+
+	if (!err && settings->failover.place)
+		err = main_start_failover(settings, *node, events, run, error);
+	if (!err)
+		*db = node_db(*node);
+	if (!err && !*db)
+		err = main_await(start, guard, events, *node, db, signal, error);
 	return err;
 }
 
 static enum bts_err main_open(struct main_start *start, struct guard *guard, const struct repl_events *events, struct node **node, struct bts **db,
-	int *signal, struct bts_error *error)
+	struct failover_run **run, int *signal, struct bts_error *error)
 {
 	struct bts_options options;
 
 	if (start->values.admin)
-		return main_open_node(start, guard, events, node, db, signal, error);
+		return main_open_node(start, guard, events, node, db, run, signal, error);
 	bts_options_init(&options);
 	options.flags = BTS_OPEN_READ_ONLY | BTS_OPEN_EXISTING;
 	return bts_open(start->values.data, &options, db, error);
@@ -296,39 +387,52 @@ static void main_close(struct node *node, struct bts *db)
 		bts_close(db);
 }
 
+static struct bts *main_archived(void *arg)
+{
+	return arg;
+}
+
+static enum bts_err main_archive(
+	const struct main_settings *settings, struct bts *db, const struct repl_events *events, struct archive **archive, struct bts_error *error)
+{
+	const struct archive_options options = {
+		.db = main_archived, .arg = db, .pin_limit = settings->pin_limit, .events = *events};
+
+	return settings->archive.url ? archive_open(&settings->archive, &options, archive, error) : BTS_OK;
+}
+
 static enum bts_err main_run(struct main_start *start, struct guard *guard, struct bts_error *error)
 {
 	struct main_settings *settings = &start->values;
 	const struct repl_events events = {main_log, settings};
-	struct serve_options serve_options = {
-		.listen = settings->listen.text, .name = settings->name, .wait_max_ms = (unsigned)settings->wait_max_ms,
-		.pin_limit = settings->pin_limit, .rate = settings->serve_rate, .events = events,
-		.guard = guard, .tls = settings->secure.tls_cert != NULL};
+	struct archive *archive = NULL;
 	struct serve *serve = NULL;
+	struct failover_run *run = NULL;
 	struct node *node = NULL;
 	struct bts *db = NULL;
 	enum bts_err err;
 	int signal = 0;
 
-	err = main_open(start, guard, &events, &node, &db, &signal, error);
+	err = main_open(start, guard, &events, &node, &db, &run, &signal, error);
 	if (err || !db)
 		goto fail;
-	serve_options.db = db;
-	serve_options.node = node;
-	err = serve_start(&serve_options, &serve, error);
+	err = main_archive(settings, db, &events, &archive, error);
 	if (err)
 		goto fail;
-	repl_emit(&events, REPL_INFO, "ready", "listen=%.*s:%u data=%s version=%s",
-		(int)(strrchr(settings->listen.text, ':') - settings->listen.text), settings->listen.text, serve_port(serve),
-		settings->data, bts_version());
-	notify_state(NOTIFY_READY);
+	err = main_serve(start, guard, &events, node, db, archive, &serve, error);
+	if (err)
+		goto fail;
 	err = main_wait(db, node, start, guard, &events, &signal, error);
 	notify_state(NOTIFY_STOPPING);
 	if (!err)
 		repl_emit(&events, REPL_INFO, "stopping", "signal %d", signal);
+	failover_run_stop(run); /* while followers are served: they get what they lack */
 	serve_stop(serve);
 	repl_emit(&events, REPL_INFO, "stopped", "%s closed", settings->data);
 fail:
+	failover_run_stop(run);
+	failover_run_free(run);
+	archive_stop(archive);
 	main_close(node, db);
 	return err;
 }
@@ -387,6 +491,10 @@ static enum bts_err main_apply(struct main_settings *settings, struct bts_error 
 /* What it was started for. */
 static enum bts_err main_do(struct main_start *start, struct guard *guard, struct bts_error *error)
 {
+	const struct repl_events events = {main_log, &start->values};
+
+	if (archive_command_given(&start->values.command))
+		return archive_command_run(&start->values.command, start->values.archive.url, &events, error);
 	if (start->values.apply)
 		return main_apply(&start->values, error);
 	return start->values.scrub ? main_scrub(&start->values, error) : main_run(start, guard, error);

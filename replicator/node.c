@@ -39,6 +39,11 @@ enum bts_err node_record_primary(struct node *n, struct bts_error *error)
 	return bts_upstream_record(atomic_load(&n->db), &up, error);
 }
 
+unsigned node_flags(const struct node *n)
+{
+	return n->options.deadline ? BTS_OPEN_DEADLINE : 0;
+}
+
 enum bts_err node_start_follow(struct node *n, const char *source, struct bts_error *error)
 {
 	struct follow_options options = {
@@ -52,9 +57,14 @@ enum bts_err node_start_follow(struct node *n, const char *source, struct bts_er
 		.rejoin = n->options.rejoin,
 		.db = n->applier,
 	};
+	struct bts_options open;
 	struct follow *follow;
-	enum bts_err err = follow_start(&options, &follow, error);
+	enum bts_err err;
 
+	bts_options_init(&open);
+	open.flags = node_flags(n);
+	options.open = &open;
+	err = follow_start(&options, &follow, error);
 	if (err)
 		return err;
 	pthread_rwlock_wrlock(&n->switching);
@@ -81,8 +91,7 @@ static enum bts_err node_open_primary(struct node *n, struct bts_error *error)
 	enum bts_err err;
 
 	bts_options_init(&options);
-	if (n->options.kind == NODE_ANY)
-		options.flags = BTS_OPEN_EXISTING;
+	options.flags = node_flags(n) | (n->options.kind == NODE_ANY && !n->options.make ? BTS_OPEN_EXISTING : 0);
 	err = bts_open(n->options.path, &options, &db, error);
 	if (err)
 		return err;
@@ -95,7 +104,7 @@ static enum bts_err node_open_primary(struct node *n, struct bts_error *error)
 	atomic_store(&n->kind, BTS_ROLE_PRIMARY);
 	atomic_store(&n->txid, stat.durable_txid);
 	node_tell_opened(n, &stat);
-	return n->options.kind == NODE_PRIMARY ? node_record_primary(n, error) : BTS_OK;
+	return n->options.kind == NODE_PRIMARY || n->options.make ? node_record_primary(n, error) : BTS_OK;
 }
 
 /* A file that is there and nobody writes. */
@@ -109,7 +118,7 @@ static enum bts_err node_open_other(struct node *n, struct bts_error *error)
 	bts_close(atomic_load(&n->db));
 	atomic_store(&n->db, NULL);
 	bts_options_init(&options);
-	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER;
+	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | node_flags(n);
 	err = bts_open(n->options.path, &options, &db, error);
 	if (err)
 		return err;
@@ -135,7 +144,7 @@ static enum bts_err node_start(struct node *n, struct bts_error *error)
 		return err;
 	if (err == BTS_READ_ONLY || err == BTS_FENCED) {
 		err = node_open_other(n, error);
-	} else if (err == BTS_NOT_FOUND && source) {
+	} else if (err == BTS_NOT_FOUND && (source || n->options.awaits)) {
 		atomic_store(&n->kind, BTS_ROLE_FOLLOWER);
 		err = BTS_OK;
 	}
@@ -207,6 +216,16 @@ void node_close(struct node *n)
 	pthread_rwlock_destroy(&n->switching);
 	pthread_mutex_destroy(&n->scrubbing);
 	free(n);
+}
+
+void node_set_failover(struct node *n, struct failover_run *run)
+{
+	atomic_store(&n->failover, run);
+}
+
+struct failover_run *node_failover(const struct node *n)
+{
+	return atomic_load(&n->failover);
 }
 
 bool node_follows(const struct node *n)

@@ -32,6 +32,9 @@ struct node_options {
 	const char *path, *name, *url, *source, *primary_url; /* url: where this node serves readers, as followers tell it; copied */
 	uint64_t max_rate;			/* as follow_options */
 	bool zstd, rejoin;
+	bool deadline; /* writes need one (BTS_OPEN_DEADLINE), which somebody sets with bts_deadline_set */
+	bool make;     /* NODE_ANY: a file that is not there is made, a primary's */
+	bool awaits;   /* NODE_ANY: without a file and a source, node_follow tells one later */
 	struct repl_events events;
 	/* It stands there and is the primary, as nobody can see yet; NULL = nobody wants to know. */
 	void (*promoted)(void *arg, const struct bts_position *);
@@ -64,7 +67,7 @@ struct node_promotion {
 	const struct bts_position *expect; /* NULL, or where this node must stand */
 	const uint8_t *expect_digest;      /* NULL, or the root digest it must have */
 };
-/* *code: "", or why the members' answers forbid it, explained in why; BTS_OK then too.  BTS_EXISTS: it is the primary. */
+/* *code: "", or why the members' answers forbid it, explained in why; BTS_OK then too.  BTS_EXISTS: it is the primary.  BTS_NOT_FOUND: no deadline ahead. */
 BTS_MUST_CHECK enum bts_err node_promote(struct node *, const struct node_promotion *, struct bts_role *, const char **code,
 	char why[ELECT_WHY_SIZE], struct bts_error *);
 BTS_MUST_CHECK enum bts_err node_demote(struct node *, struct bts_role *, struct bts_error *);
@@ -74,6 +77,13 @@ BTS_MUST_CHECK enum bts_err node_follow(struct node *, const char *source, const
 BTS_MUST_CHECK enum bts_err node_promise(struct node *, uint32_t epoch, uint64_t random, const uint8_t database[16],
 	struct bts_role *, struct bts_error *);
 BTS_MUST_CHECK enum bts_err node_info(struct node *, struct bts_role *, struct bts_error *);
+
+/* Of a node opened with a deadline: how long its file may be written (bts_deadline_set).  BTS_NOT_FOUND: it has none yet. */
+BTS_MUST_CHECK enum bts_err node_set_deadline(struct node *, uint64_t boottime_ms, struct bts_error *error);
+/* Who changes its role by itself (failover_run.h), for those who are asked to change it: borrowed; NULL = nobody. */
+struct failover_run;
+void node_set_failover(struct node *, struct failover_run *);
+struct failover_run *node_failover(const struct node *);
 
 /* Begin a scrub in the background (repair.h).  peers: addresses with commas between; rate 0: the default.  BTS_BUSY: one runs. */
 BTS_MUST_CHECK enum bts_err node_scrub(struct node *, const char *peers, uint64_t rate, struct bts_error *);

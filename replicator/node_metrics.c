@@ -11,18 +11,22 @@ static void metrics_number(FILE *out, const char *name, const char *type, const 
 	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", name, help, name, type, name, value);
 }
 
+static void metrics_seconds(FILE *out, const char *name, const char *help, uint64_t ms)
+{
+	fprintf(out, "# HELP %s %s\n# TYPE %s gauge\n%s %.3f\n", name, help, name, name, (double)ms / 1e3);
+}
+
 static void metrics_lag(FILE *out, const struct node_upstream *up)
 {
 	static const char *const modes[] = {"idle", "streaming", "first-sync", "graft"};
 
-	metrics_number(out, "bts_replication_lag_milliseconds", "gauge", "How old what is served may be.", up->lag_ms);
+	metrics_seconds(out, "bts_replication_lag_seconds", "How old what is served may be.", up->lag_ms);
 	metrics_number(out, "bts_replication_lag_transactions", "gauge", "Commits of the source that are missing.",
 		up->head > up->txid ? up->head - up->txid : 0);
 	if (up->lag_bytes >= 0)
 		metrics_number(out, "bts_replication_lag_bytes", "gauge", "Bytes that they take, estimated from those that came.",
 			(uint64_t)up->lag_bytes);
-	metrics_number(out, "bts_replication_contact_milliseconds", "gauge", "Since the source last said where it stands.",
-		up->contact_ms);
+	metrics_seconds(out, "bts_replication_contact_seconds", "Since the source last said where it stands.", up->contact_ms);
 	fputs("# HELP bts_replication_mode How it catches up.\n# TYPE bts_replication_mode gauge\n", out);
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
 		fprintf(out, "bts_replication_mode{mode=\"%s\"} %d\n", modes[i], !strcmp(modes[i], up->mode));

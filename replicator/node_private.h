@@ -32,6 +32,7 @@ struct node {
 	uint64_t changed_ms;
 	atomic_uint_least64_t txid;
 	atomic_bool synced, cancelled;
+	_Atomic(struct failover_run *) failover;
 	pthread_mutex_t lock; /* of what follows */
 	struct node_text *texts;
 	struct transport *asking; /* an election's, NULL: none is under way */
@@ -39,6 +40,7 @@ struct node {
 	struct repair *repair;
 };
 
+unsigned node_flags(const struct node *); /* for each handle that writes or may come to write */
 uint64_t node_clock_ms(void); /* monotonic */
 /* Kept until node_close; "" without memory. */
 const char *node_keep_text(struct node *, const char *text);

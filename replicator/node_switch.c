@@ -90,6 +90,19 @@ void node_apply_stat(struct node *n, struct bts_apply_stat *stat)
 	pthread_rwlock_unlock(&n->switching);
 }
 
+enum bts_err node_set_deadline(struct node *n, uint64_t boottime_ms, struct bts_error *error)
+{
+	struct bts *db;
+	enum bts_err err;
+
+	pthread_rwlock_rdlock(&n->switching);
+	db = switch_handle(n);
+	err = db ? bts_deadline_set(db, boottime_ms, error) :
+		   fail_set(error, BTS_NOT_FOUND, "this follower has not received the database yet");
+	pthread_rwlock_unlock(&n->switching);
+	return err;
+}
+
 enum bts_err node_promise(struct node *n, uint32_t epoch, uint64_t random, const uint8_t database[16], struct bts_role *out,
 	struct bts_error *error)
 {
@@ -239,6 +252,9 @@ static enum bts_err switch_elect(struct node *n, struct bts *db, struct elect *e
 		if (err)
 			return err;
 		elect->epoch = elect_number(elect, &own);
+		if (!elect->epoch)
+			return fail_set(error, BTS_FENCED, "epoch %" PRIu32 " is in use or was promised, here or by a member: there is none after it",
+				UINT32_MAX);
 		if (getrandom(&elect->epoch_random, sizeof(elect->epoch_random), 0) != sizeof(elect->epoch_random))
 			return fail_set(error, BTS_IO, "no random numbers for an epoch");
 		err = bts_promise(db, elect->epoch, elect->epoch_random, error);
@@ -302,7 +318,7 @@ static enum bts_err switch_open(struct node *n, struct bts_error *error)
 	if (n->applier)
 		return BTS_OK;
 	bts_options_init(&options);
-	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER;
+	options.flags = BTS_OPEN_EXISTING | BTS_OPEN_FOLLOWER | node_flags(n);
 	err = bts_open(n->options.path, &options, &db, error);
 	if (!err)
 		switch_set_applier(n, db);
@@ -322,6 +338,8 @@ static enum bts_err switch_become(struct node *n, const struct node_promotion *w
 		db = n->applier;
 	if (!err && !db)
 		err = fail_set(error, BTS_INVALID, "this follower has not received the database yet");
+	if (!err && bts_deadline(db, NULL, NULL) == BTS_FENCED) /* before anybody is asked to promise */
+		err = fail_set(error, BTS_NOT_FOUND, "this node holds no lease, without which it may not be primary");
 	if (!err && wanted->members) {
 		err = switch_elect(n, db, elect, verdict, why, error);
 		promotion.epoch = elect->epoch;

@@ -25,6 +25,7 @@ enum query_field {
 	QUERY_CURSOR = 1 << 9,
 	QUERY_OLDER = 1 << 10,
 	QUERY_ZSTD = 1 << 11,
+	QUERY_LEAN = 1 << 12,
 };
 
 bool query_node_valid(const char *name)
@@ -47,7 +48,7 @@ bool query_url_valid(const char *url)
 	if (size >= sizeof(((struct query *)0)->url))
 		return false;
 	for (i = 0; i < size; i++) {
-		if (url[i] <= ' ' || url[i] > '~' || strchr("\"'<>\\", url[i]))
+		if (url[i] <= ' ' || url[i] > '~' || strchr("\"'<>\\@", url[i]))
 			return false;
 	}
 	return true;
@@ -111,6 +112,8 @@ void query_encode(const struct query *query, char out[QUERY_TARGET_SIZE])
 		at += query_encode_partial(&query->partial, out + at, QUERY_TARGET_SIZE - at);
 	if (query->zstd)
 		at += (size_t)snprintf(out + at, QUERY_TARGET_SIZE - at, "&zstd=1");
+	if (query->lean)
+		at += (size_t)snprintf(out + at, QUERY_TARGET_SIZE - at, "&lean=1");
 	snprintf(out + at, QUERY_TARGET_SIZE - at, "&wait=%ums", query->wait_ms);
 }
 
@@ -232,6 +235,9 @@ static bool query_parse(struct query *query, enum query_field field, char *value
 	case QUERY_ZSTD:
 		query->zstd = strcmp(value, "1") == 0;
 		return query->zstd;
+	case QUERY_LEAN:
+		query->lean = strcmp(value, "1") == 0;
+		return query->lean;
 	}
 	return false;
 }
@@ -261,6 +267,7 @@ enum bts_err query_decode(
 		{"cursor", QUERY_CURSOR},
 		{"older", QUERY_OLDER},
 		{"zstd", QUERY_ZSTD},
+		{"lean", QUERY_LEAN},
 	};
 	char decoded[QUERY_VALUE_MAX + 1];
 	size_t i;
@@ -303,5 +310,7 @@ enum bts_err query_decode_finish(const struct query_decoder *decoder, struct bts
 		return fail_set(error, BTS_INVALID, "'after' above 0 needs 'epoch' and 'chain'");
 	if (decoder->query.after.txid == 0 && (decoder->seen & (QUERY_EPOCH | QUERY_CHAIN)))
 		return fail_set(error, BTS_INVALID, "'after=0' has neither 'epoch' nor 'chain'");
+	if (decoder->query.after.txid == 0 && decoder->query.lean)
+		return fail_set(error, BTS_INVALID, "'after=0' has no 'lean'");
 	return query_check_partial(decoder, error);
 }

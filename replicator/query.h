@@ -24,13 +24,14 @@ struct query {
 	unsigned wait_ms;
 	struct bts_partial partial; /* how far a first transfer has come; position.txid 0: nowhere */
 	bool zstd;		    /* pages may come compressed */
+	bool lean;		    /* after's commit record is at hand: the new one may come as what differs */
 };
 
 /* Letters, digits, '.', '_' and '-', 1 to BTS_ACK_NAME_MAX of them. */
 /* %XX back; false: malformed, a zero byte among it, or it does not fit. */
 bool query_unescape(const char *text, char *out, size_t size);
 bool query_node_valid(const char *name);
-/* Printable ASCII without spaces and quotes, shorter than the field; may be empty. */
+/* Printable ASCII without spaces, quotes and '@' (it is published: no password), shorter than the field; may be empty. */
 bool query_url_valid(const char *url);
 
 /* "30s" or "500ms", at most QUERY_WAIT_MS_MAX. */

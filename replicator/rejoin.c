@@ -27,16 +27,18 @@ enum bts_err rejoin_run(struct rejoin *rejoin, struct bts_error *error)
 	struct heal_graft *graft = &rejoin->graft;
 	char from[POSITION_TEXT_SIZE], to[POSITION_TEXT_SIZE];
 	enum bts_err err = bts_ship_position(rejoin->db, &rejoin->own, error);
+	bool rewind;
 
 	if (err)
 		return err;
 	memset(graft, 0, sizeof(*graft));
 	rejoin->orphans[0] = '\0';
 	graft->fork = rejoin->fork;
-	graft->before = rejoin->fork ? rejoin_export : NULL;
+	rewind = rejoin->fork && !position_equal(rejoin->fork, &rejoin->own);
+	graft->before = rewind ? rejoin_export : NULL;
 	graft->arg = rejoin;
 	position_text(&rejoin->own, from);
-	repl_emit(rejoin->events, REPL_WARN, rejoin->fork ? "rewind-begun" : "graft-begun", "from %s", from);
+	repl_emit(rejoin->events, REPL_WARN, rewind ? "rewind-begun" : "graft-begun", "from %s", from);
 	err = heal_graft(&rejoin->peer, rejoin->db, graft, error);
 	if (err)
 		return err;

@@ -12,7 +12,7 @@ struct rejoin {
 	struct heal_peer peer;
 	struct bts *db;
 	const char *path;		 /* of db */
-	const struct bts_position *fork; /* NULL: the base is unknown, nothing is left behind */
+	const struct bts_position *fork; /* NULL: the base is unknown; that, or where the file stands: nothing is left behind */
 	const struct repl_events *events;
 	/* what was done */
 	struct bts_position own; /* where it stood */

@@ -1,4 +1,4 @@
-/* Frames from a descriptor onto a file. */
+/* Frames, from a descriptor or as they come, onto a file. */
 #include "replay.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@ struct replay {
 	struct bts *db; /* NULL until a frame is to be applied */
 	struct frame_decoder *decoder;
 	struct bts_apply *apply;
-	struct replay_counts *counts;
+	struct replay_counts counts;
 	bool within; /* of a frame */
 	bool passed; /* the file has it */
 	uint64_t pages;
@@ -42,7 +42,7 @@ static enum bts_err replay_judge(struct replay *replay, struct bts *db, const st
 }
 
 /* To apply is to fence, if it is a primary's file: not before a frame is seen to belong to it. */
-static enum bts_err replay_open(struct replay *replay, const struct frame_header *header, struct bts_error *error)
+static enum bts_err replay_file(struct replay *replay, const struct frame_header *header, struct bts_error *error)
 {
 	struct bts_options options;
 	struct bts *db;
@@ -66,7 +66,7 @@ static enum bts_err replay_open(struct replay *replay, const struct frame_header
 static enum bts_err replay_header(struct replay *replay, const struct frame_header *header, struct bts_error *error)
 {
 	struct bts_position base = header->base;
-	enum bts_err err = replay->db ? BTS_OK : replay_open(replay, header, error);
+	enum bts_err err = replay->db ? BTS_OK : replay_file(replay, header, error);
 
 	replay->pages = 0;
 	if (!err && replay->db)
@@ -77,20 +77,20 @@ static enum bts_err replay_header(struct replay *replay, const struct frame_head
 	return bts_apply_begin(replay->db, &base, &header->target, &replay->apply, error);
 }
 
-static enum bts_err replay_end(struct replay *replay, struct bts_slice record, struct bts_error *error)
+static enum bts_err replay_finish(struct replay *replay, struct bts_slice record, struct bts_error *error)
 {
 	struct bts_apply *apply = replay->apply;
 	enum bts_err err = BTS_OK;
 
 	replay->apply = NULL;
 	if (replay->passed)
-		replay->counts->passed++;
+		replay->counts.passed++;
 	else
 		err = bts_apply_finish(apply, record, error);
 	if (err || replay->passed)
 		return err;
-	replay->counts->frames++;
-	replay->counts->pages += replay->pages;
+	replay->counts.frames++;
+	replay->counts.pages += replay->pages;
 	return BTS_OK;
 }
 
@@ -106,13 +106,13 @@ static enum bts_err replay_event(struct replay *replay, const struct frame_event
 		return bts_apply_piece(replay->apply, &event->piece.id, event->piece.first, event->bytes, error);
 	case FRAME_END:
 		replay->within = false;
-		return replay_end(replay, event->record, error);
+		return replay_finish(replay, event->record, error);
 	default:
 		return BTS_OK;
 	}
 }
 
-static enum bts_err replay_bytes(struct replay *replay, struct bts_slice input, struct bts_error *error)
+enum bts_err replay_push(struct replay *replay, struct bts_slice input, struct bts_error *error)
 {
 	struct frame_event event = {.kind = FRAME_MORE};
 	enum bts_err err = BTS_OK;
@@ -130,6 +130,41 @@ static enum bts_err replay_bytes(struct replay *replay, struct bts_slice input, 
 	return err;
 }
 
+enum bts_err replay_end(const struct replay *replay, struct bts_error *error)
+{
+	return replay->within ? frame_decode_finish(replay->decoder, error) : BTS_OK;
+}
+
+enum bts_err replay_position(const struct replay *replay, struct bts_position *position, struct bts_error *error)
+{
+	return replay->db ? bts_ship_position(replay->db, position, error) : fail_set(error, BTS_NOT_FOUND, "no frame was applied");
+}
+
+enum bts_err replay_open(const char *path, struct replay **out, struct bts_error *error)
+{
+	struct replay *replay = calloc(1, sizeof(*replay));
+
+	if (replay)
+		replay->decoder = frame_decoder_new();
+	if (!replay || !replay->decoder) {
+		free(replay);
+		return fail_set(error, BTS_MEMORY, "no memory to apply frames");
+	}
+	replay->path = path;
+	*out = replay;
+	return BTS_OK;
+}
+
+void replay_close(struct replay *replay)
+{
+	if (!replay)
+		return;
+	bts_apply_abort(replay->apply);
+	frame_decoder_free(replay->decoder);
+	bts_close(replay->db);
+	free(replay);
+}
+
 static enum bts_err replay_read(struct replay *replay, int fd, struct bts_error *error)
 {
 	uint8_t *buffer = malloc(REPLAY_BUFFER);
@@ -139,26 +174,26 @@ static enum bts_err replay_read(struct replay *replay, int fd, struct bts_error 
 	while (!err && got != 0) {
 		got = read(fd, buffer, REPLAY_BUFFER);
 		if (got > 0)
-			err = replay_bytes(replay, (struct bts_slice){buffer, (size_t)got}, error);
+			err = replay_push(replay, (struct bts_slice){buffer, (size_t)got}, error);
 		else if (got < 0 && errno != EINTR)
 			err = fail_os(error, errno, "reading frames");
 	}
-	if (!err && replay->within)
-		err = frame_decode_finish(replay->decoder, error);
+	if (!err)
+		err = replay_end(replay, error);
 	free(buffer);
 	return err;
 }
 
 enum bts_err replay_frames(const char *path, int fd, struct replay_counts *counts, struct bts_error *error)
 {
-	struct replay replay = {.path = path, .counts = counts};
-	enum bts_err err;
+	struct replay *replay = NULL;
+	enum bts_err err = replay_open(path, &replay, error);
 
 	*counts = (struct replay_counts){0};
-	replay.decoder = frame_decoder_new();
-	err = replay.decoder ? replay_read(&replay, fd, error) : fail_set(error, BTS_MEMORY, "no memory to apply frames");
-	bts_apply_abort(replay.apply);
-	frame_decoder_free(replay.decoder);
-	bts_close(replay.db);
+	if (!err)
+		err = replay_read(replay, fd, error);
+	if (replay)
+		*counts = replay->counts;
+	replay_close(replay);
 	return err;
 }

@@ -12,7 +12,12 @@ enum sabotage_rule {
 	SABOTAGE_UNKNOWN_EQUAL, /* source: likewise one of another history */
 	SABOTAGE_NO_SUMS,	/* frame: no sum is looked at */
 	SABOTAGE_NO_END,	/* frame: one that is cut short has ended */
-	SABOTAGE_LAST
+	SABOTAGE_LAST,
+	/* of failover's own simulation: */
+	SABOTAGE_LEASE_FROM_ANSWER, /* the deadline counts from when the answer came */
+	SABOTAGE_LEASE_NO_MARGIN,   /* and is the service's own, whatever the clocks do */
+	SABOTAGE_LEASE_NO_FENCE,    /* the key is given up before the file is fenced */
+	SABOTAGE_LEASE_NO_KEY,      /* a candidate that was not the first goes on */
 };
 
 #ifdef BTS_SABOTAGE

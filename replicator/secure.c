@@ -10,7 +10,7 @@ const char *secure_check_scopes(const char *text)
 {
 	unsigned scopes;
 
-	return keyring_scopes_parse(text, &scopes) ? NULL : "of read, write, admin, replicate, with commas";
+	return keyring_scopes_parse(text, &scopes) ? NULL : "of read, write, admin, replicate, elect, with commas";
 }
 
 bool secure_fits(const struct secure *s, char why[SECURE_WHY_SIZE])

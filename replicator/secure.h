@@ -30,7 +30,7 @@ struct secure {
 		.help = "who signs for clients (PEM): then a client's certificate is as good as a token"}, \
 	{"client-scope", SETTINGS_TEXT(type, field.client_scope), .arg = "SCOPES", .fallback = "replicate", \
 		.check = secure_check_scopes, \
-		.help = "what such a client may do, unless the token file names its certificate: read, write, admin, replicate, with commas"}, \
+		.help = "what such a client may do, unless the token file names its certificate: read, write, admin, replicate, elect, with commas"}, \
 	{"tls-ca", SETTINGS_PATH(type, field.tls_ca), .arg = "FILE", \
 		.help = "who signs for the nodes that this one asks (PEM; default: as the system has it)"}, \
 	{"upstream-token", SETTINGS_PATH(type, field.upstream_token), .arg = "FILE", \

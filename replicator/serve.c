@@ -209,7 +209,8 @@ static void *serve_loop(void *arg)
 		serve_conn_watch(serve);
 		serve_pace_resume(serve);
 		serve_admin_resume(serve);
-		pages_pins_tick(serve->pins, serve_now_ms());
+		if (serve->db)
+			pages_pins_tick(serve->pins, serve_now_ms());
 		MHD_run(serve->daemon);
 	}
 	serve_resume_due(serve);
@@ -253,7 +254,7 @@ const char *serve_role(const struct serve *serve)
 {
 	struct bts_role role = {.size = sizeof(role)};
 
-	if (bts_role(serve->db, &role, NULL))
+	if (!serve->db || bts_role(serve->db, &role, NULL))
 		return "follower";
 	return role.role == BTS_ROLE_PRIMARY ? "primary" : role.role == BTS_ROLE_FENCED ? "fenced" : "follower";
 }
@@ -262,15 +263,28 @@ static enum bts_err serve_start_threads(struct serve *serve, struct bts_error *e
 {
 	int os;
 
-	os = pthread_create(&serve->waiter, NULL, serve_waiter, serve);
+	os = serve->db ? pthread_create(&serve->waiter, NULL, serve_waiter, serve) : 0;
 	if (os)
 		return fail_os(error, os, "starting the waiter's thread");
-	serve->waiter_started = true;
+	serve->waiter_started = serve->db != NULL;
 	os = pthread_create(&serve->loop, NULL, serve_loop, serve);
 	if (os)
 		return fail_os(error, os, "starting the loop's thread");
 	serve->loop_started = true;
 	return BTS_OK;
+}
+
+static enum bts_err serve_open_source(struct serve *serve, const struct serve_options *options, struct bts_error *error)
+{
+	enum bts_err err = source_init(&serve->source, options->db, &options->events, error);
+
+	if (err)
+		return err;
+	if (options->name)
+		serve->source.name = options->name;
+	serve->pins = pages_pins_new(options->db);
+	serve->source.records = records_new();
+	return serve->pins && serve->source.records ? BTS_OK : fail_set(error, BTS_MEMORY, "no memory for a server");
 }
 
 enum bts_err serve_start(const struct serve_options *options, struct serve **out, struct bts_error *error)
@@ -284,12 +298,14 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 	serve->db = options->db;
 	serve->events = options->events;
 	serve->guard = options->guard;
+	serve->log_requests = options->log_requests;
 	serve->tls = options->tls;
 	serve->wait_max_ms = options->wait_max_ms ? options->wait_max_ms : QUERY_WAIT_MS_MAX;
 	serve->pin_limit = options->pin_limit;
 	serve->slow_ms = options->slow_ms ? options->slow_ms : SERVE_SLOW_MS;
 	pace_init(&serve->pace, options->rate, serve_now_ms());
 	serve->node = options->node;
+	serve->archive = options->archive;
 	pthread_mutex_init(&serve->jobs_lock, NULL);
 	pthread_mutex_init(&serve->ages_lock, NULL);
 	serve->ages.since_ms = serve_now_ms();
@@ -297,16 +313,9 @@ enum bts_err serve_start(const struct serve_options *options, struct serve **out
 	atomic_init(&serve->stopping, false);
 	atomic_init(&serve->head, 0);
 	serve->due_ms = UINT64_MAX;
-	err = source_init(&serve->source, options->db, &options->events, error);
+	err = options->db ? serve_open_source(serve, options, error) : BTS_OK;
 	if (err)
 		goto fail;
-	if (options->name)
-		serve->source.name = options->name;
-	serve->pins = pages_pins_new(options->db);
-	if (!serve->pins) {
-		err = fail_set(error, BTS_MEMORY, "no memory for a server");
-		goto fail;
-	}
 	err = options->listen ? serve_listen(options->listen, options->tls && options->guard && !guard_is_open(options->guard),
 						  &serve->listen_fd, &serve->port, error)
 			      : serve_open_pipe(serve, error);
@@ -360,6 +369,7 @@ void serve_stop(struct serve *serve)
 	if (serve->wake_fd >= 0)
 		close(serve->wake_fd);
 	pages_pins_free(serve->pins);
+	records_free(serve->source.records);
 	pthread_mutex_destroy(&serve->jobs_lock);
 	pthread_mutex_destroy(&serve->ages_lock);
 	pthread_cond_destroy(&serve->jobs_ended);

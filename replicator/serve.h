@@ -23,11 +23,12 @@
 #define SERVE_LEAST_BYTES (UINT64_C(1) << 20)
 #define SERVE_IDLE_S 60 /* a connection on which nothing moves is closed */
 
+struct archive;
 struct node;
 struct guard;
 
 struct serve_options {
-	struct bts *db;		   /* borrowed until serve_stop */
+	struct bts *db;		   /* borrowed until serve_stop; NULL: there is no commit yet, and all but health is answered with 503 */
 	const char *listen;	   /* "HOST:PORT"; port 0 = any free one; one that is not of the loopback only with tls and a guard that
 				      is not open (guard.h); NULL: serve_adopt alone */
 	const char *name;	   /* of this node where its file's own process tells none; borrowed; NULL = none */
@@ -37,8 +38,10 @@ struct serve_options {
 	uint64_t rate;		   /* bytes a second of all frames and pages together, at least PACE_RATE_LEAST; 0 = no limit */
 	unsigned slow_ms;	   /* a frame of which less than SERVE_LEAST_BYTES is taken in so long is broken off; 0 = SERVE_SLOW_MS */
 	struct node *node;	   /* borrowed; its roles are served, too; NULL: they are not */
+	struct archive *archive;   /* borrowed; told of in status and metrics; NULL: there is none in this process */
 	struct repl_events events; /* called from either thread */
 	struct guard *guard;	   /* who may ask for what; borrowed until serve_stop; NULL = everybody for everything */
+	bool log_requests;	   /* an event "request" at the end of each */
 	bool tls;		   /* speak TLS, with the certificate of tls.h */
 };
 

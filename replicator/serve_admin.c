@@ -57,7 +57,6 @@ static enum MHD_Result serve_admin_reply(struct serve_request *request, struct M
 	const struct admin_reply *reply = admin_reply(admin);
 	struct serve_problem problem = {.status = reply->status, .code = reply->code, .detail = reply->detail};
 	struct MHD_Response *response;
-	enum MHD_Result queued;
 
 	if (!reply->body) {
 		problem.more = reply;
@@ -69,9 +68,7 @@ static enum MHD_Result serve_admin_reply(struct serve_request *request, struct M
 	serve_headers(request, response, NULL);
 	serve_admin_headers(response, reply);
 	MHD_add_response_header(response, "Content-Type", "application/json");
-	queued = MHD_queue_response(connection, reply->status, response);
-	MHD_destroy_response(response);
-	return queued;
+	return serve_queue(request, connection, reply->status, response);
 }
 
 void serve_admin_headers(struct MHD_Response *response, const struct admin_reply *reply)
@@ -173,7 +170,7 @@ unsigned serve_admin_scope(const struct serve *serve, const char *url)
 {
 	const struct serve_task *task = serve_find_task(serve, url);
 
-	return !task ? 0 : task->post == ADMIN_PROMISE ? KEYRING_REPLICATE : KEYRING_ADMIN;
+	return !task ? 0 : task->post == ADMIN_PROMISE ? KEYRING_ELECT : KEYRING_ADMIN;
 }
 
 static enum MHD_Result serve_admin_begin(struct serve_request *request, struct MHD_Connection *connection, enum admin_kind kind)

@@ -107,7 +107,6 @@ enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Conne
 	struct serve_problem problem = {
 		.status = 503, .code = "unavailable", .detail = "no memory for a frame"};
 	struct MHD_Response *response;
-	enum MHD_Result queued;
 	struct bts_error error;
 	struct serve_frame *frame = serve_frame_new(request, connection, &error);
 
@@ -127,9 +126,7 @@ enum MHD_Result serve_send_frame(struct serve_request *request, struct MHD_Conne
 	request->has_digest = true;
 	serve_headers(request, response, source_stream_target(frame->stream));
 	MHD_add_response_header(response, "Content-Type", "application/vnd.btree-store.frame");
-	queued = MHD_queue_response(connection, MHD_HTTP_OK, response);
-	MHD_destroy_response(response);
-	return queued;
+	return serve_queue(request, connection, MHD_HTTP_OK, response);
 }
 
 /* The snapshot goes at once; libmicrohttpd finds the connection closed. */
@@ -196,7 +193,7 @@ void serve_watch(struct serve *serve)
 	struct bts_stat stat = {.size = sizeof(stat)};
 	uint64_t now, took;
 
-	if (!serve->frames && !pages_pins_before(serve->pins, UINT64_MAX))
+	if (!serve->db || (!serve->frames && !pages_pins_before(serve->pins, UINT64_MAX)))
 		return;
 	now = serve_now_ms();
 	if (now < serve->watch_ms)

@@ -5,6 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "acks.h"
+
+#include "failover_run.h"
+
 static void serve_metrics_number(
 	FILE *out, const char *name, const char *type, const char *help, uint64_t value)
 {
@@ -41,7 +45,20 @@ int64_t serve_lag_bytes(struct serve *serve, const struct bts_ack *ack, const st
 /* What this node gets itself, where it may follow. */
 static void serve_metrics_node(FILE *out, struct serve *serve)
 {
-	char *text = serve->node ? node_metrics(serve->node) : NULL;
+	struct failover_run *run = serve->node ? node_failover(serve->node) : NULL;
+	char *text = serve->node ? node_metrics(serve->node) : NULL, *failover = run ? failover_run_metrics(run) : NULL;
+
+	if (text)
+		fputs(text, out);
+	if (failover)
+		fputs(failover, out);
+	free(text);
+	free(failover);
+}
+
+static void serve_metrics_archive(FILE *out, struct serve *serve)
+{
+	char *text = archive_metrics(serve->archive, serve->db);
 
 	if (text)
 		fputs(text, out);
@@ -51,11 +68,9 @@ static void serve_metrics_node(FILE *out, struct serve *serve)
 static void serve_metrics_followers(FILE *out, struct serve *serve, const struct bts_position *head)
 {
 	struct bts_ack acks[SERVE_ACKS_MAX];
-	size_t count = bts_ack_list(serve->db, acks, SERVE_ACKS_MAX), i;
+	size_t count = acks_followers(serve->db, acks, SERVE_ACKS_MAX), i;
 	uint64_t now = serve_realtime_ms();
 
-	if (count > SERVE_ACKS_MAX)
-		count = SERVE_ACKS_MAX;
 	/* Node names hold nothing that a label would need escaped: query_node_valid. */
 	fprintf(out, "# HELP bts_follower_txid newest commit a follower acknowledged\n# TYPE "
 		     "bts_follower_txid gauge\n");
@@ -77,11 +92,11 @@ static void serve_metrics_followers(FILE *out, struct serve *serve, const struct
 		if (serve_lag_bytes(serve, &acks[i], head) >= 0)
 			fprintf(out, "bts_follower_lag_bytes{follower=\"%s\"} %" PRId64 "\n", acks[i].node,
 				serve_lag_bytes(serve, &acks[i], head));
-	fprintf(out, "# HELP bts_follower_seen_milliseconds time since a follower asked\n"
-		     "# TYPE bts_follower_seen_milliseconds gauge\n");
+	fprintf(out, "# HELP bts_follower_seen_seconds time since a follower asked\n"
+		     "# TYPE bts_follower_seen_seconds gauge\n");
 	for (i = 0; i < count; i++)
-		fprintf(out, "bts_follower_seen_milliseconds{follower=\"%s\"} %" PRIu64 "\n", acks[i].node,
-			now > acks[i].seen_ms ? now - acks[i].seen_ms : 0);
+		fprintf(out, "bts_follower_seen_seconds{follower=\"%s\"} %.3f\n", acks[i].node,
+			now > acks[i].seen_ms ? (double)(now - acks[i].seen_ms) / 1e3 : 0.0);
 	fprintf(out, "# HELP bts_follower_alarms_total acknowledgements that went backwards\n"
 		     "# TYPE bts_follower_alarms_total counter\n");
 	for (i = 0; i < count; i++)
@@ -157,6 +172,7 @@ char *serve_metrics(struct serve *serve, const struct bts_position *head)
 	serve_metrics_number(out, "bts_http_errors_total", "counter", "problems answered", serve->errors);
 	serve_metrics_followers(out, serve, head);
 	serve_metrics_node(out, serve);
+	serve_metrics_archive(out, serve);
 	if (fclose(out)) {
 		free(text);
 		return NULL;

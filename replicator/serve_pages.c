@@ -82,7 +82,6 @@ static enum MHD_Result serve_pages_send(
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	struct serve_answer *answer = calloc(1, sizeof(*answer));
 	struct MHD_Response *response;
-	enum MHD_Result queued;
 
 	if (!answer) {
 		pages_stream_close(stream);
@@ -106,9 +105,7 @@ static enum MHD_Result serve_pages_send(
 	request->serve->pages_answers++;
 	serve_headers(request, response, pages_stream_position(stream));
 	MHD_add_response_header(response, "Content-Type", "application/vnd.btree-store.pages");
-	queued = MHD_queue_response(connection, MHD_HTTP_OK, response);
-	MHD_destroy_response(response);
-	return queued;
+	return serve_queue(request, connection, MHD_HTTP_OK, response);
 }
 
 enum MHD_Result serve_pages(struct serve_request *request, struct MHD_Connection *connection)

@@ -9,6 +9,7 @@
 
 #include "admin.h"
 #include "ages.h"
+#include "archive.h"
 #include "guard.h"
 #include "pace.h"
 #include "pages_source.h"
@@ -27,6 +28,9 @@ struct serve_request {
 	struct MHD_Connection *connection; /* set when suspended */
 	char id[SERVE_ID_MAX + 1];
 	char path[128]; /* of the request, cut, for `instance` and events */
+	char method[8];
+	unsigned status;   /* of the reply; 0: there was none */
+	uint64_t begun_ms;
 	bool begun;	/* the first call of the handler was made */
 	size_t target_size; /* of the target, as it came */
 	bool absolute;	/* the target was not in origin form */
@@ -71,6 +75,7 @@ struct serve {
 	struct repl_events events;
 	struct guard *guard; /* NULL: all may do all */
 	bool tls;
+	bool log_requests;
 	unsigned wait_max_ms;
 	unsigned port;
 
@@ -99,6 +104,7 @@ struct serve {
 	uint64_t requests, errors; /* for metrics */
 	uint64_t pages_answers;
 	struct node *node; /* NULL: roles are not served */
+	struct archive *archive; /* NULL: none here */
 	pthread_mutex_t jobs_lock; /* of what follows */
 	pthread_cond_t jobs_ended;
 	struct serve_job *jobs_done; /* list */
@@ -175,6 +181,9 @@ void serve_pages_expire(struct serve *serve, bts_txid txid); /* and all of that 
 /* serve_reply.c; each queues one reply.  head NULL = no BTS-Txid and BTS-Epoch are sent. */
 void serve_headers(
 	struct serve_request *request, struct MHD_Response *response, const struct bts_position *head);
+/* Takes the response. */
+enum MHD_Result serve_queue(
+	struct serve_request *request, struct MHD_Connection *connection, unsigned status, struct MHD_Response *response);
 enum MHD_Result serve_text(struct serve_request *request, struct MHD_Connection *connection, unsigned status,
 	const char *type, const char *text, const struct bts_position *head);
 struct serve_problem {

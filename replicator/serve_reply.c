@@ -71,11 +71,20 @@ void serve_headers(
 	}
 }
 
+enum MHD_Result serve_queue(
+	struct serve_request *request, struct MHD_Connection *connection, unsigned status, struct MHD_Response *response)
+{
+	enum MHD_Result queued = MHD_queue_response(connection, status, response);
+
+	request->status = status;
+	MHD_destroy_response(response);
+	return queued;
+}
+
 enum MHD_Result serve_text(struct serve_request *request, struct MHD_Connection *connection, unsigned status,
 	const char *type, const char *text, const struct bts_position *head)
 {
 	struct MHD_Response *response;
-	enum MHD_Result queued;
 
 	/* libmicrohttpd does not change the bytes; its parameter lacks a const. */
 	response =
@@ -85,9 +94,7 @@ enum MHD_Result serve_text(struct serve_request *request, struct MHD_Connection 
 	serve_headers(request, response, head);
 	if (type)
 		MHD_add_response_header(response, "Content-Type", type);
-	queued = MHD_queue_response(connection, status, response);
-	MHD_destroy_response(response);
-	return queued;
+	return serve_queue(request, connection, status, response);
 }
 
 void serve_json_escape(const char *text, char *out, size_t size)
@@ -128,7 +135,6 @@ enum MHD_Result serve_problem(
 {
 	char body[2048], detail[1024], fork[SERVE_FORK_SIZE];
 	struct MHD_Response *response;
-	enum MHD_Result queued;
 	int size;
 
 	serve_json_escape(problem->detail, detail, sizeof(detail));
@@ -159,7 +165,5 @@ enum MHD_Result serve_problem(
 		MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"btree_store\"");
 	if (problem->status == 503)
 		MHD_add_response_header(response, "Retry-After", "1");
-	queued = MHD_queue_response(connection, problem->status, response);
-	MHD_destroy_response(response);
-	return queued;
+	return serve_queue(request, connection, problem->status, response);
 }

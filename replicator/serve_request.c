@@ -59,7 +59,7 @@ static void serve_make_id(struct serve_request *request, struct MHD_Connection *
 
 struct serve_filter {
 	unsigned lengths, codings, hosts, authorizations, origins;
-	bool bad_coding, bad_name;
+	bool bad_name;
 	struct rawhead raw;
 };
 
@@ -88,10 +88,8 @@ static enum MHD_Result serve_on_filter(void *arg, enum MHD_ValueKind kind, const
 		filter->origins++;
 	if (strcasecmp(name, "Authorization") == 0)
 		filter->authorizations++;
-	if (strcasecmp(name, "Transfer-Encoding") == 0) {
+	if (strcasecmp(name, "Transfer-Encoding") == 0)
 		filter->codings++;
-		filter->bad_coding |= !value || strcasecmp(value, "chunked") != 0;
-	}
 	return MHD_YES;
 }
 
@@ -110,10 +108,10 @@ static const char *serve_filter(
 		return "a zero byte, a folded line or a bare line feed in the head";
 	if (filter.bad_name)
 		return "a header field has a malformed name or value";
-	if (filter.lengths > 1 || (filter.lengths && filter.codings))
+	if (filter.lengths > 1)
 		return "more than one length of the body";
-	if (filter.codings > 1 || filter.bad_coding)
-		return "a transfer coding other than chunked";
+	if (filter.codings) /* its end may be read differently (the library takes bare line feeds), and no peer needs one */
+		return "a body without Content-Length";
 	if (filter.hosts > 1 || filter.authorizations > 1 || filter.origins > 1)
 		return "a header that may come once came twice";
 	return NULL;
@@ -142,6 +140,8 @@ enum MHD_Result serve_on_request(void *arg, struct MHD_Connection *connection, c
 		return MHD_NO;
 	if (!request->begun) {
 		request->begun = true;
+		request->begun_ms = serve_now_ms();
+		snprintf(request->method, sizeof(request->method), "%s", method);
 		serve_conn_headed(connection);
 		serve_make_id(request, connection);
 		((struct serve *)arg)->requests++;
@@ -183,16 +183,25 @@ void serve_resume(struct serve_request *request)
 	MHD_resume_connection(request->connection);
 }
 
+/* At its end: of a long poll after the wait, of a frame when it is sent, or not. */
+static void serve_log(const struct serve *serve, const struct serve_request *request, enum MHD_RequestTerminationCode code)
+{
+	if (serve->log_requests && request->begun)
+		repl_emit(&serve->events, REPL_INFO, "request", "%s %s %u%s %llu ms id=%s follower=%s", request->method, request->path,
+			request->status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "" : " broken-off",
+			(unsigned long long)(serve_now_ms() - request->begun_ms), request->id,
+			request->query.follower[0] ? request->query.follower : "-");
+}
+
 void serve_on_completed(
 	void *arg, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
 {
 	struct serve_request *request = *context;
 
-	(void)arg;
-	(void)code;
 	serve_conn_answered(connection);
 	if (!request)
 		return;
+	serve_log(arg, request, code);
 	serve_unlink(request);
 	serve_job_free(request->job);
 	free(request->post);

@@ -297,15 +297,12 @@ bool serve_claims(const char *bytes, size_t size)
 static enum MHD_Result serve_options_reply(struct serve_request *request, struct MHD_Connection *connection)
 {
 	struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-	enum MHD_Result queued;
 
 	if (!response)
 		return MHD_NO;
 	serve_headers(request, response, NULL);
 	MHD_add_response_header(response, "Allow", SERVE_PROBE_METHODS);
-	queued = MHD_queue_response(connection, MHD_HTTP_NO_CONTENT, response);
-	MHD_destroy_response(response);
-	return queued;
+	return serve_queue(request, connection, MHD_HTTP_NO_CONTENT, response);
 }
 
 enum MHD_Result serve_route(
@@ -319,6 +316,10 @@ enum MHD_Result serve_route(
 	if (request->refusal) {
 		problem = (struct serve_problem){
 			.status = request->refusal->status, .code = request->refusal->code, .detail = request->refusal->detail};
+		return serve_problem(request, connection, &problem);
+	}
+	if (!request->serve->db && !(entry && entry->fn == serve_livez)) {
+		problem = (struct serve_problem){.status = 503, .code = "unavailable", .detail = "no commit has been received yet"};
 		return serve_problem(request, connection, &problem);
 	}
 	if (!entry && serve_admin(request, connection, url, method, &result))

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "acks.h"
+#include "failover_run.h"
 #include "json.h"
 #include "position.h"
 
@@ -38,10 +40,10 @@ static void status_follower(FILE *out, struct serve *serve, const struct bts_ack
 static void status_followers(FILE *out, struct serve *serve, const struct bts_position *head)
 {
 	struct bts_ack acks[SERVE_ACKS_MAX];
-	size_t count = bts_ack_list(serve->db, acks, SERVE_ACKS_MAX), i;
+	size_t count = acks_followers(serve->db, acks, SERVE_ACKS_MAX), i;
 
 	fputs(",\"followers\":[", out);
-	for (i = 0; i < count && i < SERVE_ACKS_MAX; i++) {
+	for (i = 0; i < count; i++) {
 		if (i)
 			fputc(',', out);
 		status_follower(out, serve, &acks[i], head);
@@ -53,7 +55,9 @@ static void status_write(FILE *out, struct serve *serve, const struct bts_positi
 {
 	const struct source *source = &serve->source;
 	struct bts_role role = {.size = sizeof(role)};
-	char *upstream = serve->node ? node_status(serve->node) : NULL;
+	struct failover_run *run = serve->node ? node_failover(serve->node) : NULL;
+	char *failover = run ? failover_run_status(run) : NULL;
+	char *upstream = serve->node ? node_status(serve->node) : NULL, *archive = archive_json(serve->archive, serve->db);
 
 	fprintf(out, "{\"role\":\"%s\",\"name\":", serve_role(serve));
 	json_string(out, source->name);
@@ -71,6 +75,12 @@ static void status_write(FILE *out, struct serve *serve, const struct bts_positi
 	if (upstream)
 		fputs(upstream, out);
 	free(upstream);
+	if (failover)
+		fprintf(out, ",\"failover\":%s", failover);
+	free(failover);
+	if (archive)
+		fputs(archive, out);
+	free(archive);
 	status_followers(out, serve, head);
 	fputs("}\n", out);
 }

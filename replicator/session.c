@@ -153,6 +153,8 @@ static enum bts_err session_frame_kind(struct session *session, const struct fra
 	session->resumed = header->partial.position.txid != 0;
 	if (header->zstd && !session->query.zstd)
 		return fail_set(error, BTS_CORRUPT, "a compressed frame came, and was not asked for");
+	if (header->lean && !session->query.lean)
+		return fail_set(error, BTS_CORRUPT, "a frame that builds on a record came, and was not asked for");
 	if (session->resumed && !session_same_partial(&session->query.partial, &header->partial))
 		return fail_set(error, BTS_CORRUPT, "a frame came that goes on from elsewhere than asked");
 	return BTS_OK;

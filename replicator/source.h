@@ -8,10 +8,12 @@
 #include "fail.h"
 #include "frame.h"
 #include "query.h"
+#include "records.h"
 
 struct source {
 	struct bts *db; /* borrowed */
 	const char *name; /* of this node where the file's own process has told none; borrowed, "" = none */
+	struct records *records; /* of what was sent, for lean frames; borrowed, NULL: none is made */
 	uint32_t page_size;
 	struct repl_events events;
 

@@ -44,6 +44,9 @@ struct source_stream {
 	struct frame_zstd *zstd; /* NULL: pages are sent as they are */
 	uint8_t *plain, *packed; /* a chunk each */
 	struct bts_slice stored; /* what is sent of it: of one of these */
+
+	uint8_t *base_record; /* of the base, for a lean frame; NULL: it is not one */
+	size_t base_record_size;
 };
 
 static void source_send_small(struct source_stream *stream, size_t size, enum source_part after)
@@ -83,8 +86,26 @@ static enum bts_err source_open_zstd(struct source_stream *stream, struct bts_er
 	return BTS_OK;
 }
 
+/* The base's record as it was sent, if it is still at hand: a frame is lean or not from its header on. */
+static enum bts_err source_open_lean(struct source_stream *stream, const struct query *query, struct bts_error *error)
+{
+	struct bts_slice base = {NULL, 0};
+
+	if (query->lean && stream->source->records)
+		base = records_find(stream->source->records, &query->after);
+	if (!base.size)
+		return BTS_OK;
+	stream->base_record = malloc(base.size);
+	if (!stream->base_record)
+		return fail_set(error, BTS_MEMORY, "no memory for a frame");
+	memcpy(stream->base_record, base.data, base.size);
+	stream->base_record_size = base.size;
+	return BTS_OK;
+}
+
 static void source_stream_free(struct source_stream *stream)
 {
+	free(stream->base_record);
 	bts_walk_close(stream->walk);
 	frame_zstd_free(stream->zstd);
 	free(stream->plain);
@@ -105,6 +126,8 @@ enum bts_err source_stream_open(
 	err = source_open_walk(stream, query, error);
 	if (!err && query->zstd)
 		err = source_open_zstd(stream, error);
+	if (!err)
+		err = source_open_lean(stream, query, error);
 	if (err)
 		goto fail;
 	if (!stream->anew)
@@ -112,6 +135,7 @@ enum bts_err source_stream_open(
 	stream->base = query->after;
 	stream->target = header.target = *bts_walk_position(stream->walk);
 	header.page_size = bts_walk_page_size(stream->walk);
+	header.lean = stream->base_record != NULL;
 	source_send_small(
 		stream, frame_encode_header(&stream->encoder, &header, stream->scratch), SOURCE_PART_CHUNK);
 	*out = stream;
@@ -214,6 +238,26 @@ static void source_pack(struct source_stream *stream)
 	source_send_small(stream, size, SOURCE_PART_PAYLOAD);
 }
 
+static void source_end(struct source_stream *stream)
+{
+	struct bts_slice base = {stream->base_record, stream->base_record_size};
+	struct bts_slice record = bts_walk_record(stream->walk), stored = record;
+	uint8_t packed[BTS_RECORD_MAX];
+	size_t size;
+
+	if (base.data) {
+		size = records_pack(stream->source->records, base, record, packed);
+		if (size)
+			stored = (struct bts_slice){packed, size};
+		size = frame_encode_trailer_lean(&stream->encoder, record, stored, stream->scratch);
+	} else {
+		size = frame_encode_trailer(&stream->encoder, record, stream->scratch);
+	}
+	if (stream->source->records)
+		records_keep(stream->source->records, &stream->target, record);
+	source_send_small(stream, size, SOURCE_PART_DONE);
+}
+
 static enum bts_err source_next_chunk(struct source_stream *stream, struct bts_error *error)
 {
 	enum bts_err err = source_gather(stream, error);
@@ -227,8 +271,7 @@ static enum bts_err source_next_chunk(struct source_stream *stream, struct bts_e
 	if (err)
 		return err;
 	if (stream->count == 0) {
-		size = frame_encode_trailer(&stream->encoder, bts_walk_record(stream->walk), stream->scratch);
-		source_send_small(stream, size, SOURCE_PART_DONE);
+		source_end(stream);
 	} else if (stream->zstd) {
 		source_pack(stream);
 	} else {

@@ -67,10 +67,11 @@ void store_close(struct store *); /* NULL is fine */
 const char *store_name(const struct store *);
 
 /*
- * bytes become the object key, whole or not at all, and are durable when it returns BTS_OK.  What is there is replaced;
- * with only_new it stays, and the call returns BTS_EXISTS: of any number of writers one gets BTS_OK.  When BTS_IO is returned the object may be
- * there nevertheless, then or a little later.  Before its first put a store of s3 finds out that the bucket keeps the rule of
- * only_new (the object `.only-new` below the prefix stays); BTS_INVALID when it does not.
+ * bytes become the object key, whole or not at all, and are durable when it returns BTS_OK.  What is there is replaced; with only_new
+ * it stays, and the call returns BTS_EXISTS.  Of several who put something new at most one gets BTS_OK (unless they put the same
+ * bytes); rarely, when an answer got lost, BTS_EXISTS is told even of one's own object, so read what is there.  When BTS_IO is returned
+ * the object may be there nevertheless, then or a little later.  Before its first put a store of s3 finds out that the bucket keeps the
+ * rule of only_new (the object `.only-new` below the prefix stays); BTS_INVALID when it does not.
  */
 BTS_MUST_CHECK enum bts_err store_put(
 	struct store *, const char *key, struct bts_slice bytes, bool only_new, struct bts_error *error);

@@ -38,6 +38,8 @@ struct transport *transport_new(const char *user_agent);
  * NULL: as the system has it.  Then only transport_send.
  */
 struct transport *transport_new_stranger(const char *user_agent, const char *ca);
+/* Shows it this node's certificate all the same, never its token, and knows it as nodes are known (identity.h).  Before the first request. */
+void transport_set_certificate(struct transport *);
 void transport_free(struct transport *); /* NULL is fine */
 
 /* Bytes a second that replies bring at most; 0: no limit.  Before the first request. */

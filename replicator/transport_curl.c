@@ -34,6 +34,7 @@ struct transport {
 	bool answered; /* at least a line has come */
 	bool begun;
 	size_t head;	      /* bytes of header lines so far */
+	bool head_end;	      /* the last of them was the empty one */
 	uint64_t deadline_ms; /* of the answer's first line */
 	enum bts_err refused; /* what the handler returned */
 	char message[CURL_ERROR_SIZE];
@@ -76,6 +77,7 @@ static size_t transport_on_header(char *data, size_t one, size_t size, void *arg
 	(void)one;
 	transport->answered = true;
 	transport->head += size;
+	transport->head_end = size > 0 && (data[0] == '\r' || data[0] == '\n');
 	if (transport->head > TRANSPORT_HEADERS_MAX)
 		return CURL_WRITEFUNC_ERROR;
 	if (size >= sizeof(line))
@@ -177,6 +179,11 @@ struct transport *transport_new_stranger(const char *user_agent, const char *ca)
 		curl_easy_setopt(transport->easy, CURLOPT_CAPATH, NULL);
 	}
 	return transport;
+}
+
+void transport_set_certificate(struct transport *transport)
+{
+	transport_show_identity(transport->easy);
 }
 
 void transport_free(struct transport *transport)
@@ -283,6 +290,7 @@ static enum bts_err transport_run(struct transport *transport, const char *url, 
 	transport->handler = handler;
 	transport->begun = transport->answered = false;
 	transport->head = 0;
+	transport->head_end = false;
 	transport->deadline_ms = transport_now() + answer_ms;
 	transport->refused = BTS_OK;
 	transport->message[0] = '\0';
@@ -301,6 +309,9 @@ static enum bts_err transport_run(struct transport *transport, const char *url, 
 		return fail_set(error, BTS_IO, "no answer within %u ms", answer_ms);
 	if (code != CURLE_OK)
 		return transport_fail(transport, code, error);
+	/* libcurl takes headers that break off for all of them. */
+	if (!transport->head_end && !transport->begun)
+		return fail_set(error, BTS_IO, "the reply broke off within its headers");
 	return transport_begin(transport);
 }
 

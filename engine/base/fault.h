@@ -58,7 +58,8 @@ enum fault_rule {
 	FAULT_R6_LOG_READ, /* pending: a log is written again under who reads it */
 	/* and those of test_deadline__sabotage */
 	FAULT_R8_WRITE_LATE, /* deadline: commits are begun and slots written when it has passed */
-	FAULT_R8_TELL_LATE  /* deadline: a commit is told of when it has passed */
+	FAULT_R8_TELL_LATE, /* deadline: a commit is told of when it has passed */
+	FAULT_R8_ONE_TERM   /* deadline: or when it had, and another was set meanwhile */
 };
 
 #ifdef BTS_SABOTAGE

@@ -305,6 +305,19 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get_version(struct bts_txn *txn, stru
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_peek(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
 	struct bts_slice *value, bts_txid *version);
+/*
+ * bts_get in steps of bounded work.  A large value is verified as a whole, once a process, before any of it is given; each call does
+ * at most `most` bytes of that (rounded up to 64 KiB).  value->data NULL: not all has been, call again with the same state, in the same
+ * transaction, without a write of its own in between; value->size is the size already then.  Zero the state to begin.
+ * most 0: reads nothing, and gives a value that has been verified before.
+ */
+struct bts_get_state {
+	uint64_t done; /* bytes that have been verified; what follows is the engine's */
+	const void *image;
+	uint32_t crc;
+};
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get_bounded(struct bts_txn *txn, struct bts_bucket *bucket,
+	struct bts_slice key, uint64_t most, struct bts_get_state *state, struct bts_slice *value);
 /* bts_put flags */
 #define BTS_PUT_NEW 0x1u      /* BTS_EXISTS when the key is there */
 #define BTS_PUT_EXISTING 0x2u /* BTS_NOT_FOUND when it is not */
@@ -381,6 +394,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_cursor_prev(struct bts_cursor *, stru
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_cursor_seek(struct bts_cursor *, struct bts_slice at, struct bts_slice *key,
 	struct bts_slice *value);
 BTS_EXPORT bts_txid bts_cursor_version(const struct bts_cursor *); /* of the entry it stands on */
+/* The value of the entry it stands on, as bts_peek gives it.  BTS_INVALID: it stands on none, or the transaction has written since. */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_cursor_peek(struct bts_cursor *, struct bts_slice *value);
 BTS_EXPORT void bts_cursor_close(struct bts_cursor *); /* NULL is fine */
 
 /*
@@ -608,6 +623,12 @@ struct bts_restore_options {
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_restore(int fd, const char *path, const struct bts_restore_options *options,
 	struct bts_error *error);
+/*
+ * The same from a file of the same file system, closed cleanly, which nobody has open: a follower's that frames were put onto, for one.
+ * It is not copied but gets the name path and loses its own.  When this fails, it is worth nothing as it is, and stays; progress is not called.
+ */
+BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_restore_file(const char *from, const char *path,
+	const struct bts_restore_options *options, struct bts_error *error);
 
 #ifdef __cplusplus
 }

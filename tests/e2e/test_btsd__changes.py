@@ -401,6 +401,36 @@ class Changes(unittest.TestCase):
 
         harness.await_true(gone, 30)
 
+    def test_polling_in_a_hurry_takes_nobody_elses_bookmarks(self):
+        """More newcomers than there are states to keep, each at a state of its own: only they lose theirs."""
+        p = self.primary()
+
+        def polled(since):
+            return p.get(target(wait="0s", since=since))
+
+        other = http.client.HTTPConnection("127.0.0.1", p.port, source_address=("127.0.0.2", 0))
+
+        def asked(**params):
+            other.request("GET", target(wait="0s", **params))
+            reply = other.getresponse()
+            return reply.status, json.loads(reply.read())
+
+        status, first = asked()
+        self.assertEqual(status, 200)
+        hasty = []
+        with p.client() as c:
+            for i in range(300):
+                c.request("PUT", "/v1/buckets/a/keys/hasty", b"%d" % i)
+                hasty.append(c.request("GET", target(wait="0s")).json()["bookmark"])
+        self.assertEqual(polled(hasty[-1]).status, 200)
+        gone = [reply for reply in map(polled, hasty) if reply.status != 200]
+        self.assertEqual({(reply.status, reply.code) for reply in gone}, {(410, "bookmark-expired")})
+        self.assertEqual(polled(gone[0].json()["oldest"]).status, 200)
+        status, then = asked(since=first["bookmark"])
+        self.assertEqual(status, 200, then)
+        self.assertEqual([e["key"] for e in then["events"]], ["hasty"])
+        other.close()
+
     def test_too_many(self):
         p = self.primary("--watchers-max", "2")
         with Feed(p) as one, Feed(p, "sse"):

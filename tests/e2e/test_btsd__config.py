@@ -90,6 +90,15 @@ class Refused(unittest.TestCase):
                 self.refused("unknown option '--max-boby'", "--max-boby", "1M", program=program)
                 self.refused("cannot read", "--config", d.file("none"), program=program)
 
+    def test_no_passwords_in_urls(self):
+        """They would be logged, and told to others."""
+        follower = ["follower", "--data", "x", "--listen", "127.0.0.1:0"]
+        self.refused("--from", *follower, "--from", "http://me:secret@h:1", "--check-config")
+        self.refused("--url", *GOOD, "--url", "http://me:secret@h:1", "--check-config")
+        self.refused("--primary-url", *follower, "--from", "http://h:1", "--primary-url", "http://me@h:1", "--check-config")
+        self.refused("--from", *GOOD[1:], "--admin", "--name", "n", "--from", "http://me:secret@h:1", "--check-config",
+                     program="bts-replicator")
+
     def test_check_config(self):
         done = run(*GOOD, "--check-config")
         self.assertEqual((done.returncode, done.stdout), (0, "btsd: the settings are right\n"))

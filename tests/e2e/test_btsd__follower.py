@@ -40,7 +40,7 @@ class Follower(harness.Case):
         self.assertEqual(f.get("/readyz?role=follower&max_lag=10s").status, 200)
         self.assertEqual(f.get("/readyz?role=primary").status, 503)
         self.assertEqual(f.get("/").status, 200)
-        self.assertIn(b"bts_replication_lag_milliseconds", f.get("/metrics").body)
+        self.assertIn(b"bts_replication_lag_seconds", f.get("/metrics").body)
 
     def test_status_on_both_sides(self):
         f = self.follow(primary_url=self.p.url)

@@ -55,6 +55,15 @@ PROBES = (
     ("endless size", CHUNKED + "0" * 100000, (400, 413, None)),
     ("length in a trailer", CHUNKED + "0\r\nContent-Length: 50\r\n\r\n", (200, 201)),
     ("endless trailers", CHUNKED + "0\r\n" + "A: b\r\n" * 20000 + "\r\n", (400, 431, None)),
+    # The library takes a bare line feed for the end of a line of chunks, which a proxy may not: nothing after such a body is a request.
+    ("sound chunks", CHUNKED + "5\r\nhello\r\n0\r\n\r\n" + INNER, (200, 201)),
+    ("line feed after a size", CHUNKED + "5\nhello\r\n0\r\n\r\n" + INNER, (200, 201, 400)),
+    ("line feed in an extension", CHUNKED + "5;a\nhello\r\n0\r\n\r\n" + INNER, (200, 201, 400)),
+    ("line feed after the data", CHUNKED + "5\r\nhello\n0\r\n\r\n" + INNER, (200, 201, 400)),
+    ("line feed after the last size", CHUNKED + "5\r\nhello\r\n0\n\r\n" + INNER, (200, 201, 400)),
+    ("line feed at the end", CHUNKED + "5\r\nhello\r\n0\r\n\n" + INNER, (200, 201, 400)),
+    ("line feed in a trailer", CHUNKED + "5\r\nhello\r\n0\r\nA: b\n\n" + INNER, (200, 201, 400)),
+    ("return after a size", CHUNKED + "5\rhello\r\n0\r\n\r\n" + INNER, (200, 201, 400)),
     ("chunks in HTTP/1.0", CHUNKED.replace("HTTP/1.1", "HTTP/1.0") + "0\r\n\r\n" + INNER, (400,)),
     ("quoted coding", PUT + "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n" + INNER, (400,)),
     ("coding with a parameter", PUT + "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n" + INNER, (400,)),
@@ -189,7 +198,7 @@ class Raw(unittest.TestCase):
             statuses = self.exchange(self.p.port, text.encode("latin-1"))
             self.assertIn(statuses[0], right, name)
             if INNER in text:
-                self.assertEqual(len([x for x in statuses if x and x < 400]), statuses[0] == 200, name)
+                self.assertEqual(len([x for x in statuses if x and x < 400]), statuses[0] in (200, 201), (name, statuses))
             self.assertEqual(self.p.value("b", "smuggled").status, 404, name)
         self.assertEqual(self.p.get("/livez").status, 200)
 

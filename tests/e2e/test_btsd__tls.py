@@ -179,6 +179,31 @@ class Tls(unittest.TestCase):
         token(self.tokens, "--scope", "write", "--certificate", certificate, "--expires", "0s")
         harness.await_true(lambda: self.ask(p.port, "PUT", "/v1/buckets/b/keys/k", b"v", client=self.client).status == 401, 10, "it to expire")
         self.assertEqual(self.ask(p.port, "GET", "/v1/buckets", client=self.client).status, 401)
+        # Neither does what was revoked, however often, until it is given something again.
+        ident = token(self.tokens, "--scope", "read", "--certificate", certificate)
+        harness.await_true(lambda: self.ask(p.port, "GET", "/v1/buckets", client=self.client).status == 200, 10, "the file to be read")
+        for status in (204, 404):
+            self.assertEqual(self.ask(p.port, "DELETE", "/v1/admin/tokens?id=" + ident, None, self.admin).status, status)
+            self.assertEqual(self.ask(p.port, "GET", "/v1/buckets", client=self.client).status, 401)
+        listed = self.ask(p.port, "GET", "/v1/admin/tokens", None, self.admin).json()["items"]
+        self.assertEqual([x["scope"] for x in listed if x["id"] == ident], ["none"])
+        token(self.tokens, "--scope", "read", "--certificate", certificate)
+        harness.await_true(lambda: self.ask(p.port, "GET", "/v1/buckets", client=self.client).status == 200, 10, "the file to be read")
+
+    def test_promises_have_a_scope_of_their_own(self):
+        """What follows by a certificate that the authority signed cannot fence the primary."""
+        refused = [bearer(token(self.tokens, "--scope", scope)) for scope in ("replicate", "read,write")]
+        elect = bearer(token(self.tokens, "--scope", "replicate,elect"))
+        p = self.primary("--client-ca", self.ca.cert, name="voters")
+        status = self.ask(p.port, "GET", "/v1/status", None, self.admin).json()
+        ask = "/v1/replication/promise?epoch=%d-%016x&database=%s" % (status["epoch"] + 1, 7, status["database_id"])
+        self.assertEqual(self.ask(p.port, "POST", ask, client=self.node).status, 403)
+        for head in refused:
+            self.assertEqual(self.ask(p.port, "POST", ask, None, head).status, 403)
+        self.assertEqual(self.ask(p.port, "GET", "/v1/status", None, self.admin).json()["role"], "primary")
+        got = self.ask(p.port, "POST", ask, None, elect)
+        self.assertEqual(got.status, 200, got)
+        self.assertEqual(self.ask(p.port, "GET", "/v1/status", None, self.admin).json()["role"], "fenced")
 
     def follow(self, source, name, *more):
         return self.started(harness.follower(self.dir, source, *self.secure("--replication-listen", "127.0.0.1:0", *more), name=name))

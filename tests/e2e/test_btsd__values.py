@@ -302,6 +302,24 @@ class Uploads(Values):
         s.close()
         self.assertTrue(p.value("b", "k").headers["BTS-Expires"])
 
+    def test_a_slow_one_keeps_no_more_than_its_budget(self):
+        p = self.primary("--snapshot-bytes-max", "1M")
+        p.put("b", "big", blob(4 * MIB))
+        with socket.create_connection(("127.0.0.1", p.port), timeout=60) as s:
+            s.sendall(b"PUT /v1/buckets/b/keys/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (8 * MIB))
+            s.sendall(blob(MIB))
+            harness.await_true(lambda: p.status()["readers"] == 1, what="the upload's snapshot")
+            p.put("b", "big", blob(4 * MIB, 1))
+            p.wait_log("event=upload-expired")
+            s.sendall(b"x")
+            harness.await_true(lambda: p.status()["readers"] == 0, what="its end, before the body has ended")
+            s.sendall(blob(7 * MIB - 1))
+            reply = s.recv(65536)
+        self.assertTrue(reply.startswith(b"HTTP/1.1 503 ") and b'"limit-reached"' in reply, reply)
+        self.assertEqual(p.value("b", "slow").status, 404)
+        # One that is quick beside the same writes is not.
+        self.assertEqual(p.put("b", "quick", blob(8 * MIB)).status, 201)
+
     def test_killed_in_the_middle(self):
         p = self.primary()
         self.assertEqual(send(p, "k", 4 * MIB, False, 1).status, 201)

@@ -75,7 +75,7 @@ class Durability(harness.Case):
                 method = "POST" if "load" in target else "PUT"
                 self.assertEqual(self.p.request(method, target + query, b"").status, 400, target + query)
         reply = self.put("k", "durability=archived")
-        self.assertEqual((reply.status, reply.code), (501, "not-implemented"))
+        self.assertEqual((reply.status, reply.code), (400, "no-archive"))
         self.assertEqual(self.p.get("/v1/buckets/b/keys/k?durability=local").status, 400)
         self.assertEqual(self.p.value("b", "k").status, 404)
 

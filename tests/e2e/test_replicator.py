@@ -2,6 +2,7 @@
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -161,6 +162,22 @@ class Replicator(unittest.TestCase):
         harness.await_true(lambda: {f["name"]: f["lag_txids"] for f in r.status()["followers"]} == {"slow": 0, "middle": 0},
                            what="both to have acknowledged")
 
+    def test_promtool(self):
+        """Prometheus' own linter has nothing to say, of any of the programs (promtool comes with Debian's prometheus)."""
+        linter = shutil.which("promtool")
+        with harness.replicator(self.dir) as r, harness.follower(self.dir, r) as f:
+            self.p.put("b", "k", b"v")
+            harness.await_equal(self.p, f)
+            texts = [server.get("/metrics").body for server in (self.p, r, f)]
+        for text in texts:
+            self.assertNotRegex(text, rb"(?m)^[a-z_]+_(milli|micro|nano)seconds")
+            self.assertIn(b"_seconds", text)
+            if linter:
+                done = subprocess.run([linter, "check", "metrics"], input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+                self.assertEqual((done.returncode, done.stdout), (0, b""))
+        if not linter:
+            self.skipTest("SKIP: no promtool")
+
     def test_rate(self):
         r = harness.replicator(self.dir, "--serve-rate", "16M")
         self.addCleanup(r.stop)
@@ -182,6 +199,52 @@ class Replicator(unittest.TestCase):
         f = harness.follower(self.dir, r)
         self.assertEqual(r.stop(), 0)
         self.assertEqual(f.stop(), 0)
+
+    def test_log_of_requests(self):
+        r = harness.replicator(self.dir, "--log-requests")
+        self.addCleanup(r.stop)
+        self.p.put("b", "k", b"v")
+        with harness.follower(self.dir, r, name="f1") as f:
+            harness.await_equal(self.p, f)
+            self.assertEqual(r.get("/v1/nothing?secret=1", {"X-Request-Id": "mine"}).status, 404)
+            self.assertEqual(r.raw(b"POST /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")[:12], b"HTTP/1.1 405")
+            r.wait_log(r"event=request text=\"GET /v1/replication/frames 200 \d+ ms id=\S+ follower=f1\"")
+            r.wait_log(r"event=request text=\"GET /v1/nothing 404 \d+ ms id=mine follower=-\"")
+            r.wait_log(r"event=request text=\"POST /livez 405 ")
+        self.assertNotIn("secret", r.log_text())
+        with harness.replicator(self.dir) as silent:
+            silent.get("/livez")
+        self.assertNotIn("event=request", silent.log_text())
+
+    def test_before_the_first_commit(self):
+        """With no file yet: health and nothing else, at the address that it keeps."""
+        argv = [harness.binary("bts-replicator"), "--data", self.dir.file("new.bts"), "--listen", "127.0.0.1:0", "--admin", "--name", "n2",
+                "--from"]
+        source = socket.socket()
+        source.bind(("127.0.0.1", 0))
+        url = "http://127.0.0.1:%d" % source.getsockname()[1]
+        r = harness.Server(argv + [url], self.dir.file("n2.log"), ready=r"event=awaits-first-commit .*listen=127\.0\.0\.1:(\d+)")
+        self.addCleanup(r.stop)
+        for path, status in (("/livez", 200), ("/healthz", 200), ("/readyz", 503), ("/metrics", 503), ("/v1/status", 503),
+                             ("/v1/replication/position", 503), ("/v1/replication/frames?after=0", 503), ("/v1/admin/x", 503)):
+            reply = r.get(path)
+            self.assertEqual((path, reply.status), (path, status))
+            self.assertTrue(status == 200 or reply.code == "unavailable", reply)
+        promise = "/v1/replication/promise?epoch=9-0000000000000001&database=" + "0" * 32
+        self.assertEqual(r.request("POST", promise).status, 503)
+        source.close()
+        self.p.put("b", "k", b"v")
+        with harness.Server([harness.binary("bts-replicator"), "--data", self.dir.file("primary.bts"), "--listen", url[7:]],
+                            self.dir.file("source.log")):
+            r.wait_log("event=ready .*listen=127.0.0.1:%d " % r.port)
+            self.assertEqual(r.get("/readyz").status, 200)
+            self.assertEqual(r.get("/v1/replication/position").json()["txid"], self.p.get("/v1/status").json()["txid"])
+
+    def test_stopped_before_the_first_commit(self):
+        argv = [harness.binary("bts-replicator"), "--data", self.dir.file("none.bts"), "--listen", "127.0.0.1:0", "--admin", "--name", "n3",
+                "--from", "http://127.0.0.1:1"]
+        r = harness.Server(argv, self.dir.file("n3.log"), ready=r"event=awaits-first-commit .*listen=127\.0\.0\.1:(\d+)")
+        self.assertEqual(r.stop(), 0)
 
     def test_wait_max(self):
         for text in ("0s", "199ms", "61s", "1h"):

@@ -449,6 +449,59 @@ static void bad_images_are_refused(void **state)
 	world_fini(&w);
 }
 
+static enum bts_err restore_file(struct bed *bed, unsigned flags)
+{
+	struct bts_restore_options options = {.size = sizeof(options),
+		.flags = flags,
+		.map_bytes = ENV_MEM_RESERVE_DEFAULT,
+		.env = env_mem_env(bed->mem)};
+
+	return bts_restore_file("/copy", "/there", &options, &bed->error);
+}
+
+/* A file in place: under its new name alone, with ids of its own or not; of a damaged one that name never appears. */
+static void a_file_is_renamed(void **state)
+{
+	struct world w;
+	struct bts_stat before;
+	int fd = scratch();
+
+	(void)state;
+	world_init(&w);
+	for (int i = 0; i < 8; i++)
+		world_write(&w, 60);
+	assert_int_equal(bts_backup(w.bed.db, fd, NULL, &w.bed.error), BTS_OK);
+	before = bed_stat(&w.bed);
+	for (unsigned round = 0; round < 30; round++) {
+		bool same = round & 1, flip = round > 1;
+		struct bed copy;
+		enum bts_err err;
+
+		image_new(&copy);
+		assert_int_equal(restore_file(&copy, 0), BTS_IO);
+		assert_int_equal(restore(fd, &copy, BTS_RESTORE_SAME_ID), BTS_OK);
+		if (flip)
+			env_mem_flip(copy.mem, "/copy", rng_below(&w.rng, (uint64_t)lseek(fd, 0, SEEK_END)), 2);
+		err = restore_file(&copy, same ? BTS_RESTORE_SAME_ID : 0);
+		assert_true(err == BTS_OK || flip);
+		strcpy(copy.path, err ? "/there" : "/copy");
+		assert_int_equal(bed_try_open(&copy, BTS_OPEN_EXISTING, &copy.db), BTS_NOT_FOUND);
+		if (err) {
+			env_mem_free(copy.mem);
+			continue;
+		}
+		strcpy(copy.path, "/there");
+		bed_open(&copy);
+		assert_int_equal(memcmp(bed_stat(&copy).database, before.database, 16) == 0, same);
+		image_expect(&copy, &w.now);
+		bed_set(&copy, "new", "k", "v");
+		assert_int_equal(bed_stat(&copy).epoch, before.epoch + 1);
+		bed_fini(&copy);
+	}
+	close(fd);
+	world_fini(&w);
+}
+
 /* ---- the image in any order ---- */
 
 static void image_whole(struct bts_image *image, uint8_t *bytes, struct bed *bed)
@@ -592,6 +645,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_full_disk),
 		cmocka_unit_test(restored),
 		cmocka_unit_test(bad_images_are_refused),
+		cmocka_unit_test(a_file_is_renamed),
 	};
 
 	seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;

@@ -227,6 +227,7 @@ static void host_open_follower(struct sim_node *node)
 		.node = node->name,
 		.open = &options,
 		.zstd = rng_one_in(&node->sim->rng, 3),
+		.graft_after = rng_one_in(&node->sim->rng, 2) ? 1 : 0,
 		.events = {host_event, node}};
 	char upstream[64];
 	struct bts_error error;
@@ -261,6 +262,7 @@ static void host_open_source(struct sim_node *node)
 	if (source_init(&node->source, node->source_db, NULL, &error))
 		sim_fail(node->sim, "%s: source: %s", node->name, error.text);
 	node->source.name = node->name;
+	node->source.records = records_new();
 	node->pins = pages_pins_new(node->source_db);
 	ENSURE(node->pins);
 }
@@ -272,6 +274,8 @@ static void host_take_down(struct sim_node *node, bool power)
 	server_died(node, power);
 	pages_pins_free(node->pins);
 	node->pins = NULL;
+	records_free(node->source.records);
+	node->source.records = NULL;
 	if (node->source_own)
 		bts_close(node->source_db);
 	node->source_db = NULL;

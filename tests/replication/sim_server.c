@@ -233,16 +233,19 @@ static void server_stream(struct sim_conn *conn)
 {
 	struct sim *sim = sim_world;
 	struct sim_node *server = &sim->nodes[conn->server];
+	bool forged = sim_chance(sim, 30);
 	struct sim_reply reply;
 	struct bts_error error;
 
+	if (forged) /* what is changed is made whole first, by somebody who knows nothing */
+		conn->query.lean = false;
 	if (source_stream_open(&server->source, &conn->query, &conn->stream, &error))
 		sim_fail(sim, "%s cannot make a frame: %s", server->name, error.text);
 	check_pages_known(server);
 	conn->state = CONN_STREAM;
 	conn->progress = sim->now;
 	server_reply(conn, &reply, 200, source_stream_target(conn->stream)->txid);
-	if (sim_chance(sim, 30))
+	if (forged)
 		server_forge(conn);
 	else
 		server_record_begin(conn, &reply);

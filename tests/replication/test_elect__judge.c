@@ -58,6 +58,10 @@ static void test_number(void **state)
 	assert_int_equal(elect_number(&elect, &own), 10);
 	elect.members[1].position = at(12, 1);
 	assert_int_equal(elect_number(&elect, &own), 13);
+	own.promised = UINT32_MAX - 1;
+	assert_int_equal(elect_number(&elect, &own), UINT32_MAX);
+	elect.members[0].promised = UINT32_MAX;
+	assert_int_equal(elect_number(&elect, &own), 0);
 }
 
 /* Every N, K and set of those who promised: promoted exactly when any K + 1 holders of a write include one of them. */

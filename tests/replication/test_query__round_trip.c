@@ -47,6 +47,7 @@ static void round_trip(void **state)
 	memset(query.url, '&', sizeof(query.url) - 1);
 	query.session = 1;
 	query.wait_ms = 1500;
+	query.zstd = query.lean = true;
 	query_encode(&query, target);
 	assert_true(strlen(target) < QUERY_TARGET_SIZE - 1);
 	assert_int_equal(decode(target, &back, &error), BTS_OK);
@@ -55,12 +56,13 @@ static void round_trip(void **state)
 	assert_string_equal(query.url, back.url);
 	assert_true(query.session == back.session);
 	assert_int_equal(query.wait_ms, back.wait_ms);
+	assert_true(back.zstd && back.lean);
 
 	memset(&query, 0, sizeof(query));
 	query_encode(&query, target);
 	assert_string_equal(target, QUERY_PATH "?after=0&wait=0ms");
 	assert_int_equal(decode(target, &back, &error), BTS_OK);
-	assert_false(back.has_database);
+	assert_false(back.has_database || back.zstd || back.lean);
 }
 
 static void refused(const char *arguments, const char *text)
@@ -83,6 +85,9 @@ static void malformed(void **state)
 	refused("after=1", "needs 'epoch' and 'chain'");
 	refused("after=0&epoch=1-0000000000000001", "neither");
 	refused("after=0&after=0", "twice");
+	refused("after=0&lean=1", "no 'lean'");
+	refused("after=0&zstd=2", "'zstd' is malformed");
+	refused("after=5&epoch=1-0000000000000001&chain=00000000000000000000000000000000&lean=0", "'lean' is malformed");
 	refused("after=0&colour=red", "unknown parameter 'colour'");
 	refused("after", "'after' is malformed");
 	refused("after=", "'after' is malformed");
@@ -96,6 +101,7 @@ static void malformed(void **state)
 	refused("after=0&follower=a%20b", "'follower' is malformed");
 	refused("after=0&follower=", "'follower' is malformed");
 	refused("after=0&url=http://x/%22", "'url' is malformed");
+	refused("after=0&url=http://me:secret%40x/", "'url' is malformed");
 	refused("after=0&database=00", "'database' is malformed");
 	refused("after=0&wait=61s", "'wait' is malformed");
 	refused("after=0&wait=10", "'wait' is malformed");

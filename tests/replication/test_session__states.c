@@ -284,6 +284,13 @@ static void frames_for_another_file(void **state)
 	header = frame(5, 20);
 	header.target.epoch_random = 10;
 	refused_frame(&header, 5, BTS_DIVERGED);
+	/* What was not asked for. */
+	header = frame(5, 20);
+	header.lean = true;
+	refused_frame(&header, 5, BTS_CORRUPT);
+	header.lean = false;
+	header.zstd = true;
+	refused_frame(&header, 5, BTS_CORRUPT);
 }
 
 /* Loops come and go, and so does being ahead of a follower: neither stops one for ever. */

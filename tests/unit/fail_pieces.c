@@ -1,4 +1,4 @@
-/* Scenarios of the failure tests: values in pieces, bulk loads, exclusive transactions, a second handle that spills. */
+/* Scenarios of the failure tests: values in pieces, bulk loads, exclusive transactions, a second handle that spills, differences. */
 #include "fail_scenario.h"
 
 #include "cmocka.h"
@@ -107,5 +107,77 @@ enum bts_err fail_turns(struct fail_bed *bed)
 			err = fail_pieces_once(bed, db, 0);
 	}
 	bts_close(second);
+	return err;
+}
+
+static uint64_t fail_fold(uint64_t sum, struct bts_slice bytes)
+{
+	for (size_t i = 0; i < bytes.size; i++)
+		sum = (sum ^ ((const uint8_t *)bytes.data)[i]) * UINT64_C(1099511628211);
+	return sum * 31 + bytes.size;
+}
+
+/* All changes from where the diff stands, with the values, into *sum. */
+static enum bts_err fail_changes(struct fail_bed *bed, struct bts_diff *diff, uint64_t *sum)
+{
+	struct bts_change change = {.size = sizeof(change)};
+	enum bts_err err;
+
+	for (;;) {
+		struct bts_slice value = {0};
+
+		err = bts_diff_next(diff, &change, &bed->error);
+		if (err == BTS_MEMORY && bed->again)
+			err = bts_diff_next(diff, &change, &bed->error);
+		if (!err && change.kind == BTS_CHANGE_PUT)
+			err = bts_diff_value(diff, &value, &bed->error);
+		if (err)
+			return err == BTS_NOT_FOUND ? BTS_OK : err;
+		*sum = fail_fold(fail_fold(fail_fold(*sum + change.kind, change.bucket), change.key), value);
+	}
+}
+
+static enum bts_err fail_diff_open(struct fail_bed *bed, struct bts_txn *older, struct bts_txn *newer, struct bts_diff **diff)
+{
+	enum bts_err err = bts_diff_open(older, newer, NULL, diff, &bed->error);
+
+	return err == BTS_MEMORY && bed->again ? bts_diff_open(older, newer, NULL, diff, &bed->error) : err;
+}
+
+/* Of everything, of what two commits changed, and from a place in it on: what is told is all there is, or it ends in an error. */
+enum bts_err fail_diff(struct fail_bed *bed)
+{
+	static uint64_t whole;
+	const struct bts_slice bucket = {"pieces", 6}, key = {"\x81", 1};
+	struct bts_txn *older = NULL, *newer = NULL;
+	struct bts_diff *diff = NULL;
+	uint64_t sum = 0;
+	enum bts_err err = bts_begin(bed->db, BTS_READ, &older, &bed->error);
+
+	for (unsigned i = 0; i < 2 && !err; i++)
+		err = fail_pieces_once(bed, bed->db, 0);
+	if (!err)
+		err = bts_begin(bed->db, BTS_READ, &newer, &bed->error);
+	if (bed->arm && !err)
+		bed->arm(bed, bed->mem);
+	for (unsigned i = 0; i < 2 && !err; i++) {
+		err = fail_diff_open(bed, i ? older : NULL, newer, &diff);
+		if (!err)
+			err = fail_changes(bed, diff, &sum);
+		if (!err)
+			err = bts_diff_seek(diff, bucket, key, &bed->error);
+		if (err == BTS_MEMORY && bed->again)
+			err = bts_diff_seek(diff, bucket, key, &bed->error);
+		if (!err)
+			err = fail_changes(bed, diff, &sum);
+		bts_diff_close(diff);
+		diff = NULL;
+	}
+	if (bed->recording)
+		whole = sum;
+	if (!err)
+		assert_true(sum == whole);
+	bts_abort(older);
+	bts_abort(newer);
 	return err;
 }

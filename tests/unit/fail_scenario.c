@@ -508,6 +508,7 @@ const struct fail_named fail_scenarios[] = {
 	{"the same in a group", fail_rework_group},
 	{"pieces, loads, exclusive", fail_pieces},
 	{"two handles in turns", fail_turns},
+	{"differences", fail_diff},
 	{"churn", fail_churn},
 	{"reopen", fail_reopen},
 };

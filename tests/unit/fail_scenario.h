@@ -41,7 +41,7 @@ struct fail_named {
 extern const struct fail_named fail_scenarios[];
 extern const unsigned fail_scenario_count;
 /* fail_pieces.c */
-fail_scenario fail_pieces, fail_turns;
+fail_scenario fail_pieces, fail_turns, fail_diff;
 
 /* A database with a few buckets, large values and a history, cleanly closed.  Owned: env_mem_free. */
 struct env_mem *fail_base(void);

@@ -51,10 +51,14 @@ static void test_words(void **state)
 	unsigned scopes;
 
 	(void)state;
-	assert_true(keyring_scopes_parse("read,replicate,write,admin,read", &scopes));
+	assert_true(keyring_scopes_parse("read,replicate,write,elect,admin,read", &scopes));
 	assert_int_equal(scopes, KEYRING_ALL);
 	keyring_scopes_text(scopes, text);
-	assert_string_equal(text, "read,write,admin,replicate");
+	assert_string_equal(text, "read,write,admin,replicate,elect");
+	keyring_scopes_text(0, text);
+	assert_string_equal(text, "none");
+	assert_false(keyring_scopes_parse("none", &scopes));
+	assert_false(keyring_scopes_parse("certificate", &scopes));
 	assert_false(keyring_scopes_parse("", &scopes));
 	assert_false(keyring_scopes_parse("read,", &scopes));
 	assert_false(keyring_scopes_parse("readx", &scopes));
@@ -100,6 +104,38 @@ static void test_tokens(void **state)
 	token[0] = 'B';
 	assert_false(keyring_token_sum(token, sum));
 	keyring_free(keyring);
+}
+
+/* A certificate that was revoked is known as that, until it is given scopes again. */
+static void test_certificates(void **state)
+{
+	struct keyring_entry entry = {.certificate = true, .scopes = KEYRING_READ, .buckets = "*", .created_s = 1}, found;
+	const struct repl_events silent = {NULL, NULL};
+	char id[KEYRING_ID_SIZE];
+	struct keyring *keyring;
+	struct keyring_list list;
+	struct bts_error error;
+	int round;
+
+	(void)state;
+	unlink(path);
+	keyring_sum("a certificate", 13, entry.sum);
+	keyring_id(entry.sum, id);
+	for (round = 0; round < 2; round++) {
+		assert_int_equal(keyring_add(path, &entry, &error), BTS_OK);
+		assert_int_equal(keyring_open(path, &silent, &keyring, &error), BTS_OK);
+		assert_true(keyring_find(keyring, entry.sum, &found));
+		assert_true(found.certificate);
+		assert_int_equal(keyring_revoke(path, id, &error), BTS_OK);
+		assert_int_equal(keyring_revoke(path, id, &error), BTS_NOT_FOUND);
+		assert_int_equal(keyring_reload(keyring, &error), BTS_OK);
+		assert_false(keyring_find(keyring, entry.sum, &found));
+		assert_string_equal(found.buckets, "*"); /* known, and not good */
+		keyring_free(keyring);
+	}
+	assert_int_equal(keyring_load(path, &list, &error), BTS_OK);
+	assert_int_equal(list.count, 1);
+	keyring_list_free(&list);
 }
 
 static void test_broken_files(void **state)
@@ -189,6 +225,7 @@ int main(void)
 		cmocka_unit_test(test_patterns),
 		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_tokens),
+		cmocka_unit_test(test_certificates),
 		cmocka_unit_test(test_broken_files),
 		cmocka_unit_test(test_heads),
 	};

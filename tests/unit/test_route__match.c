@@ -15,6 +15,8 @@ static const struct route match_table[] = {
 	{ROUTE_PUT, "/v1/b/{bucket}", 0, AUTH_NONE, {NULL}, match_nothing, NULL},
 	{ROUTE_DELETE, "/v1/b/{bucket}", 0, AUTH_NONE, {NULL}, match_nothing, NULL},
 	{ROUTE_GET, "/v1/b/{bucket}/k/{key}", 0, AUTH_NONE, {"a", "b"}, match_nothing, NULL},
+	{ROUTE_GET, "/v1/s/named", 0, AUTH_NONE, {NULL}, match_nothing, NULL},
+	{ROUTE_DELETE, "/v1/s/{id}", 0, AUTH_NONE, {NULL}, match_nothing, NULL},
 };
 #define MATCH_COUNT (sizeof(match_table) / sizeof(match_table[0]))
 
@@ -56,6 +58,12 @@ static void test_allow(void **state)
 	assert_null(match.route);
 	route_allow(match.allowed, text);
 	assert_string_equal(text, "PUT, DELETE, OPTIONS");
+	/* A literal part is another resource than what one in braces may be. */
+	match = match_find("/v1/s/named", ROUTE_DELETE, 0);
+	assert_null(match.route);
+	route_allow(match.allowed, text);
+	assert_string_equal(text, "GET, HEAD, OPTIONS");
+	assert_ptr_equal(match_find("/v1/s/other", ROUTE_DELETE, 0).route, &match_table[6]);
 	route_allow(match_find("/v1/b", 0, 0).allowed, text);
 	assert_string_equal(text, "GET, HEAD, OPTIONS");
 	assert_int_equal(route_method("HEAD"), ROUTE_GET);

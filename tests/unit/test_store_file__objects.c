@@ -37,10 +37,18 @@ int fsync(int fd)
 	return (int)syscall(SYS_fsync, fd);
 }
 
+static bool link_answer_lost; /* as over a network: it was done, and asked again */
+
 int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
 {
+	int failed = (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
+
 	note('l');
-	return (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
+	if (!failed && link_answer_lost) {
+		errno = EEXIST;
+		return -1;
+	}
+	return failed;
 }
 
 int renameat(int from_dir, const char *from, int to_dir, const char *to)
@@ -253,6 +261,18 @@ static void test_listing(void **state)
 	assert_int_equal(store_list(store, "", "/", on_key, &listed, &error), BTS_INVALID);
 }
 
+static void test_link_answered_twice(void **state)
+{
+	struct store *store = *state;
+
+	link_answer_lost = true;
+	assert_int_equal(put(store, "a", "mine", true), BTS_OK);
+	assert_int_equal(put(store, "a", "other", true), BTS_EXISTS);
+	link_answer_lost = false;
+	expect(store, "a", "mine");
+	expect_list(store, "", "", "a ");
+}
+
 static void make_file(const char *name, off_t size)
 {
 	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0600);
@@ -445,6 +465,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_objects),
 		TEST(test_order_of_flushes),
+		TEST(test_link_answered_twice),
 		TEST(test_listing),
 		TEST(test_many),
 		TEST(test_hostile),

@@ -358,6 +358,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_ship_fork(struct bts *db, const struc
  * The caller verifies the position (bts_ship_standing) before it records it.
  */
 #define BTS_ACK_NAME_MAX 63
+/* No node's name, as none has a colon: up to there an archive has this file.  It is a copy, and no follower. */
+#define BTS_ACK_ARCHIVE ":archive"
 struct bts_ack {
 	char node[BTS_ACK_NAME_MAX + 1]; /* NUL-terminated */
 	char url[128];                   /* where the node serves its readers, or "" */

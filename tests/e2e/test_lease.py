@@ -1,0 +1,341 @@
+"""Automatic failover: three btsd, a real etcd, clients that follow redirects, and deaths, stalls, stops and an etcd that goes away.
+
+BTS_LEASE_SECONDS: how long the random part goes on (default 12); BTS_LEASE_SEED: its faults.  Needs Debian's etcd-server.
+"""
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import unittest
+import urllib.parse
+
+import harness
+
+ETCD = shutil.which("etcd")
+TTL = "2s"
+PATIENCE = 40
+
+
+def free_ports(count):
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in held]
+    for s in held:
+        s.close()
+    return ports
+
+
+class Etcd:
+    def __init__(self, where):
+        self.port, peer = free_ports(2)
+        self.log = where.file("etcd.log")
+        client, peers = "http://127.0.0.1:%d" % self.port, "http://127.0.0.1:%d" % peer
+        self.argv = [ETCD, "--data-dir", where.file("etcd"), "--name", "one", "--listen-client-urls", client, "--advertise-client-urls", client,
+                     "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "one=" + peers,
+                     "--unsafe-no-fsync" if self.knows("--unsafe-no-fsync") else "--logger=zap"]
+        self.start()
+
+    def knows(self, flag):
+        got = subprocess.run([ETCD, "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+        return flag.encode() in got
+
+    def start(self):
+        with open(self.log, "ab") as out:
+            self.child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        harness.await_true(self.healthy, PATIENCE, "etcd to answer")
+
+    def healthy(self):
+        try:
+            c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+            c.request("GET", "/health")
+            return json.loads(c.getresponse().read()).get("health") == "true"
+        except (OSError, ValueError):
+            return False
+        finally:
+            c.close()
+
+    def stop(self):
+        if self.child.poll() is None:
+            self.child.terminate()
+        self.child.wait(30)
+
+
+class Node:
+    def __init__(self, test, name, port):
+        self.test, self.name, self.port = test, name, port
+        self.url = "http://127.0.0.1:%d" % port
+        self.file = test.dir.file(name + ".bts")
+        self.log = test.dir.file(name + ".log")
+        self.d = None
+        self.stalled = False
+
+    def start(self, role="follower"):
+        others = ",".join(n.url for n in self.test.nodes if n is not self)
+        self.d = harness.Server([harness.binary("btsd"), role, "--data", self.file, "--listen", "127.0.0.1:%d" % self.port,
+                                 "--name", self.name, "--rejoin", "--durability", "replicated:1", "--lease-ttl", TTL,
+                                 "--failover", "etcd://127.0.0.1:%d/test/orders" % self.test.etcd.port,
+                                 "--failover-members", others, "--survive", "1"], self.log)
+        return self
+
+    def up(self):
+        return self.d is not None and self.d.alive() and not self.stalled
+
+    def kill(self):
+        if self.d:
+            self.d.kill()
+
+    def stall(self):
+        self.d.signal(signal.SIGSTOP)
+        self.stalled = True
+
+    def resume(self):
+        self.d.signal(signal.SIGCONT)
+        self.stalled = False
+
+    def status(self):
+        try:
+            return self.ask("GET", "/v1/status").json()
+        except (OSError, ValueError, http.client.HTTPException):
+            return {}
+
+    def ask(self, method, target, body=None, timeout=3):
+        with harness.Client(self.port, timeout) as c:
+            return c.request(method, target, body)
+
+    def leads(self):
+        s = self.status()
+        return s.get("role") == "primary" and s["failover"]["state"] == "leader" and s["failover"]["lease_ms"] > 0
+
+
+class Writer(threading.Thread):
+    """Unique keys, to whoever takes them; what was acknowledged, and when each was asked for and answered."""
+
+    def __init__(self, test, number):
+        super().__init__()
+        self.test, self.number, self.acked, self.done = test, number, {}, threading.Event()
+        self.seen = set()
+
+    def run(self):
+        ports = [n.port for n in self.test.nodes]
+        at, i = self.number % len(ports), 0
+        port, hops = ports[at], 0
+        while not self.done.is_set():
+            key = "w%d-%d" % (self.number, i)
+            i += 1
+            try:
+                with harness.Client(port, 3) as c:
+                    reply = c.request("PUT", "/v1/buckets/b/keys/" + key, key.encode())
+            except (OSError, http.client.HTTPException):
+                reply = None
+            if reply is not None:
+                self.seen.add((reply.status, reply.code if reply.status >= 400 else ""))
+            if reply is not None and reply.status in (200, 201):
+                self.acked[key] = time.monotonic()
+                hops = 0
+            elif reply is not None and reply.status == 307 and hops < 3:
+                port = urllib.parse.urlsplit(reply.headers["Location"]).port
+                hops += 1
+            else:
+                at = (at + 1) % len(ports)
+                port, hops = ports[at], 0
+                time.sleep(0.02)
+
+    def end(self):
+        self.done.set()
+        self.join()
+
+
+@unittest.skipUnless(ETCD, "etcd is not installed (Debian: etcd-server)")
+class Lease(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.etcd = Etcd(self.dir)
+        self.addCleanup(self.etcd.stop)
+        self.nodes = []
+        self.nodes = [Node(self, name, port) for name, port in zip("abc", free_ports(3))]
+        for n in self.nodes:
+            self.addCleanup(n.kill)
+        self.nodes[0].start("primary")
+        for n in self.nodes[1:]:
+            n.start()
+        self.writers = []
+        self.addCleanup(lambda: [w.end() for w in self.writers])
+        first = self.leader()
+        self.assertIn(first.ask("PUT", "/v1/buckets/b?durability=local").status, (200, 201))
+
+    def leader(self, but=None):
+        """Whoever is primary and may write."""
+        return harness.await_true(lambda: next((n for n in self.nodes if n.up() and n is not but and n.leads()), None), PATIENCE,
+                                  "a primary: %r" % [(n.name, n.status().get("role"), n.status().get("failover")) for n in self.nodes if n.up()])
+
+    def write(self, count=3):
+        self.writers = [Writer(self, i) for i in range(len(self.writers), len(self.writers) + count)]
+        for w in self.writers:
+            w.start()
+
+    def acked(self):
+        return sum(len(w.acked) for w in self.writers)
+
+    def await_writes(self, more=20):
+        before = self.acked()
+        harness.await_true(lambda: self.acked() >= before + more, PATIENCE, "acknowledged writes")
+
+    def whole(self):
+        """All nodes up, one primary, all at its commit, and every acknowledged write on each."""
+        for n in self.nodes:
+            if n.stalled:
+                n.resume()
+            if not n.d.alive():
+                n.start()
+        for w in self.writers:
+            w.end()
+        keys = {k for w in self.writers for k in w.acked}
+
+        def same():
+            s = [n.status() for n in self.nodes]
+            roles = sorted(i.get("role", "") for i in s)
+            return roles == ["follower", "follower", "primary"] and len({(i["epoch"], i["txid"], i["root_digest"]) for i in s}) == 1
+
+        harness.await_true(same, PATIENCE, "one primary, and the others at its commit")
+        for n in self.nodes:
+            got, after = set(), ""
+            while after is not None:
+                page = n.ask("GET", "/v1/buckets/b/keys?limit=10000&after=" + harness.quote(after), timeout=30).json()
+                got.update(i["key"] for i in page["items"])
+                after = page["next"] or None
+            self.assertEqual(sorted(keys - got)[:5], [], "acknowledged writes that %s lacks" % n.name)
+        return len(keys)
+
+    def test_death(self):
+        self.write()
+        self.await_writes()
+        old = self.leader()
+        old.kill()
+        self.leader(but=old)
+        self.await_writes()
+        old.start("primary")
+        harness.await_true(lambda: old.status().get("role") == "follower", PATIENCE, "the old primary to follow")
+        self.assertGreater(self.whole(), 30)
+
+    def test_stall(self):
+        """A primary that stands still for longer than its lease acknowledges nothing when it wakes."""
+        self.write()
+        self.await_writes()
+        old = self.leader()
+        sock = socket.create_connection(("127.0.0.1", old.port))
+        old.stall()
+        sock.sendall(b"PUT /v1/buckets/b/keys/late?durability=local HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+        new = self.leader(but=old)
+        self.await_writes()
+        epoch = new.status()["epoch"]
+        old.resume()
+        sock.settimeout(20)
+        answer = sock.recv(4096)
+        sock.close()
+        self.assertRegex(answer, rb"^HTTP/1.1 (503|307) ")
+        harness.await_true(lambda: old.status().get("role") == "follower", PATIENCE, "the old primary to follow")
+        self.assertGreaterEqual(old.status().get("epoch", epoch), 1)
+        self.whole()
+        self.assertEqual(self.leader().ask("GET", "/v1/buckets/b/keys/late").status, 404)
+
+    def test_etcd_away(self):
+        """Without etcd writes end with the deadline, reads do not; they come back with it."""
+        self.write()
+        self.await_writes()
+        old = self.leader()
+        self.etcd.stop()
+        harness.await_true(lambda: not any(n.leads() for n in self.nodes), PATIENCE, "the lease to run out")
+        stopped = old.ask("PUT", "/v1/buckets/b/keys/x?durability=local", b"x")
+        self.assertIn(stopped.status, (503, 307), stopped)
+        self.assertEqual(old.ask("GET", "/v1/buckets/b/keys").status, 200)
+        self.etcd.start()
+        self.leader()
+        self.await_writes()
+        self.whole()
+
+    def test_stop_and_operators(self):
+        self.write()
+        self.await_writes()
+        old = self.leader()
+        begun = time.monotonic()
+        self.assertEqual(old.d.stop(), 0)
+        new = self.leader(but=old)
+        took = time.monotonic() - begun
+        self.await_writes()
+        old.start()
+        harness.await_true(lambda: old.status().get("role") == "follower" and old.status().get("state") == "following", PATIENCE, "it to follow")
+        # Another holds the key: no promotion by hand.
+        refused = harness.await_true(lambda: self.held(old), PATIENCE, "the promotion to be refused")
+        self.assertIn(new.name, refused.json()["detail"])
+        # By hand: whoever is demoted leaves the key to others.
+        done = new.ask("POST", "/v1/admin/demote", timeout=30)
+        self.assertEqual(done.status, 200, done)
+        self.assertEqual(done.json()["role"], "fenced")
+        third = self.leader(but=new)
+        self.assertIsNot(third, new)
+        self.await_writes()
+        self.whole()
+        for name in ("bts_failover_state{state=\"leader\"} 1", "bts_failover_deadline_seconds "):
+            self.assertIn(name, self.leader().ask("GET", "/metrics").body.decode())
+        print("clean stop: writable elsewhere after %.2f s" % took)
+
+    def held(self, node):
+        reply = node.ask("POST", "/v1/admin/promote", timeout=60)
+        return reply if reply.code == "lease-held" else None
+
+    def test_random(self):
+        seed = int(os.environ.get("BTS_LEASE_SEED", random.randrange(1 << 30)))
+        seconds = float(os.environ.get("BTS_LEASE_SECONDS", "12"))
+        print("BTS_LEASE_SEED=%d" % seed)
+        dice, end, faults, total = random.Random(seed), time.monotonic() + seconds, 0, 0
+        while time.monotonic() < end:
+            self.write()
+            for _ in range(2):
+                self.leader()
+                self.await_writes(5)
+                self.fault(dice)
+                faults += 1
+            for n in self.nodes:
+                if n.stalled:
+                    n.resume()
+                if not n.d.alive():
+                    n.start(dice.choice(["primary", "follower"]))
+            self.leader()
+            self.await_writes(5)
+            total += sum(len(w.acked) for w in self.writers)
+            self.whole()
+        print("%d faults, %d acknowledged writes, 0 lost" % (faults, total))
+
+    def fault(self, dice):
+        node = self.leader() if dice.random() < 0.7 else dice.choice(self.nodes)
+        kind = dice.choice(["kill", "stall", "blink", "stop", "etcd"])
+        for n in self.nodes:  # one node out at a time: two of three are needed
+            if n is not node and n.stalled:
+                n.resume()
+            if n is not node and not n.d.alive():
+                n.start()
+        if not node.up():
+            return
+        if kind == "kill":
+            node.kill()
+        elif kind == "stall":
+            node.stall()
+        elif kind == "blink":
+            node.stall()
+            time.sleep(dice.uniform(0.2, 3))
+            node.resume()
+        elif kind == "stop":
+            node.d.stop()
+        else:
+            self.etcd.stop()
+            time.sleep(dice.uniform(0, 3))
+            self.etcd.start()
+
+
+if __name__ == "__main__":
+    harness.main()
