@@ -139,6 +139,8 @@ enum bts_err apply_start(struct bts *, const struct bts_position *base, const st
 	struct bts_apply **, struct bts_error *);
 /* What was received is in the files, though not durable. */
 enum bts_err apply_settle(struct bts_apply *);
+/* The same at the end: all units are whole. */
+enum bts_err apply_received(struct bts_apply *);
 /* Copies the first failure. */
 enum bts_err apply_report(const struct bts_apply *, enum bts_err, struct bts_error *);
 /* Room for one more element of an array. */

@@ -64,7 +64,8 @@ int auth_admit(struct request *r, const struct framing *f)
 	if (verdict == GUARD_ADMITTED) {
 		r->scopes = grant.scopes;
 		r->admitted_ms = r->loop->now_ms;
-		snprintf(r->who, sizeof(r->who), "%s", grant.id);
+		_Static_assert(sizeof(r->who) >= sizeof(grant.id), "an id fits");
+		memcpy(r->who, grant.id, sizeof(grant.id));
 		r->buckets = grant.limited ? strdup(grant.buckets) : NULL;
 		if (grant.limited && !r->buckets)
 			r->scopes = 0; /* no memory: refused */

@@ -122,6 +122,10 @@ int request_param_u64(struct request *, const char *name, uint64_t min, uint64_t
 /* Remember a refusal, told in problem, for when the body has been read; the first counts. */
 void request_refuse(struct request *, unsigned status, const char *code);
 
+/* For request.c, with a sound head: the route is found, what stands against the request is remembered (request_check.c). */
+struct framing;
+void request_check_route(struct request *, const char *method, const struct framing *);
+
 /* Of ROUTE_MAY_WRITE, one that writes: refused where others that write would have been before their body was read. */
 void request_check_write(struct request *);
 

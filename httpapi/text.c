@@ -51,14 +51,11 @@ int text_utf8_plain(const void *data, size_t size)
 static const char text_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char text_alphabet_url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-static void text_base64_with(struct buf *b, const uint8_t *s, size_t size, const char *alphabet, int pad)
+static size_t text_base64_write(char *out, const uint8_t *s, size_t size, const char *alphabet, int pad)
 {
-	char *out = buf_room(b, size / 3 * 4 + 4);
 	char *start = out;
 	size_t i;
 
-	if (!out)
-		return;
 	for (i = 0; i + 3 <= size; i += 3) {
 		*out++ = alphabet[s[i] >> 2];
 		*out++ = alphabet[(s[i] & 3) << 4 | s[i + 1] >> 4];
@@ -77,7 +74,15 @@ static void text_base64_with(struct buf *b, const uint8_t *s, size_t size, const
 		if (pad)
 			*out++ = '=';
 	}
-	b->size += (size_t)(out - start);
+	return (size_t)(out - start);
+}
+
+static void text_base64_with(struct buf *b, const void *data, size_t size, const char *alphabet, int pad)
+{
+	char *out = buf_room(b, size / 3 * 4 + 4);
+
+	if (out)
+		b->size += text_base64_write(out, data, size, alphabet, pad);
 }
 
 void text_base64(struct buf *b, const void *data, size_t size)
@@ -88,6 +93,11 @@ void text_base64(struct buf *b, const void *data, size_t size)
 void text_base64url(struct buf *b, const void *data, size_t size)
 {
 	text_base64_with(b, data, size, text_alphabet_url, 0);
+}
+
+size_t text_base64url_to(char *out, const void *data, size_t size)
+{
+	return text_base64_write(out, data, size, text_alphabet_url, 0);
 }
 
 static int text_base64_digit(char c, char c62, char c63)

@@ -12,6 +12,8 @@ int text_utf8_plain(const void *data, size_t size);
 
 void text_base64(struct buf *, const void *data, size_t size);	  /* with padding */
 void text_base64url(struct buf *, const void *data, size_t size); /* without */
+/* The same to out, which has room for size / 3 * 4 + 3; how many characters. */
+size_t text_base64url_to(char *out, const void *data, size_t size);
 /* Writes at most size / 4 * 3 + 3 bytes to out, returns how many, or -1.  Strict: no spaces, no stray bits.
  */
 long text_base64_decode(const char *text, size_t size, void *out);

@@ -544,5 +544,6 @@ void archive_stop(struct archive *a)
 	free(a->last);
 	free(a->look);
 	free(a->text);
+	catalog_fini(&a->pruned);
 	free(a);
 }

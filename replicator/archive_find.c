@@ -171,7 +171,7 @@ static enum bts_err archive_candidates(
 
 		if (entry->time_ms > a->clock_ms)
 			a->clock_ms = entry->time_ms;
-		if (entry->to.txid <= a->target.txid)
+		if (entry->to.txid <= a->target.txid || catalog_pruned(&a->pruned, entry))
 			continue;
 		err = archive_standing(a, &entry->to, &standing, error);
 		if (err)
@@ -262,7 +262,7 @@ static bool archive_follow(struct archive *a, struct bts_position *reach)
 	for (size_t i = a->look->count; i-- > 0;) {
 		const struct manifest_entry *entry = &a->look->entries[i];
 
-		if (!position_equal(&entry->to, reach))
+		if (!position_equal(&entry->to, reach) || catalog_pruned(&a->pruned, entry))
 			continue;
 		if (!entry->from.txid) {
 			a->chain.known = true;
@@ -302,6 +302,15 @@ static enum bts_err archive_account(struct archive *a, struct bts_error *error)
 	return err == BTS_NOT_FOUND ? BTS_OK : err;
 }
 
+static enum bts_err archive_read_pruned(
+	struct archive *a, const struct bts_position *own, struct bts_error *error)
+{
+	catalog_fini(&a->pruned);
+	memset(&a->pruned, 0, sizeof(a->pruned));
+	memcpy(a->pruned.database, own->database, sizeof(a->pruned.database));
+	return catalog_read_pruned(a->options.store, &a->pruned, error);
+}
+
 enum bts_err archive_find(struct archive *a, struct bts_error *error)
 {
 	struct bts_position own;
@@ -314,6 +323,8 @@ enum bts_err archive_find(struct archive *a, struct bts_error *error)
 	memset(&a->chain, 0, sizeof(a->chain));
 	if (!err)
 		err = bts_role(a->db, &role, error);
+	if (!err)
+		err = archive_read_pruned(a, &own, error);
 	if (err)
 		return err;
 	err = archive_find_in(a, &own, a->last, error);

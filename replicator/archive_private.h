@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "archive.h"
+#include "catalog.h"
 #include "manifest.h"
 #include "source.h"
 #include "store.h"
@@ -49,6 +50,7 @@ struct archive {
 	uint64_t looked_ms;    /* monotonic: that the last manifest is there was seen */
 	struct manifest *last; /* newest of the file's own epoch; count 0: there is none */
 	struct manifest *look; /* for others */
+	struct catalog pruned; /* what nothing can be built upon */
 	char *text;	       /* twice MANIFEST_TEXT_MAX */
 	struct bts_position
 		target; /* the newest archived commit of this file's history; txid 0: none to go on from */

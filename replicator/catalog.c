@@ -121,7 +121,7 @@ static enum bts_err catalog_pruned_parse(
 			      "also what a prune has deleted");
 }
 
-static enum bts_err catalog_read_pruned(struct store *store, struct catalog *catalog, struct bts_error *error)
+enum bts_err catalog_read_pruned(struct store *store, struct catalog *catalog, struct bts_error *error)
 {
 	struct bts_slice bytes = {NULL, 0};
 	struct bts_error why = {0};

@@ -58,6 +58,8 @@ BTS_MUST_CHECK enum bts_err catalog_read(
 	struct store *, const uint8_t database[16], struct catalog *, struct bts_error *error);
 void catalog_fini(struct catalog *);
 
+/* Only what is pruned, into a catalog that has nothing but its database.  catalog_fini in every case. */
+BTS_MUST_CHECK enum bts_err catalog_read_pruned(struct store *, struct catalog *, struct bts_error *error);
 /* Is the entry of a frame that was pruned? */
 bool catalog_pruned(const struct catalog *, const struct manifest_entry *);
 /* Moves entries that were not pruned to out, which has room for all; how many. */

@@ -23,7 +23,9 @@ struct etcd {
 const char *etcd_parse(const char *url, struct etcd_place *place)
 {
 	static const char wrong[] = "etcd://HOST:PORT[,HOST:PORT]/KEY, or etcds:// over TLS";
-	const char *scheme = !strncmp(url, "etcd://", 7) ? "http" : !strncmp(url, "etcds://", 8) ? "https" : NULL;
+	const char *scheme = !strncmp(url, "etcd://", 7)    ? "http"
+			     : !strncmp(url, "etcds://", 8) ? "https"
+							    : NULL;
 	const char *hosts = scheme ? strstr(url, "://") + 3 : "", *key = strchr(hosts, '/');
 
 	memset(place, 0, sizeof(*place));
@@ -33,9 +35,11 @@ const char *etcd_parse(const char *url, struct etcd_place *place)
 	while (hosts < key) {
 		int size = (int)strcspn(hosts, ",/");
 
-		if (!size || size > ETCD_HOST_MAX || (int)strcspn(hosts, "?# \t\r\n@\"<>\\") < size || place->count == ETCD_ENDPOINTS_MAX)
+		if (!size || size > ETCD_HOST_MAX || (int)strcspn(hosts, "?# \t\r\n@\"<>\\") < size ||
+			place->count == ETCD_ENDPOINTS_MAX)
 			return wrong;
-		snprintf(place->endpoints[place->count++], sizeof(place->endpoints[0]), "%s://%.*s", scheme, size, hosts);
+		snprintf(place->endpoints[place->count++], sizeof(place->endpoints[0]), "%s://%.*s", scheme,
+			size, hosts);
 		hosts += size + (hosts[size] == ',');
 	}
 	return place->count ? NULL : wrong;
@@ -105,15 +109,19 @@ static uint64_t etcd_clock_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static void etcd_ask_one(struct etcd *etcd, const char *endpoint, const char *body, const struct etcd_request *request,
-	struct failover_reply *reply, struct bts_error *error)
+static void etcd_ask_one(struct etcd *etcd, const char *endpoint, const char *body,
+	const struct etcd_request *request, struct failover_reply *reply, struct bts_error *error)
 {
 	const struct transport_handler handler = {etcd_on_header, etcd_on_begin, etcd_on_body, etcd};
 	uint64_t sent_ms = etcd_clock_ms();
 	char url[ETCD_HOST_MAX + 40];
 	static const char *const headers[] = {"Content-Type: application/json", "Expect:", NULL};
-	const struct transport_request post = {.method = "POST", .url = url, .headers = headers, .body = {body, strlen(body)},
-		.idle_s = 1 + etcd->limit_ms / 1000, .total_ms = etcd->limit_ms};
+	const struct transport_request post = {.method = "POST",
+		.url = url,
+		.headers = headers,
+		.body = {body, strlen(body)},
+		.idle_s = 1 + etcd->limit_ms / 1000,
+		.total_ms = etcd->limit_ms};
 	struct bts_error why = {0};
 	enum bts_err err;
 
@@ -128,14 +136,16 @@ static void etcd_ask_one(struct etcd *etcd, const char *endpoint, const char *bo
 		if (err == BTS_LIMIT)
 			fail_set(&why, BTS_IO, "an answer of more than %d bytes", ETCD_REPLY_MAX);
 	} else {
-		etcd_json_reply(etcd->place.key, request, etcd->status, (struct bts_slice){etcd->bytes, etcd->size}, reply, &why);
+		etcd_json_reply(etcd->place.key, request, etcd->status,
+			(struct bts_slice){etcd->bytes, etcd->size}, reply, &why);
 	}
 	reply->sent_ms = sent_ms;
 	if (reply->result != FAILOVER_DONE)
 		fail_set(error, why.code, "%.100s: %.150s", endpoint, why.text);
 }
 
-void etcd_ask(struct etcd *etcd, const struct etcd_request *request, struct failover_reply *reply, struct bts_error *error)
+void etcd_ask(struct etcd *etcd, const struct etcd_request *request, struct failover_reply *reply,
+	struct bts_error *error)
 {
 	char *body = etcd_json_body(etcd->place.key, request);
 

@@ -47,7 +47,7 @@ const char *etcd_json_path(enum failover_call);
 /* The body of a request (owned: free); NULL without memory. */
 char *etcd_json_body(const char *key, const struct etcd_request *);
 /* What an answer means: everything of *reply but sent_ms.  What is malformed is FAILOVER_UNKNOWN, with a text. */
-void etcd_json_reply(const char *key, const struct etcd_request *, long status, struct bts_slice body, struct failover_reply *,
-	struct bts_error *error);
+void etcd_json_reply(const char *key, const struct etcd_request *, long status, struct bts_slice body,
+	struct failover_reply *, struct bts_error *error);
 
 #endif

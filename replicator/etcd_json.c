@@ -65,8 +65,12 @@ static bool etcd_base64_parse(const char *text, char out[ETCD_VALUE_MAX + 1], si
 
 const char *etcd_json_path(enum failover_call call)
 {
-	static const char *const paths[] = {[FAILOVER_NO_CALL] = "", [FAILOVER_READ] = "/v3/kv/range", [FAILOVER_GRANT] = "/v3/lease/grant",
-		[FAILOVER_CREATE] = "/v3/kv/txn", [FAILOVER_RENEW] = "/v3/lease/keepalive", [FAILOVER_PUBLISH] = "/v3/kv/txn",
+	static const char *const paths[] = {[FAILOVER_NO_CALL] = "",
+		[FAILOVER_READ] = "/v3/kv/range",
+		[FAILOVER_GRANT] = "/v3/lease/grant",
+		[FAILOVER_CREATE] = "/v3/kv/txn",
+		[FAILOVER_RENEW] = "/v3/lease/keepalive",
+		[FAILOVER_PUBLISH] = "/v3/kv/txn",
 		[FAILOVER_REVOKE] = "/v3/lease/revoke"};
 
 	return paths[call];
@@ -77,7 +81,8 @@ const char *etcd_json_path(enum failover_call call)
 /* What stands in the key, in base64 (owned: free). */
 static char *etcd_value(const struct failover_key *own, bool elected)
 {
-	json_t *tree = json_pack("{s:s, s:s, s:s, s:b}", "name", own->name, "url", own->url, "source", own->source, "elected", elected);
+	json_t *tree = json_pack("{s:s, s:s, s:s, s:b}", "name", own->name, "url", own->url, "source",
+		own->source, "elected", elected);
 	char *text = tree ? json_dumps(tree, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
 	char *value = text ? etcd_base64(text) : NULL;
 
@@ -94,9 +99,10 @@ static json_t *etcd_put(const char *key, const struct etcd_request *request, con
 	json_t *tree = NULL;
 
 	if (value)
-		tree = json_pack("{s:[{s:s, s:s, s:s, s:s}], s:[{s:{s:s, s:s, s:s}}]}", "compare", "key", key, "result", "EQUAL", "target",
-			publish ? "LEASE" : "CREATE", publish ? "lease" : "create_revision", publish ? lease : "0", "success",
-			"requestPut", "key", key, "value", value, "lease", lease);
+		tree = json_pack("{s:[{s:s, s:s, s:s, s:s}], s:[{s:{s:s, s:s, s:s}}]}", "compare", "key", key,
+			"result", "EQUAL", "target", publish ? "LEASE" : "CREATE",
+			publish ? "lease" : "create_revision", publish ? lease : "0", "success", "requestPut",
+			"key", key, "value", value, "lease", lease);
 	free(value);
 	return tree;
 }
@@ -190,8 +196,10 @@ static void etcd_take_value(const char *text, struct failover_key *key)
 	if (!text || !etcd_base64_parse(text, bytes, &size) || etcd_is_bushy((struct bts_slice){bytes, size}))
 		return;
 	tree = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, NULL);
-	right = etcd_text(tree, "name", key->name, sizeof(key->name)) && etcd_text(tree, "url", key->url, sizeof(key->url)) &&
-		etcd_text(tree, "source", key->source, sizeof(key->source)) && json_is_boolean(json_object_get(tree, "elected")) &&
+	right = etcd_text(tree, "name", key->name, sizeof(key->name)) &&
+		etcd_text(tree, "url", key->url, sizeof(key->url)) &&
+		etcd_text(tree, "source", key->source, sizeof(key->source)) &&
+		json_is_boolean(json_object_get(tree, "elected")) &&
 		sources_parse(&sources, key->source, NULL) == BTS_OK;
 	if (right)
 		key->elected = json_is_true(json_object_get(tree, "elected"));
@@ -217,12 +225,14 @@ static bool etcd_take_read(const char *key, const json_t *tree, struct failover_
 }
 
 /* A renewal's answer is one of a stream. */
-static bool etcd_take_renewal(const json_t *tree, const struct etcd_request *request, struct failover_reply *reply)
+static bool etcd_take_renewal(
+	const json_t *tree, const struct etcd_request *request, struct failover_reply *reply)
 {
 	const json_t *result = json_object_get(tree, "result");
 	int64_t lease, ttl;
 
-	if (!json_is_object(result) || !etcd_number(result, "ID", &lease) || lease != request->lease || !etcd_number(result, "TTL", &ttl))
+	if (!json_is_object(result) || !etcd_number(result, "ID", &lease) || lease != request->lease ||
+		!etcd_number(result, "TTL", &ttl))
 		return false;
 	reply->result = ttl > 0 ? FAILOVER_DONE : FAILOVER_REFUSED;
 	reply->ttl_ms = ttl > 0 && ttl < FAILOVER_TTL_MOST_MS ? (uint64_t)ttl * 1000 : FAILOVER_TTL_MOST_MS;
@@ -233,14 +243,16 @@ static bool etcd_take_grant(const json_t *tree, struct failover_reply *reply)
 {
 	int64_t ttl;
 
-	if (!etcd_number(tree, "ID", &reply->lease) || reply->lease <= 0 || !etcd_number(tree, "TTL", &ttl) || ttl <= 0)
+	if (!etcd_number(tree, "ID", &reply->lease) || reply->lease <= 0 || !etcd_number(tree, "TTL", &ttl) ||
+		ttl <= 0)
 		return false;
 	reply->result = FAILOVER_DONE;
 	reply->ttl_ms = ttl < FAILOVER_TTL_MOST_MS ? (uint64_t)ttl * 1000 : FAILOVER_TTL_MOST_MS;
 	return true;
 }
 
-static bool etcd_take(const char *key, const struct etcd_request *request, const json_t *tree, struct failover_reply *reply)
+static bool etcd_take(
+	const char *key, const struct etcd_request *request, const json_t *tree, struct failover_reply *reply)
 {
 	const json_t *succeeded = json_object_get(tree, "succeeded");
 
@@ -257,25 +269,31 @@ static bool etcd_take(const char *key, const struct etcd_request *request, const
 		return json_is_object(json_object_get(tree, "header"));
 	default:
 		reply->result = json_is_true(succeeded) ? FAILOVER_DONE : FAILOVER_REFUSED;
-		return json_is_object(json_object_get(tree, "header")) && (!succeeded || json_is_boolean(succeeded));
+		return json_is_object(json_object_get(tree, "header")) &&
+		       (!succeeded || json_is_boolean(succeeded));
 	}
 }
 
 /* A problem: {"error": "etcdserver: requested lease not found", "code": 5, ...} */
-static void etcd_take_problem(const json_t *tree, long status, struct failover_reply *reply, struct bts_error *error)
+static void etcd_take_problem(
+	const json_t *tree, long status, struct failover_reply *reply, struct bts_error *error)
 {
 	const json_t *inner = json_object_get(tree, "error");
-	const char *text = json_string_value(json_is_object(inner) ? json_object_get(inner, "message") : inner);
+	const char *text =
+		json_string_value(json_is_object(inner) ? json_object_get(inner, "message") : inner);
 	int64_t code = 0;
 
-	if (!etcd_number(json_is_object(inner) ? inner : tree, json_is_object(inner) ? "grpc_code" : "code", &code))
+	if (!etcd_number(json_is_object(inner) ? inner : tree, json_is_object(inner) ? "grpc_code" : "code",
+		    &code))
 		code = 0;
-	reply->result = code == ETCD_CODE_NOT_FOUND && text && strstr(text, "lease not found") ? FAILOVER_REFUSED : FAILOVER_UNKNOWN;
+	reply->result = code == ETCD_CODE_NOT_FOUND && text && strstr(text, "lease not found")
+				? FAILOVER_REFUSED
+				: FAILOVER_UNKNOWN;
 	fail_set(error, BTS_IO, "answered %ld: %.150s", status, text ? text : "no text");
 }
 
-void etcd_json_reply(const char *key, const struct etcd_request *request, long status, struct bts_slice body, struct failover_reply *reply,
-	struct bts_error *error)
+void etcd_json_reply(const char *key, const struct etcd_request *request, long status, struct bts_slice body,
+	struct failover_reply *reply, struct bts_error *error)
 {
 	json_t *tree = NULL;
 
@@ -292,9 +310,11 @@ void etcd_json_reply(const char *key, const struct etcd_request *request, long s
 	} else if (!etcd_take(key, request, tree, reply)) {
 		memset(&reply->key, 0, sizeof(reply->key));
 		reply->result = FAILOVER_UNKNOWN;
-		fail_set(error, BTS_IO, "%s was answered with what is not its answer", etcd_json_path(request->call));
+		fail_set(error, BTS_IO, "%s was answered with what is not its answer",
+			etcd_json_path(request->call));
 	} else if (reply->result == FAILOVER_REFUSED) {
-		fail_set(error, BTS_CONFLICT, "%s: refused, as the key or the lease is another's, or gone", etcd_json_path(request->call));
+		fail_set(error, BTS_CONFLICT, "%s: refused, as the key or the lease is another's, or gone",
+			etcd_json_path(request->call));
 	}
 	json_decref(tree);
 }

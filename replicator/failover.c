@@ -7,10 +7,11 @@
 #include "sabotage.h"
 
 #define FAILOVER_MARGIN_LEAST_MS 500
-#define FAILOVER_RETRY_MS 100	  /* after a call without an answer */
+#define FAILOVER_RETRY_MS 100 /* after a call without an answer */
 #define FAILOVER_POLL_MOST_MS 1000
-#define FAILOVER_FAILURES_MAX 3	  /* doublings of the back-off */
-#define FAILOVER_TRIES 3	  /* elections of a hold: nodes that have nothing yet begin to follow its holder, and can promise then */
+#define FAILOVER_FAILURES_MAX 3 /* doublings of the back-off */
+#define FAILOVER_TRIES                                                                                       \
+	3 /* elections of a hold: nodes that have nothing yet begin to follow its holder, and can promise then */
 
 uint64_t failover_margin_ms(uint64_t ttl_ms)
 {
@@ -111,13 +112,15 @@ void failover_stop(struct failover *f)
 
 static bool failover_may_campaign(const struct failover *f, uint64_t now)
 {
-	return !f->stopping && f->known && !f->key.there && f->role != FAILOVER_EMPTY && now >= f->campaign_ms && !f->changing;
+	return !f->stopping && f->known && !f->key.there && f->role != FAILOVER_EMPTY &&
+	       now >= f->campaign_ms && !f->changing;
 }
 
 static bool failover_must_follow(const struct failover *f)
 {
-	return f->state == FAILOVER_WATCH && !f->stopping && failover_other_holds(f) && f->role != FAILOVER_PRIMARY &&
-	       (f->key.elected || f->role == FAILOVER_EMPTY) && strcmp(f->key.source, f->followed) != 0;
+	return f->state == FAILOVER_WATCH && !f->stopping && failover_other_holds(f) &&
+	       f->role != FAILOVER_PRIMARY && (f->key.elected || f->role == FAILOVER_EMPTY) &&
+	       strcmp(f->key.source, f->followed) != 0;
 }
 
 static enum failover_change failover_choose_change(const struct failover *f, uint64_t now)
@@ -187,7 +190,8 @@ void failover_step(struct failover *f, enum failover_role role, uint64_t now, st
 
 	f->role = role;
 	failover_expire(f, now);
-	if (failover_holds(f)) /* a promotion needs it as well; a primary from before this hold must not have it */
+	if (failover_holds(
+		    f)) /* a promotion needs it as well; a primary from before this hold must not have it */
 		f->writing = role != FAILOVER_PRIMARY || f->elected || f->changing == FAILOVER_ELECT;
 	else
 		f->writing = f->writing && role == FAILOVER_PRIMARY;
@@ -349,7 +353,8 @@ static void failover_back_off(struct failover *f, enum failover_outcome outcome,
 	failover_leave(f);
 }
 
-void failover_changed(struct failover *f, enum failover_outcome outcome, enum failover_role role, uint64_t now)
+void failover_changed(
+	struct failover *f, enum failover_outcome outcome, enum failover_role role, uint64_t now)
 {
 	enum failover_change change = f->changing;
 

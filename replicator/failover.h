@@ -30,8 +30,18 @@
 #define FAILOVER_TTL_LEAST_MS 2000
 #define FAILOVER_TTL_MOST_MS 600000
 
-enum failover_role { FAILOVER_FOLLOWER, FAILOVER_PRIMARY, FAILOVER_EMPTY /* a follower that has received nothing yet */ };
-enum failover_state { FAILOVER_WATCH, FAILOVER_CANDIDATE, FAILOVER_HOLDER, FAILOVER_LEADER, FAILOVER_LEAVING };
+enum failover_role {
+	FAILOVER_FOLLOWER,
+	FAILOVER_PRIMARY,
+	FAILOVER_EMPTY /* a follower that has received nothing yet */
+};
+enum failover_state {
+	FAILOVER_WATCH,
+	FAILOVER_CANDIDATE,
+	FAILOVER_HOLDER,
+	FAILOVER_LEADER,
+	FAILOVER_LEAVING
+};
 
 /* Calls to the service. */
 enum failover_call {
@@ -91,20 +101,20 @@ struct failover {
 	struct failover_options options;
 	enum failover_state state;
 	enum failover_role role;
-	enum failover_call calling;	/* under way */
-	enum failover_change changing;	/* likewise */
-	int64_t lease;			/* 0: none */
-	uint64_t until_ms;		/* the deadline that the lease gives */
-	uint64_t renewed_ms;		/* when the last good renewal was sent */
-	bool writing;			/* the deadline is given out */
-	bool elected;			/* elected in this hold */
-	bool unsure;			/* a CREATE has no answer: READ tells */
-	bool known;			/* key is what was read, not older than the last own change of it */
-	struct failover_key key;	/* as it was read last */
+	enum failover_call calling;    /* under way */
+	enum failover_change changing; /* likewise */
+	int64_t lease;		       /* 0: none */
+	uint64_t until_ms;	       /* the deadline that the lease gives */
+	uint64_t renewed_ms;	       /* when the last good renewal was sent */
+	bool writing;		       /* the deadline is given out */
+	bool elected;		       /* elected in this hold */
+	bool unsure;		       /* a CREATE has no answer: READ tells */
+	bool known;		       /* key is what was read, not older than the last own change of it */
+	struct failover_key key;       /* as it was read last */
 	uint64_t read_due_ms, call_due_ms, change_due_ms; /* not before */
-	uint64_t campaign_ms;		/* likewise */
-	unsigned tries;			/* elections of this hold */
-	unsigned failures;		/* holds in a row that were given up without having won one */
+	uint64_t campaign_ms;				  /* likewise */
+	unsigned tries;					  /* elections of this hold */
+	unsigned failures; /* holds in a row that were given up without having won one */
 	bool stopping;
 	char followed[FAILOVER_URL_MAX + 1];
 	struct failover_counts counts;

@@ -13,9 +13,9 @@
 
 #define RUN_CALL_MOST_MS 2000 /* of an answer of one endpoint */
 #define RUN_CALL_LEAST_MS 300
-#define RUN_PAUSE_TTLS 6	 /* how long others come first after an operator's demotion */
-#define RUN_FOLLOWERS_MS 2000	 /* that a fenced primary waits for its followers, at most */
-#define RUN_LEAVE_MS 5000	 /* that a stop waits for etcd, at most */
+#define RUN_PAUSE_TTLS 6      /* how long others come first after an operator's demotion */
+#define RUN_FOLLOWERS_MS 2000 /* that a fenced primary waits for its followers, at most */
+#define RUN_LEAVE_MS 5000     /* that a stop waits for etcd, at most */
 
 uint64_t failover_run_clock_ms(void)
 {
@@ -67,7 +67,8 @@ static void run_await_followers(struct failover_run *run, const struct bts_posit
 
 		have = 0;
 		for (size_t i = 0; i < count; i++)
-			have += acks[i].epoch == last->epoch && acks[i].epoch_random == last->epoch_random && acks[i].txid >= last->txid;
+			have += acks[i].epoch == last->epoch && acks[i].epoch_random == last->epoch_random &&
+				acks[i].txid >= last->txid;
 		if (have < run->options.survive && bts_ack_wait(db, &seen, 50) == BTS_IO)
 			return;
 	} while (have < run->options.survive && failover_run_clock_ms() < until);
@@ -98,10 +99,13 @@ static enum failover_outcome run_elect(struct failover_run *run, struct bts_erro
 	pthread_mutex_unlock(&run->lock);
 	if (err || !*code)
 		return err ? FAILOVER_FAILED : FAILOVER_CHANGED;
-	return !strcmp(code, "ahead") ? FAILOVER_AHEAD : !strcmp(code, "diverged") ? FAILOVER_DIVERGED : FAILOVER_FAILED;
+	return !strcmp(code, "ahead")	   ? FAILOVER_AHEAD
+	       : !strcmp(code, "diverged") ? FAILOVER_DIVERGED
+					   : FAILOVER_FAILED;
 }
 
-static enum failover_outcome run_change(struct failover_run *run, enum failover_change change, const struct failover_key *key, bool leaving)
+static enum failover_outcome run_change(
+	struct failover_run *run, enum failover_change change, const struct failover_key *key, bool leaving)
 {
 	static const char *const names[] = {"", "demote-failed", "election-failed", "follow-failed"};
 	enum failover_outcome outcome;
@@ -112,8 +116,9 @@ static enum failover_outcome run_change(struct failover_run *run, enum failover_
 	else if (change == FAILOVER_ELECT)
 		outcome = run_elect(run, &error);
 	else
-		outcome = node_follow(run->options.node, key->source, key->url, &error) ? FAILOVER_FAILED : FAILOVER_CHANGED;
-	if (error.code && error.code != BTS_BUSY && error.code != BTS_TIMEOUT)
+		outcome = node_follow(run->options.node, key->source, key->url, &error) ? FAILOVER_FAILED
+											: FAILOVER_CHANGED;
+	if (outcome == FAILOVER_FAILED && error.code && error.code != BTS_BUSY && error.code != BTS_TIMEOUT)
 		repl_emit(&run->options.events, REPL_WARN, names[change], "%s", error.text);
 	return outcome;
 }
@@ -127,7 +132,8 @@ static void *run_worker(void *arg)
 		enum failover_change change = run->change;
 		enum failover_outcome outcome;
 		struct failover_key key = run->machine.key;
-		bool leaving = run->machine.state == FAILOVER_LEAVING && failover_run_clock_ms() < run->machine.until_ms;
+		bool leaving = run->machine.state == FAILOVER_LEAVING &&
+			       failover_run_clock_ms() < run->machine.until_ms;
 
 		if (!change) {
 			pthread_cond_wait(&run->changed, &run->lock);
@@ -157,13 +163,15 @@ static void run_tell(struct failover_run *run, enum failover_state was)
 	if (f->state == was)
 		return;
 	if (f->state == FAILOVER_LEADER)
-		repl_emit(&run->options.events, REPL_INFO, "failover-leader", "holds %s, for %" PRIu64 " ms yet", run->place.key,
+		repl_emit(&run->options.events, REPL_INFO, "failover-leader",
+			"holds %s, for %" PRIu64 " ms yet", run->place.key,
 			f->until_ms > now ? f->until_ms - now : 0);
 	else if (was == FAILOVER_LEADER)
-		repl_emit(&run->options.events, REPL_WARN, "failover-left", "%s: the lease %s", run->place.key,
-			f->until_ms > now ? "is given up" : "has run out");
+		repl_emit(&run->options.events, REPL_WARN, "failover-left", "%s: the lease %s",
+			run->place.key, f->until_ms > now ? "is given up" : "has run out");
 	else
-		repl_emit(&run->options.events, REPL_INFO, "failover-state", "%s", failover_state_word(f->state));
+		repl_emit(&run->options.events, REPL_INFO, "failover-state", "%s",
+			failover_state_word(f->state));
 }
 
 /* lock held */
@@ -182,7 +190,8 @@ static void run_set_deadline(struct failover_run *run, uint64_t deadline_ms)
 /* lock held, which is let go meanwhile */
 static void run_call(struct failover_run *run, enum failover_call call)
 {
-	const struct etcd_request request = {.call = call, .lease = run->machine.lease, .ttl_ms = run->options.ttl_ms, .own = &run->own};
+	const struct etcd_request request = {
+		.call = call, .lease = run->machine.lease, .ttl_ms = run->options.ttl_ms, .own = &run->own};
 	enum failover_state was = run->machine.state;
 	struct failover_reply reply;
 	struct bts_error error = {0};
@@ -195,7 +204,8 @@ static void run_call(struct failover_run *run, enum failover_call call)
 	run_tell(run, was);
 	silent = reply.result == FAILOVER_UNKNOWN;
 	if (silent != run->silent)
-		repl_emit(&run->options.events, silent ? REPL_WARN : REPL_INFO, silent ? "etcd-silent" : "etcd-answers", "%s", error.text);
+		repl_emit(&run->options.events, silent ? REPL_WARN : REPL_INFO,
+			silent ? "etcd-silent" : "etcd-answers", "%s", error.text);
 	run->silent = silent;
 	run->silences += silent;
 	pthread_cond_broadcast(&run->changed);
@@ -230,7 +240,8 @@ static void *run_main(void *arg)
 /* ---- operators ---- */
 
 /* lock held: where this stands; false: go on waiting. */
-static bool run_promotion_over(struct failover_run *run, uint64_t rounds, const char **code, char why[ELECT_WHY_SIZE])
+static bool run_promotion_over(
+	struct failover_run *run, uint64_t rounds, const char **code, char why[ELECT_WHY_SIZE])
 {
 	const struct failover *f = &run->machine;
 
@@ -240,7 +251,8 @@ static bool run_promotion_over(struct failover_run *run, uint64_t rounds, const 
 		return true;
 	if (failover_other_holds(f)) {
 		*code = "lease-held";
-		snprintf(why, ELECT_WHY_SIZE, "%s at %.200s holds %.200s", f->key.name[0] ? f->key.name : "somebody", f->key.source, run->place.key);
+		snprintf(why, ELECT_WHY_SIZE, "%s at %.200s holds %.200s",
+			f->key.name[0] ? f->key.name : "somebody", f->key.source, run->place.key);
 		return true;
 	}
 	if (run->rounds != rounds && *run->verdict) {
@@ -251,8 +263,8 @@ static bool run_promotion_over(struct failover_run *run, uint64_t rounds, const 
 	return false;
 }
 
-enum bts_err failover_run_promote(struct failover_run *run, struct bts_role *out, const char **code, char why[ELECT_WHY_SIZE],
-	struct bts_error *error)
+enum bts_err failover_run_promote(struct failover_run *run, struct bts_role *out, const char **code,
+	char why[ELECT_WHY_SIZE], struct bts_error *error)
 {
 	uint64_t until = failover_run_clock_ms() + FAILOVER_RUN_PATIENCE_MS, rounds;
 	enum bts_err err = BTS_OK;
@@ -269,7 +281,8 @@ enum bts_err failover_run_promote(struct failover_run *run, struct bts_role *out
 		if (run->machine.stopping)
 			err = fail_set(error, BTS_TIMEOUT, "this node is stopping");
 		else if (failover_run_clock_ms() >= until)
-			err = fail_set(error, BTS_NOT_FOUND, "no election was held in %d ms: %s", FAILOVER_RUN_PATIENCE_MS,
+			err = fail_set(error, BTS_NOT_FOUND, "no election was held in %d ms: %s",
+				FAILOVER_RUN_PATIENCE_MS,
 				run->silent ? "etcd does not answer" : "the key was not to be had");
 		else
 			run_wait(run, 100);
@@ -283,16 +296,19 @@ void failover_run_demoted(struct failover_run *run)
 	pthread_mutex_lock(&run->lock);
 	failover_pause(&run->machine, failover_run_clock_ms() + RUN_PAUSE_TTLS * run->options.ttl_ms);
 	pthread_cond_broadcast(&run->changed);
-	while (run->machine.state == FAILOVER_LEAVING && run_role(run) == FAILOVER_PRIMARY && !run->machine.stopping)
+	while (run->machine.state == FAILOVER_LEAVING && run_role(run) == FAILOVER_PRIMARY &&
+		!run->machine.stopping)
 		run_wait(run, 50);
 	pthread_mutex_unlock(&run->lock);
 }
 
 /* ---- begin and end ---- */
 
-static enum bts_err run_fill(struct failover_run *run, const struct failover_run_options *options, struct bts_error *error)
+static enum bts_err run_fill(
+	struct failover_run *run, const struct failover_run_options *options, struct bts_error *error)
 {
-	struct failover_options machine = {.name = run->own.name, .source = run->own.source, .ttl_ms = options->ttl_ms};
+	struct failover_options machine = {
+		.name = run->own.name, .source = run->own.source, .ttl_ms = options->ttl_ms};
 	const char *wrong = etcd_parse(options->place, &run->place);
 	uint64_t limit = options->ttl_ms / 6;
 
@@ -300,14 +316,17 @@ static enum bts_err run_fill(struct failover_run *run, const struct failover_run
 		return fail_set(error, BTS_INVALID, "the place of the key must be %s", wrong);
 	if (strlen(options->name) > FAILOVER_NAME_MAX || strlen(options->url) > FAILOVER_URL_MAX ||
 		strlen(options->source) > FAILOVER_URL_MAX)
-		return fail_set(error, BTS_INVALID, "a name of more than %d or an address of more than %d bytes", FAILOVER_NAME_MAX,
+		return fail_set(error, BTS_INVALID,
+			"a name of more than %d or an address of more than %d bytes", FAILOVER_NAME_MAX,
 			FAILOVER_URL_MAX);
 	run->options = *options;
 	strcpy(run->own.name, options->name);
 	strcpy(run->own.url, options->url);
 	strcpy(run->own.source, options->source);
 	run->members = strdup(options->members);
-	limit = limit < RUN_CALL_LEAST_MS ? RUN_CALL_LEAST_MS : limit > RUN_CALL_MOST_MS ? RUN_CALL_MOST_MS : limit;
+	limit = limit < RUN_CALL_LEAST_MS  ? RUN_CALL_LEAST_MS
+		: limit > RUN_CALL_MOST_MS ? RUN_CALL_MOST_MS
+					   : limit;
 	run->etcd = etcd_open(&run->place, (unsigned)limit);
 	if (!run->members || !run->etcd)
 		return fail_set(error, BTS_MEMORY, "no memory for failover");
@@ -317,7 +336,8 @@ static enum bts_err run_fill(struct failover_run *run, const struct failover_run
 	return BTS_OK;
 }
 
-enum bts_err failover_run_start(const struct failover_run_options *options, struct failover_run **out, struct bts_error *error)
+enum bts_err failover_run_start(
+	const struct failover_run_options *options, struct failover_run **out, struct bts_error *error)
 {
 	struct failover_run *run = calloc(1, sizeof(*run));
 	pthread_condattr_t attributes;

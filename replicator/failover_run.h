@@ -10,19 +10,21 @@
 #include "settings.h"
 
 struct failover_run_options {
-	struct node *node;	   /* opened with node_options.deadline; borrowed */
-	const char *place;	   /* "etcd://HOST:PORT[,HOST:PORT]/KEY"; copied, as all texts */
-	const char *name;	   /* of this node */
-	const char *url, *source;  /* where it serves readers and writers ("" = not at all), and where followers */
-	const char *members;	   /* URLs of the other nodes, as node_promotion has them */
-	unsigned survive;	   /* likewise, at least 1 */
+	struct node *node; /* opened with node_options.deadline; borrowed */
+	const char *place; /* "etcd://HOST:PORT[,HOST:PORT]/KEY"; copied, as all texts */
+	const char *name;  /* of this node */
+	const char *url,
+		*source;     /* where it serves readers and writers ("" = not at all), and where followers */
+	const char *members; /* URLs of the other nodes, as node_promotion has them */
+	unsigned survive;    /* likewise, at least 1 */
 	uint64_t ttl_ms;
 	struct repl_events events;
 };
 
 struct failover_run;
 /* Owned: failover_run_stop.  BTS_INVALID: an option that can not be. */
-BTS_MUST_CHECK enum bts_err failover_run_start(const struct failover_run_options *, struct failover_run **, struct bts_error *);
+BTS_MUST_CHECK enum bts_err failover_run_start(
+	const struct failover_run_options *, struct failover_run **, struct bts_error *);
 /*
  * Fences the file if it is the primary's, waits a little for followers to get the last commit, gives the key up, and ends the threads.  Before
  * node_cancel, and while followers are still served.  Afterwards the other calls tell how it ended.  NULL is fine.
@@ -35,8 +37,8 @@ void failover_run_free(struct failover_run *); /* stopped; NULL is fine */
  * FAILOVER_RUN_PATIENCE_MS.
  */
 #define FAILOVER_RUN_PATIENCE_MS 30000
-BTS_MUST_CHECK enum bts_err failover_run_promote(struct failover_run *, struct bts_role *, const char **code, char why[ELECT_WHY_SIZE],
-	struct bts_error *);
+BTS_MUST_CHECK enum bts_err failover_run_promote(struct failover_run *, struct bts_role *, const char **code,
+	char why[ELECT_WHY_SIZE], struct bts_error *);
 /* An operator demotes this node: it gives the key up, and leaves it to others for a while. */
 void failover_run_demoted(struct failover_run *);
 

@@ -33,11 +33,14 @@ const char *failover_fits(const struct failover_settings *s)
 	unsigned count = 1;
 
 	if (!s->place)
-		return s->members || s->advertise || s->survive ? "--failover-members, --survive and --advertise are for --failover" : NULL;
+		return s->members || s->advertise || s->survive
+			       ? "--failover-members, --survive and --advertise are for --failover"
+			       : NULL;
 	if (!s->members || !*s->members)
 		return "--failover needs --failover-members: whom to ask in an election";
 	if (!s->survive)
-		return "--failover needs --survive K of at least 1: with 0 every node would have to answer an election, and the one that died does not";
+		return "--failover needs --survive K of at least 1: with 0 every node would have to answer "
+		       "an election, and the one that died does not";
 	for (const char *at = s->members; *at; at++)
 		count += *at == ',';
 	if (s->survive > count)

@@ -320,11 +320,11 @@ static enum bts_err plan_no_way(const struct plan *plan, size_t wanted, struct b
 	if (other == PLAN_NONE)
 		return fail_set(error, BTS_NOT_FOUND,
 			"boundary %" PRIu64 " cannot be restored: frames that lead to it are missing, and "
-					    "there is none before it",
+			"there is none before it",
 			plan->boundaries[wanted].at.txid);
 	return fail_set(error, BTS_NOT_FOUND,
 		"boundary %" PRIu64 " cannot be restored: frames that lead to it are missing; the one before "
-				    "it that can be is %" PRIu64,
+		"it that can be is %" PRIu64,
 		plan->boundaries[wanted].at.txid, plan->boundaries[other].at.txid);
 }
 

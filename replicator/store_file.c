@@ -1,9 +1,9 @@
 /*
  * A directory as a store.  A key is a path below it.
  *
- * An object is written beside its place under a name that is no key, flushed, given its name by rename(2) or, only if it is new, by
- * link(2), and the directory is flushed: after a crash there is the whole object, or none and perhaps the other name.  A directory
- * is flushed in its parent before anything in it counts, whoever made it.
+ * An object is written beside its place under a name that is no key, flushed, given its name by rename(2) or, only
+ * if it is new, by link(2), and the directory is flushed: after a crash there is the whole object, or none and
+ * perhaps the other name.  A directory is flushed in its parent before anything in it counts, whoever made it.
  *
  * Below the root no symbolic link is followed: each part of a key is opened in its parent's descriptor.
  */
@@ -81,8 +81,8 @@ static int store_file_open_root(const struct store_file *file, bool make)
 }
 
 /*
- * The directory of the key, a descriptor to close, and the last part of the key; -1: errno.  make: what is missing is made, and the way
- * down is flushed unless this handle has done so before.
+ * The directory of the key, a descriptor to close, and the last part of the key; -1: errno. make: what is missing
+ * is made, and the way down is flushed unless this handle has done so before.
  */
 static int store_file_walk(struct store_file *file, const char *key, bool make, const char **leaf)
 {

@@ -1,7 +1,7 @@
 /*
- * The listing of a directory as a store, in the order of whole keys: a directory "a" counts as "a/", which is behind "a-b" and
- * "a.b".  A directory may hold any number of names and memory does not: it is read again and again, and each time the least of the names
- * that are left are kept.
+ * The listing of a directory as a store, in the order of whole keys: a directory "a" counts as "a/", which is
+ * behind "a-b" and "a.b".  A directory may hold any number of names and memory does not: it is read again and
+ * again, and each time the least of the names that are left are kept.
  */
 #include "store_file.h"
 

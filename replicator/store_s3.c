@@ -1,8 +1,9 @@
 /*
  * A bucket as a store: what is asked for each call, and what the answers mean.
  *
- * The rule of only_new is S3's "If-None-Match: *".  Stores that do not know it overwrite, silently; so before its first put a store
- * puts one object twice that way, and the second must be refused.  The object stays, so the next time one request is enough.
+ * The rule of only_new is S3's "If-None-Match: *".  Stores that do not know it overwrite, silently; so before its
+ * first put a store puts one object twice that way, and the second must be refused.  The object stays, so the next
+ * time one request is enough.
  */
 #include "store_s3.h"
 
@@ -277,7 +278,10 @@ static enum bts_err store_s3_set_credentials(
 	return BTS_OK;
 }
 
-/* By path where an endpoint is named, as such servers rarely have names for buckets; a dot in a name would fit no certificate. */
+/*
+ * By path where an endpoint is named, as such servers rarely have names for buckets; a dot in a name would fit no
+ * certificate.
+ */
 static void store_s3_set_host(struct store_s3 *s3, const struct store_endpoint *endpoint)
 {
 	const char *china = strncmp(s3->region, "cn-", 3) == 0 ? ".cn" : "";

@@ -37,8 +37,8 @@ struct store_s3_ask {
 	struct bts_slice body;
 	bool only_new;
 	/*
-	 * The body of an answer that says 200, while it comes.  An attempt after one that broke off goes on behind what has been visited;
-	 * without visit the body is kept in text.
+	 * The body of an answer that says 200, while it comes.  An attempt after one that broke off goes on behind
+	 * what has been visited; without visit the body is kept in text.
 	 */
 	store_piece_fn *visit;
 	void *arg;
@@ -65,8 +65,8 @@ struct store_s3_ask {
 };
 
 /*
- * BTS_OK: the store has answered for good, with any status, and in a GET all of the body has come.  Otherwise BTS_IO, BTS_INVALID, ... as
- * store.h has them, error filled.
+ * BTS_OK: the store has answered for good, with any status, and in a GET all of the body has come.  Otherwise
+ * BTS_IO, BTS_INVALID, ... as store.h has them, error filled.
  */
 BTS_MUST_CHECK enum bts_err store_s3_ask(
 	struct store_s3 *s3, struct store_s3_ask *ask, struct bts_error *error);

@@ -1,9 +1,10 @@
 /*
  * One question to S3: signed, sent, tried again.
  *
- * An attempt that got no answer, or one of those that mean "not now", is followed by another after a random part of a time that
- * doubles ("full jitter"), as long as the call's time is not up.  A GET that breaks off goes on where it was, of the same version of the
- * object.  No redirect is followed: a signature is for one host, and the operator named it.
+ * An attempt that got no answer, or one of those that mean "not now", is followed by another after a random part of
+ * a time that doubles ("full jitter"), as long as the call's time is not up.  A GET that breaks off goes on where
+ * it was, of the same version of the object.  No redirect is followed: a signature is for one host, and the
+ * operator named it.
  */
 #include "store_s3.h"
 
@@ -184,7 +185,10 @@ static char *store_s3_lines(const struct store_sign_request *request, const char
 	}
 	lines[count++] = at;
 	sprintf(at, "authorization: %s", authorization);
-	/* libcurl would add them to what has a body; S3 wants a type signed, and we do not want to wait for "continue". */
+	/*
+	 * libcurl would add them to what has a body; S3 wants a type signed, and we do not want to wait for
+	 * "continue".
+	 */
 	lines[count++] = "content-type:";
 	lines[count++] = "expect:";
 	lines[count] = NULL;

@@ -1,6 +1,7 @@
 /*
- * Signatures of requests to S3: Amazon's "Signature Version 4", signed payload, in the header Authorization.  Pure, but for what
- * libgnutls does.  Written after "Authenticating Requests: Using the Authorization Header" of the Amazon S3 API Reference.
+ * Signatures of requests to S3: Amazon's "Signature Version 4", signed payload, in the header Authorization.  Pure,
+ * but for what libgnutls does.  Written after "Authenticating Requests: Using the Authorization Header" of the
+ * Amazon S3 API Reference.
  */
 #ifndef STORE_SIGN_H
 #define STORE_SIGN_H

@@ -146,7 +146,10 @@ static int store_xml_nibble(char c)
 	return at ? (int)(at - digits) : -1;
 }
 
-/* encoding-type=url was asked for.  A store that does not know it shows keys of ours the same way, as they have no %. */
+/*
+ * encoding-type=url was asked for.  A store that does not know it shows keys of ours the same way, as they have no
+ * %.
+ */
 static const char *store_xml_on_key(struct store_xml_reader *reader, const char *text)
 {
 	char *to = reader->key;

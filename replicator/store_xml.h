@@ -1,4 +1,7 @@
-/* What S3 answers as XML: pages of a listing, and errors.  Hostile: no document type, bounded in depth and texts, nothing is fetched. */
+/*
+ * What S3 answers as XML: pages of a listing, and errors.  Hostile: no document type, bounded in depth and texts,
+ * nothing is fetched.
+ */
 #ifndef STORE_XML_H
 #define STORE_XML_H
 

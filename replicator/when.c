@@ -45,6 +45,7 @@ static bool when_instant(const char *text, uint64_t *ms)
 	const char *at = strptime(text, "%Y-%m-%dT%H:%M:%S", &utc);
 	int64_t offset, seconds;
 	unsigned part = 0, scale = 100;
+	int day;
 
 	if (!at)
 		at = strptime(text, "%Y-%m-%d %H:%M:%S", &utc);
@@ -56,7 +57,10 @@ static bool when_instant(const char *text, uint64_t *ms)
 		for (; isdigit((unsigned char)*at); at++, scale /= 10)
 			part += scale * (unsigned)(*at - '0');
 	}
+	day = utc.tm_mday;
 	seconds = timegm(&utc);
+	if (utc.tm_mday != day) /* there is no such one in that month */
+		return false;
 	if (!when_offset(at, &offset) || seconds - offset < 0 || seconds >= WHEN_YEAR_10000)
 		return false;
 	*ms = (uint64_t)(seconds - offset) * 1000 + part;

@@ -39,7 +39,7 @@ class Large(harness.Case):
             headers["Accept"] = "application/x-ndjson"
         return p.request(method, target % key if "%s" in target else target, body % key if body else None, headers)
 
-    def value_of(self, how, reply):
+    def value_of(self, how, reply, key):
         self.assertEqual(reply.status, 200, reply)
         if how == "value":
             return reply.body
@@ -48,6 +48,7 @@ class Large(harness.Case):
             self.assertEqual(end["count"], 1)
         else:
             item = reply.json()["results" if how == "txn" else "items"][0]
+        self.assertIn("value" if key == "text" else "value_base64", item)
         return harness.bytes_of(item, "value")
 
     def job_us(self, p, how, key):
@@ -59,7 +60,7 @@ class Large(harness.Case):
         for how in READS:
             with harness.primary(self.dir, "--slow-log", "1ms") as p:
                 for key, value in VALUES.items():
-                    self.assertEqual(self.value_of(how, self.ask(p, how, key)), value, (how, key))
+                    self.assertEqual(self.value_of(how, self.ask(p, how, key), key), value, (how, key))
                     self.assertGreater(self.job_us(p, how, key), 0, (how, key))
 
     def test_many_at_once(self):
@@ -68,7 +69,7 @@ class Large(harness.Case):
             def read(i):
                 how = list(READS)[i % 5]
                 for key, value in VALUES.items():
-                    self.assertEqual(self.value_of(how, self.ask(p, how, key)), value, (how, key))
+                    self.assertEqual(self.value_of(how, self.ask(p, how, key), key), value, (how, key))
             harness.parallel(8, read)
             # Those who go away meanwhile leave nothing behind.
             for i in range(40):
@@ -100,7 +101,7 @@ class Large(harness.Case):
                     reply = self.ask(p, how, "bytes")
                     self.assertEqual((reply.status, reply.code), (500, "corrupt"), (how, reply))
                     self.assertRegex(reply.json()["detail"], r"page \d+")
-            self.assertEqual(self.value_of("get", self.ask(p, "get", "text")), VALUES["text"])
+            self.assertEqual(self.value_of("get", self.ask(p, "get", "text"), "text"), VALUES["text"])
 
 
 if __name__ == "__main__":

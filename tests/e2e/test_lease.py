@@ -16,6 +16,7 @@ import unittest
 import urllib.parse
 
 import harness
+from test_deadline import Writer as Program
 
 ETCD = shutil.which("etcd")
 TTL = "2s"
@@ -215,6 +216,8 @@ class Lease(harness.Case):
         self.write()
         self.await_writes()
         old = self.leader()
+        # What the engine holds writers to: the lease's two seconds, less the margin.
+        self.assertLessEqual(old.status()["deadline_ms"], 1500)
         old.kill()
         self.leader(but=old)
         self.await_writes()
@@ -335,6 +338,68 @@ class Lease(harness.Case):
             self.etcd.stop()
             time.sleep(dice.uniform(0, 3))
             self.etcd.start()
+
+
+@unittest.skipUnless(ETCD, "etcd is not installed (Debian: etcd-server)")
+class Embedded(harness.Case):
+    """The same beside programs that have the file open themselves: bts-replicator --admin."""
+
+    def start(self, i):
+        others = ",".join("http://127.0.0.1:%d" % p for p in self.ports if p != self.ports[i])
+        r = harness.Server([harness.binary("bts-replicator"), "--admin", "--name", "abc"[i], "--data", self.file(i), "--rejoin",
+                            "--listen", "127.0.0.1:%d" % self.ports[i], "--lease-ttl", TTL, "--failover-members", others, "--survive", "1",
+                            "--failover", "etcd://127.0.0.1:%d/test/embedded" % self.etcd.port], self.dir.file("r%d.log" % i), ready=None)
+        r.port = self.ports[i]
+        self.addCleanup(r.kill)
+        return r
+
+    def file(self, i):
+        return self.dir.file("%d.bts" % i)
+
+    def status(self, r):
+        try:
+            return r.status()
+        except (OSError, ValueError, http.client.HTTPException):
+            return {}
+
+    def leader(self, but=None):
+        return harness.await_true(lambda: next((r for r in self.all if r is not but and self.leads(r)), None), PATIENCE, "a primary")
+
+    def leads(self, r):
+        s = self.status(r)
+        return s.get("role") == "primary" and s["failover"]["state"] == "leader"
+
+    def equal(self):
+        s = [self.status(r) for r in self.all]
+        return len({(i.get("epoch"), i.get("txid"), i.get("root_digest")) for i in s}) == 1 and s[0].get("txid")
+
+    def test_program(self):
+        self.etcd, self.ports = Etcd(self.dir), free_ports(3)
+        self.addCleanup(self.etcd.stop)
+        first = Program(self.file(0))
+        self.addCleanup(first.stop)
+        self.assertEqual(first.say("put k 0"), "fenced")
+        self.all = [self.start(i) for i in range(3)]
+        old = self.leader()
+        self.assertIs(old, self.all[0])
+        self.assertEqual(first.say("put k 1"), "ok")
+        harness.await_true(self.equal, PATIENCE, "the others to have it")
+        old.kill()
+        harness.await_true(lambda: first.say("put late x") == "fenced", PATIENCE, "the deadline")
+        new = self.leader(but=old)
+        second = Program(self.file(self.all.index(new)))
+        self.addCleanup(second.stop)
+        self.assertEqual(second.say("get k"), "1")
+        self.assertEqual(second.say("put k 2"), "ok")
+        self.all[0] = self.start(0)
+        harness.await_true(self.equal, PATIENCE, "the old one to rejoin")
+        self.assertEqual(first.say("get k"), "2")
+        self.assertEqual(first.say("get late"), "not-found")
+        self.assertEqual(first.say("put k 3"), "fenced")
+        # And back: who stops hands over.
+        self.assertEqual(new.stop(), 0)
+        harness.await_true(lambda: second.say("put k 4") == "fenced", PATIENCE, "the stopped one's program to be fenced")
+        self.leader(but=new)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ static void malformed(void **state)
 	refused("after=0&follower=a%00b", "'follower' is malformed");
 	refused("after=0&follower=a%20b", "'follower' is malformed");
 	refused("after=0&follower=", "'follower' is malformed");
+	refused("after=0&follower=:archive", "'follower' is malformed"); /* no node can be taken for the archive */
+	refused("after=0&follower=%3Aarchive", "'follower' is malformed");
 	refused("after=0&url=http://x/%22", "'url' is malformed");
 	refused("after=0&url=http://me:secret%40x/", "'url' is malformed");
 	refused("after=0&database=00", "'database' is malformed");

@@ -47,7 +47,8 @@ static void test_place(void **state)
 static void body_is(enum failover_call call, const char *want)
 {
 	const struct failover_key own = {.name = "a", .url = "http://h:1", .source = "http://h:2"};
-	const struct etcd_request request = {.call = call, .lease = INT64_C(7587869012345678901), .ttl_ms = 9001, .own = &own};
+	const struct etcd_request request = {
+		.call = call, .lease = INT64_C(7587869012345678901), .ttl_ms = 9001, .own = &own};
 	char *body = etcd_json_body("k/1", &request);
 
 	assert_string_equal(body, want);
@@ -61,9 +62,10 @@ static void test_requests(void **state)
 	body_is(FAILOVER_GRANT, "{\"TTL\":\"10\"}");
 	body_is(FAILOVER_RENEW, "{\"ID\":\"7587869012345678901\"}");
 	body_is(FAILOVER_REVOKE, "{\"ID\":\"7587869012345678901\"}");
-	body_is(FAILOVER_PUBLISH,
-		"{\"compare\":[{\"key\":\"ay8x\",\"result\":\"EQUAL\",\"target\":\"LEASE\",\"lease\":\"7587869012345678901\"}],"
-		"\"success\":[{\"requestPut\":{\"key\":\"ay8x\",\"value\":\"" VALUE "\",\"lease\":\"7587869012345678901\"}}]}");
+	body_is(FAILOVER_PUBLISH, "{\"compare\":[{\"key\":\"ay8x\",\"result\":\"EQUAL\",\"target\":\"LEASE\","
+				  "\"lease\":\"7587869012345678901\"}],"
+				  "\"success\":[{\"requestPut\":{\"key\":\"ay8x\",\"value\":\"" VALUE
+				  "\",\"lease\":\"7587869012345678901\"}}]}");
 	assert_string_equal(etcd_json_path(FAILOVER_CREATE), "/v3/kv/txn");
 }
 
@@ -77,37 +79,59 @@ static void test_answers(void **state)
 	assert_true(reply.lease == INT64_C(7587869012345678901) && reply.ttl_ms == 10000);
 	reply = told(FAILOVER_RENEW, 200, "{\"result\":{" HEADER ",\"ID\":\"77\",\"TTL\":\"5\"}}\n");
 	assert_true(reply.result == FAILOVER_DONE && reply.ttl_ms == 5000);
-	assert_int_equal(told(FAILOVER_RENEW, 200, "{\"result\":{" HEADER ",\"ID\":\"77\"}}\n").result, FAILOVER_REFUSED);
-	assert_int_equal(told(FAILOVER_CREATE, 200, "{" HEADER ",\"succeeded\":true,\"responses\":[{}]}").result, FAILOVER_DONE);
+	assert_int_equal(told(FAILOVER_RENEW, 200, "{\"result\":{" HEADER ",\"ID\":\"77\"}}\n").result,
+		FAILOVER_REFUSED);
+	assert_int_equal(
+		told(FAILOVER_CREATE, 200, "{" HEADER ",\"succeeded\":true,\"responses\":[{}]}").result,
+		FAILOVER_DONE);
 	assert_int_equal(told(FAILOVER_CREATE, 200, "{" HEADER "}").result, FAILOVER_REFUSED);
 	assert_int_equal(told(FAILOVER_REVOKE, 200, "{" HEADER "}").result, FAILOVER_DONE);
 	reply = told(FAILOVER_READ, 200, "{" HEADER "}");
 	assert_true(reply.result == FAILOVER_DONE && !reply.key.there);
 	reply = told(FAILOVER_READ, 200,
-		"{" HEADER ",\"kvs\":[{\"key\":\"ay8x\",\"create_revision\":\"9\",\"version\":\"1\",\"value\":\"" VALUE "\",\"lease\":\"77\"}],\"count\":\"1\"}");
-	assert_true(reply.result == FAILOVER_DONE && reply.key.there && reply.key.elected && reply.key.lease == 77);
+		"{" HEADER
+		",\"kvs\":[{\"key\":\"ay8x\",\"create_revision\":\"9\",\"version\":\"1\",\"value\":\"" VALUE
+		"\",\"lease\":\"77\"}],\"count\":\"1\"}");
+	assert_true(reply.result == FAILOVER_DONE && reply.key.there && reply.key.elected &&
+		    reply.key.lease == 77);
 	assert_string_equal(reply.key.name, "a");
 	assert_string_equal(reply.key.url, "http://h:1");
 	assert_string_equal(reply.key.source, "http://h:2");
 	/* Somebody else's key: there is a holder, and nobody to follow. */
 	reply = told(FAILOVER_READ, 200, "{" HEADER ",\"kvs\":[{\"key\":\"ay8x\",\"value\":\"eA==\"}]}");
-	assert_true(reply.result == FAILOVER_DONE && reply.key.there && !reply.key.elected && !*reply.key.source);
+	assert_true(
+		reply.result == FAILOVER_DONE && reply.key.there && !reply.key.elected && !*reply.key.source);
 }
 
 static void test_problems(void **state)
 {
 	(void)state;
-	assert_int_equal(told(FAILOVER_REVOKE, 404, "{\"error\":\"etcdserver: requested lease not found\",\"code\":5}").result, FAILOVER_REFUSED);
-	assert_int_equal(told(FAILOVER_CREATE, 503, "{\"error\":\"etcdserver: request timed out\",\"code\":14}").result, FAILOVER_UNKNOWN);
+	assert_int_equal(
+		told(FAILOVER_REVOKE, 404, "{\"error\":\"etcdserver: requested lease not found\",\"code\":5}")
+			.result,
+		FAILOVER_REFUSED);
+	assert_int_equal(
+		told(FAILOVER_CREATE, 503, "{\"error\":\"etcdserver: request timed out\",\"code\":14}")
+			.result,
+		FAILOVER_UNKNOWN);
 	assert_int_equal(told(FAILOVER_CREATE, 404, "404 page not found").result, FAILOVER_UNKNOWN);
-	assert_int_equal(told(FAILOVER_RENEW, 200, "{\"result\":{" HEADER ",\"ID\":\"78\",\"TTL\":\"5\"}}\n").result, FAILOVER_UNKNOWN);
-	assert_int_equal(told(FAILOVER_RENEW, 200, "{\"error\":{\"grpc_code\":14,\"message\":\"no leader\"}}").result, FAILOVER_UNKNOWN);
-	assert_int_equal(told(FAILOVER_GRANT, 200, "{" HEADER ",\"ID\":\"0\",\"TTL\":\"10\"}").result, FAILOVER_UNKNOWN);
-	assert_int_equal(told(FAILOVER_GRANT, 200, "{" HEADER ",\"ID\":\"1\",\"TTL\":\"ten\"}").result, FAILOVER_UNKNOWN);
-	assert_int_equal(told(FAILOVER_READ, 200, "{" HEADER ",\"kvs\":[{\"key\":\"eA==\",\"value\":\"\"}]}").result, FAILOVER_UNKNOWN);
+	assert_int_equal(
+		told(FAILOVER_RENEW, 200, "{\"result\":{" HEADER ",\"ID\":\"78\",\"TTL\":\"5\"}}\n").result,
+		FAILOVER_UNKNOWN);
+	assert_int_equal(
+		told(FAILOVER_RENEW, 200, "{\"error\":{\"grpc_code\":14,\"message\":\"no leader\"}}").result,
+		FAILOVER_UNKNOWN);
+	assert_int_equal(told(FAILOVER_GRANT, 200, "{" HEADER ",\"ID\":\"0\",\"TTL\":\"10\"}").result,
+		FAILOVER_UNKNOWN);
+	assert_int_equal(told(FAILOVER_GRANT, 200, "{" HEADER ",\"ID\":\"1\",\"TTL\":\"ten\"}").result,
+		FAILOVER_UNKNOWN);
+	assert_int_equal(
+		told(FAILOVER_READ, 200, "{" HEADER ",\"kvs\":[{\"key\":\"eA==\",\"value\":\"\"}]}").result,
+		FAILOVER_UNKNOWN);
 	assert_int_equal(told(FAILOVER_READ, 200, "{}").result, FAILOVER_UNKNOWN);
 	assert_int_equal(told(FAILOVER_READ, 200, "{" HEADER "," HEADER "}").result, FAILOVER_UNKNOWN);
-	assert_int_equal(told(FAILOVER_CREATE, 200, "{" HEADER ",\"succeeded\":\"true\"}").result, FAILOVER_UNKNOWN);
+	assert_int_equal(
+		told(FAILOVER_CREATE, 200, "{" HEADER ",\"succeeded\":\"true\"}").result, FAILOVER_UNKNOWN);
 	assert_int_equal(told(FAILOVER_CREATE, 200, "[]").result, FAILOVER_UNKNOWN);
 	assert_int_equal(told(FAILOVER_CREATE, 200, "").result, FAILOVER_UNKNOWN);
 }
@@ -115,7 +139,8 @@ static void test_problems(void **state)
 /* Cut short, and with a byte changed: an answer or an error, nothing else. */
 static void test_torn(void **state)
 {
-	static const char whole[] = "{" HEADER ",\"kvs\":[{\"key\":\"ay8x\",\"value\":\"" VALUE "\",\"lease\":\"77\"}]}";
+	static const char whole[] =
+		"{" HEADER ",\"kvs\":[{\"key\":\"ay8x\",\"value\":\"" VALUE "\",\"lease\":\"77\"}]}";
 	char bytes[sizeof(whole)];
 
 	(void)state;

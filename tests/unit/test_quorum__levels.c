@@ -49,6 +49,25 @@ static void test_members_alone(void **state)
 	assert_int_equal(levels[2], 0);
 }
 
+/* The archive has it: that is what its own level says, and no other. */
+static void test_archive_is_no_node(void **state)
+{
+	struct bts_ack acks[] = {ack("a", 5), ack(":archive", 9), ack("b:c", 8)};
+	bts_txid levels[QUORUM_LEVELS];
+	struct quorum q;
+
+	(void)state;
+	assert_int_equal(quorum_init(&q, "self", NULL), 0);
+	quorum_levels(&q, acks, 3, &epoch, levels);
+	assert_int_equal(levels[0], 5);
+	assert_int_equal(levels[1], 0);
+	assert_int_equal(levels[QUORUM_ARCHIVE - 1], 9);
+	acks[1].epoch = 2;
+	quorum_levels(&q, acks, 3, &epoch, levels);
+	assert_int_equal(levels[QUORUM_ARCHIVE - 1], 0); /* of a history that is no longer this one */
+	assert_int_equal(quorum_init(&q, "self", "a,:archive"), -1);
+}
+
 static void test_other_histories(void **state)
 {
 	struct bts_ack acks[] = {ack("a", 100), ack("b", 100), ack("c", 100)};
@@ -118,6 +137,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_any_named_node),
 		cmocka_unit_test(test_members_alone),
+		cmocka_unit_test(test_archive_is_no_node),
 		cmocka_unit_test(test_other_histories),
 		cmocka_unit_test(test_member_lists),
 		cmocka_unit_test(test_durability),
