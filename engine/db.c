@@ -499,15 +499,19 @@ enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 {
 	bts_txid head = shared_head_txid(db->shared);
 	struct bts_error why = { 0 };
+	uint32_t term;
 	enum bts_err err;
 
 	if (shared_foreign(db->shared))
 		return db_may_write(db, error);
 	if (!db->writer || db->follower)
 		return db_check_poison(db, error);
+	term = shared_deadline_term(db->shared);
 	err = head <= shared_durable_txid(db->shared) ? db_check_poison(db, error) : flush_to(db, head, NULL, NULL, NULL, &why);
-	/* Refused or done: what was committed may be told of by nobody, and may stand all the same. */
-	if ((err == BTS_OK || err == BTS_FENCED) && deadline_check(db, &why))
+	if (err == BTS_OK)
+		return deadline_told(db, term, error);
+	/* What was committed may be told of by nobody, and may stand all the same. */
+	if (err == BTS_FENCED)
 		return error_set(error, BTS_UNKNOWN, 0, "nothing committed before may be taken for done: %.200s", why.text);
 	if (err && why.code && error != NULL)
 		*error = why;

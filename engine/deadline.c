@@ -60,6 +60,11 @@ enum bts_err deadline_unknown(struct bts *db, bts_txid txid, struct bts_error *e
 		db->path, txid);
 }
 
+enum bts_err deadline_shown(struct bts *db, uint32_t term, bts_txid txid, struct bts_error *error)
+{
+	return deadline_told(db, term, NULL) ? deadline_unknown(db, txid, error) : BTS_OK;
+}
+
 static enum bts_err deadline_usable(struct bts *db, struct bts_error *error)
 {
 	if (shared_foreign(db->shared))

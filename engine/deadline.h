@@ -18,5 +18,7 @@ enum bts_err deadline_check(struct bts *, struct bts_error *);
 enum bts_err deadline_told(struct bts *, uint32_t term, struct bts_error *);
 /* It was built, and the slot was refused: what is told of it.  BTS_UNKNOWN. */
 enum bts_err deadline_unknown(struct bts *, bts_txid, struct bts_error *);
+/* deadline_told of one that readers see and no flush covers yet (BTS_ASYNC). */
+enum bts_err deadline_shown(struct bts *, uint32_t term, bts_txid, struct bts_error *);
 
 #endif

@@ -16,6 +16,7 @@
 #include "base/ensure.h"
 #include "base/fault.h"
 #include "async.h"
+#include "deadline.h"
 #include "error.h"
 #include "flush.h"
 
@@ -254,7 +255,9 @@ static void queue_lead(struct bts *db, struct queue_batch *batch)
 	db_build_leave(db);
 	if (batch->count == 0)
 		return;
-	if (!batch->shown)
+	if (batch->shown)
+		err = deadline_shown(db, batch->built.term, batch->built.txid, &error);
+	else
 		err = flush_to(db, batch->built.txid, &batch->built, queue_begun, batch, &error);
 	if (err)
 		queue_fail(batch->list, batch->built.base, err, &error);
@@ -325,7 +328,9 @@ enum bts_err queue_commit_exclusive(struct bts_txn *txn, bts_txid *txid, struct 
 	queue_build(db, &batch, NULL);
 	txn->exclusive = false;
 	db_build_leave(db);
-	if (batch.count > 0 && !batch.shown)
+	if (batch.shown)
+		err = deadline_shown(db, batch.built.term, batch.built.txid, &why);
+	else if (batch.count > 0)
 		err = flush_to(db, batch.built.txid, &batch.built, NULL, NULL, &why);
 	if (err) {
 		txn->result = err;

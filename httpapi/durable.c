@@ -255,9 +255,10 @@ static int durable_add(struct durable *d, struct request *r)
 	return added ? 0 : -1;
 }
 
-/* A commit of any other epoch than this one is not what copies of this epoch's numbers hold. */
+/* A commit of any other epoch than this one is not what copies of this epoch's numbers hold, nor is it told of in one (reply.c). */
 void durable_expect(struct request *r)
 {
+	r->epochs = role_epochs(request_role(r));
 	if (r->copies)
 		role_epoch(request_role(r), &r->wait_token.epoch, &r->wait_token.random);
 }

@@ -107,20 +107,23 @@ static void reply_add_all(struct request *r, const char *type, struct reply_fiel
 
 /*
  * A write that has been done, the copies it asked for included, and whose answer would be success: may it still be told, or might
- * another node be primary by now, without it?  Here, as no answer gets out another way.
+ * another node be primary by now, or have been in between, without it?  Here, as no answer gets out another way.
  */
 static int reply_too_late(struct request *r, unsigned status)
 {
-	return status < 300 && r->route && (r->writes || (r->route->flags & ROUTE_WRITES)) && role_late(request_role(r));
+	return status < 300 && r->route && (r->writes || (r->route->flags & ROUTE_WRITES)) &&
+	       !role_may_tell(request_role(r), r->epochs);
 }
 
-/* The token stays: with it any node tells later whether the commit stands. */
+/* The token stays: with it any node tells later whether the commit stands.  Not in another epoch, which the token would name. */
 static void reply_unknown(struct request *r)
 {
+	if (r->epochs && r->epochs != role_epochs(request_role(r)))
+		r->token = 0;
 	request_drop_headers(r);
 	r->bytes_out = 0;
 	reply_problem(r, 503, "outcome-unknown", NULL,
-		"committed here, but the deadline for this node's writes has passed: another one may be primary, without it");
+		"committed here, but the deadline for this node's writes has passed since: another one may be, or have become, primary without it");
 }
 
 static void reply_send(struct request *r, unsigned status, struct MHD_Response *response)

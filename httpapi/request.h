@@ -97,6 +97,7 @@ struct request {
 
 	struct writer_op op;
 	void (*written)(struct request *); /* called when op is done, and the copies are there or given up */
+	unsigned epochs;		    /* role_epochs when it was let in */
 	unsigned copies;		    /* asked for: durability=replicated:K; 0 = local; QUORUM_ARCHIVE */
 	uint64_t timeout_ms;		    /* how long they are waited for */
 	int unreached;			    /* they are missing */

@@ -290,6 +290,14 @@ int role_late(struct role *r)
 	return db && bts_deadline(db, NULL, NULL) == BTS_FENCED;
 }
 
+int role_may_tell(struct role *r, unsigned epochs)
+{
+	struct bts *db = role_db(r);
+	enum bts_err ahead = db ? bts_deadline(db, NULL, NULL) : BTS_NOT_FOUND;
+
+	return ahead == BTS_NOT_FOUND || (!ahead && (!epochs || epochs == role_epochs(r)));
+}
+
 int64_t role_deadline_ms(struct role *r)
 {
 	struct bts *db = role_db(r);

@@ -51,6 +51,8 @@ uint64_t role_lag_ms(struct role *);
 
 /* Writes need a deadline ahead (bts_deadline in ship.h) and there is none: none is taken, and none that is done may be told of.  Cheap. */
 int role_late(struct role *);
+/* May a write that was let in at these role_epochs be told of as done?  Where no deadline is in use: yes.  Cheap. */
+int role_may_tell(struct role *, unsigned epochs);
 /* What is left of it, milliseconds; -1: none is in use. */
 int64_t role_deadline_ms(struct role *);
 

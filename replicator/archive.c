@@ -3,8 +3,8 @@
  *
  * Frames are written for two reasons.  Increments lead from the newest archived commit to the newest durable one, and are what
  * acknowledgements wait for.  Full frames keep what a restore reads short; they may take hours, so they are written a part at a time
- * with increments between.  The target of one is then not where an increment begins; so when it is complete a frame from there to the
- * newest commit follows (the bridge), beside the increments again while that is much, in the end as the next increment.
+ * with increments between.  One is begun together with an increment that ends at the same commit, so that the others lead on from it.
+ * Beside the first one there are increments too, which lead on from nothing until it is complete: nothing is acknowledged till then.
  *
  * Between them, every ARCHIVE_SPAN increments, the next one begins where they began, if they were small: any base will do, as the
  * source keeps no log.
@@ -32,6 +32,7 @@
 	(UINT64_C(64)                                                                                        \
 		<< 20) /* bytes; what is more is not written as one increment, where that can be avoided */
 #define ARCHIVE_TRIES 8
+#define ARCHIVE_MEETINGS 64 /* attempts to begin two frames at one commit */
 
 /* ---- time ---- */
 
@@ -83,12 +84,18 @@ static void archive_sleep(struct archive *a, uint64_t ms)
 
 /* ---- what others are told ---- */
 
+/* The newest commit that can be restored; txid 0: none. */
+static struct bts_position archive_reached(const struct archive *a)
+{
+	return a->chain.known ? a->target : (struct bts_position){.txid = 0};
+}
+
 static void archive_tell(struct archive *a, enum archive_state state)
 {
 	pthread_mutex_lock(&a->lock);
 	if (!a->failed)
 		a->status.state = state;
-	a->status.position = a->target;
+	a->status.position = archive_reached(a);
 	pthread_mutex_unlock(&a->lock);
 }
 
@@ -122,56 +129,68 @@ static void archive_acknowledge(struct archive *a)
 	enum bts_standing standing;
 	struct bts_error error;
 
-	if (a->target.txid && !archive_standing(a, &a->target, &standing, &error) &&
+	if (a->chain.known && !archive_standing(a, &a->target, &standing, &error) &&
 		standing == BTS_STANDING_KNOWN)
 		archive_record(a, &a->target);
 }
 
 /* ---- after a frame ---- */
 
-/* A full frame, or one that leads on from it, that was written beside the increments. */
-static void archive_entered_beside(struct archive *a, const struct manifest_entry *entry)
+/* The next increment begins where the full frame under way ends. */
+static void archive_join(struct archive *a)
 {
-	if (!entry->from.txid)
-		a->coming = (struct archive_chain){
-			.known = true, .full_bytes = entry->bytes, .full_ms = entry->time_ms};
-	else
-		a->coming.bytes += entry->bytes;
-	a->coming.frames += entry->from.txid != 0;
-	if (entry->to.txid < a->target.txid) {
-		a->bridge = entry->to;
+	if (!a->full.part || a->joined || !position_equal(&a->target, &a->full.entry.to))
 		return;
-	}
-	a->target = a->span = entry->to;
+	a->joined = true;
+	a->coming = (struct archive_chain){.known = false};
+	a->span = a->target;
 	a->increments = 0;
 	a->span_bytes = 0;
-	a->chain = a->coming;
-	a->bridge.txid = 0;
+}
+
+/* A full one.  Where another archiver's frames have led past it, nothing leads on from it, and there is another to go on from. */
+static void archive_entered_full(struct archive *a, const struct manifest_entry *entry)
+{
+	if (a->joined) {
+		a->chain = a->coming;
+		a->chain.known = true;
+		a->chain.full_bytes = entry->bytes;
+		a->chain.full_ms = entry->time_ms;
+	}
+	a->joined = false;
+}
+
+static void archive_chain_add(struct archive_chain *chain, const struct manifest_entry *entry)
+{
+	chain->bytes += entry->bytes;
+	chain->frames++;
+}
+
+/* It takes the place of the last increments. */
+static void archive_chain_replace(const struct archive *a, struct archive_chain *chain)
+{
+	chain->bytes -= a->span_bytes;
+	chain->frames -= a->increments;
 }
 
 static void archive_entered_next(struct archive *a, const struct manifest_entry *entry)
 {
-	bool bridged = a->bridge.txid && position_equal(&entry->from, &a->bridge);
-
-	a->bridge_bytes += entry->bytes;
-	if (bridged) {
-		a->chain = a->coming;
-		a->bridge.txid = 0;
-	} else if (!position_equal(&entry->from, &a->target)) {
-		a->chain.bytes -= a->span_bytes; /* these are not needed any more */
-		a->chain.frames -= a->increments;
-	}
-	if (bridged || !position_equal(&entry->from, &a->target)) {
+	if (position_equal(&entry->from, &a->target)) {
+		a->increments++;
+		a->span_bytes += entry->bytes;
+	} else {
+		archive_chain_replace(a, &a->chain);
+		if (a->joined)
+			archive_chain_replace(a, &a->coming);
 		a->span = entry->to;
 		a->increments = 0;
 		a->span_bytes = 0;
-	} else {
-		a->increments++;
-		a->span_bytes += entry->bytes;
 	}
-	a->chain.bytes += entry->bytes;
-	a->chain.frames++;
+	archive_chain_add(&a->chain, entry);
+	if (a->joined)
+		archive_chain_add(&a->coming, entry);
 	a->target = entry->to;
+	archive_join(a);
 }
 
 static void archive_entered(struct archive *a, struct archive_frame *frame)
@@ -179,11 +198,11 @@ static void archive_entered(struct archive *a, struct archive_frame *frame)
 	const struct manifest_entry *entry = &frame->entry;
 
 	if (frame == &a->full)
-		archive_entered_beside(a, entry);
+		archive_entered_full(a, entry);
 	else
 		archive_entered_next(a, entry);
 	pthread_mutex_lock(&a->lock);
-	a->status.position = a->target;
+	a->status.position = archive_reached(a);
 	a->status.frames++;
 	a->status.fulls += !entry->from.txid;
 	pthread_mutex_unlock(&a->lock);
@@ -195,6 +214,13 @@ static void archive_entered(struct archive *a, struct archive_frame *frame)
 static bool archive_same_epoch(const struct bts_position *a, const struct bts_position *b)
 {
 	return a->epoch == b->epoch && a->epoch_random == b->epoch_random;
+}
+
+static bool archive_base_pruned(const struct archive *a, const struct archive_frame *frame)
+{
+	const struct manifest_entry before = {.to = frame->entry.from};
+
+	return before.to.txid && catalog_pruned(&a->pruned, &before);
 }
 
 /* All its parts are stored. */
@@ -213,6 +239,10 @@ static enum bts_err archive_enter(struct archive *a, struct archive_frame *frame
 			a->found = false;
 			return fail_set(error, BTS_DIVERGED, "the file's history has changed");
 		}
+		if (archive_base_pruned(a, frame)) {
+			a->found = false; /* which drops all that is under way */
+			return fail_set(error, BTS_EXPIRED, "what a frame begins at was pruned meanwhile");
+		}
 		if (frame == &a->increment && (a->ahead || a->target.txid >= frame->entry.to.txid)) {
 			archive_frame_end(a, frame, true); /* another archiver did all that */
 			return BTS_OK;
@@ -230,8 +260,6 @@ static enum bts_err archive_enter(struct archive *a, struct archive_frame *frame
 
 static struct bts_position archive_base(struct archive *a)
 {
-	if (a->bridge.txid && !a->full.part && a->bridge_bytes <= ARCHIVE_BESIDE)
-		return a->bridge;
 	if (a->increments < ARCHIVE_SPAN)
 		return a->target;
 	if (a->span_bytes <= ARCHIVE_BESIDE)
@@ -245,9 +273,10 @@ static struct bts_position archive_base(struct archive *a)
 /* What could not be made of a base other than the target is not tried again. */
 static void archive_give_up(struct archive *a, struct archive_frame *frame)
 {
-	a->bridge.txid = 0;
-	if (frame == &a->full && a->target.txid)
+	if (frame == &a->full) {
+		a->joined = false;
 		a->full_after_ms = archive_now_ms() + ARCHIVE_POSTPONE_MS;
+	}
 	a->span = a->target;
 	a->increments = 0;
 	a->span_bytes = 0;
@@ -274,8 +303,9 @@ static enum bts_err archive_increment(struct archive *a, struct bts_error *error
 			archive_give_up(a, frame);
 		return err;
 	}
-	archive_tell_behind(
-		a, !bts_ship_position(a->db, &head, NULL) && head.txid > a->target.txid, a->began_ms);
+	if (a->chain.known)
+		archive_tell_behind(
+			a, !bts_ship_position(a->db, &head, NULL) && head.txid > a->target.txid, a->began_ms);
 	archive_acknowledge(a);
 	return BTS_OK;
 }
@@ -284,36 +314,63 @@ static bool archive_full_due(struct archive *a)
 {
 	const struct archive_chain *chain = &a->chain;
 
-	if (!a->target.txid)
-		return true;
-	if (a->bridge.txid || archive_now_ms() < a->full_after_ms)
-		return false;
 	if (!chain->known)
 		return true;
+	if (archive_now_ms() < a->full_after_ms)
+		return false;
 	if (chain->bytes > (chain->full_bytes > ARCHIVE_FULL_LEAST ? chain->full_bytes : ARCHIVE_FULL_LEAST))
 		return true;
 	return chain->frames && a->options.full_ms &&
 	       archive_clock_ms(a) - chain->full_ms >= a->options.full_ms;
 }
 
-/* One part of what is written beside the increments, if anything is to be. */
+/*
+ * The full frame, and an increment to the same commit: both take the newest one, so as a rule they meet at once, and else with another
+ * attempt.  The increment goes first, as that takes the least time.
+ */
+static enum bts_err archive_full_open(struct archive *a, struct bts_error *error)
+{
+	struct archive_frame *full = &a->full, *increment = &a->increment;
+	struct bts_position from = {.txid = 0}, own;
+	enum bts_err err = BTS_OK;
+
+	memcpy(from.database, a->last->epoch.database, sizeof(from.database));
+	a->joined = false;
+	for (unsigned i = 0; i < ARCHIVE_MEETINGS; i++) {
+		err = bts_ship_position(a->db, &own, error);
+		a->began_ms = archive_now_ms();
+		if (!err && a->target.txid && own.txid > a->target.txid)
+			err = archive_frame_open(a, increment, &a->target, error);
+		if (!err)
+			err = archive_frame_open(a, full, &from, error);
+		if (!err && !a->target.txid)
+			a->target = full->entry.to;
+		if (!err)
+			archive_join(a);
+		if (!err && (a->joined || (increment->part && position_equal(&increment->entry.to, &full->entry.to))))
+			return BTS_OK;
+		archive_frame_end(a, increment, false);
+		archive_frame_end(a, full, false);
+		if (err)
+			return err;
+	}
+	return BTS_OK; /* the next turn tries again */
+}
+
+/* One part of the full frame, if one is due. */
 static enum bts_err archive_beside(struct archive *a, struct bts_error *error)
 {
 	struct archive_frame *frame = &a->full;
-	struct bts_position from = {.txid = 0};
 	enum bts_err err = BTS_OK;
 
 	if (!frame->part) {
-		if (a->bridge.txid && a->bridge_bytes > ARCHIVE_BESIDE)
-			from = a->bridge;
-		else if (!archive_full_due(a))
+		if (a->increment.part || !archive_full_due(a))
 			return BTS_OK;
-		memcpy(from.database, a->last->epoch.database, sizeof(from.database));
-		a->bridge_bytes = 0;
-		err = archive_frame_open(a, frame, &from, error);
+		err = archive_full_open(a, error);
+		if (err || !frame->part)
+			return err;
 	}
-	if (!err)
-		err = archive_frame_step(a, frame, error);
+	err = archive_frame_step(a, frame, error);
 	if (!err && archive_frame_complete(frame)) {
 		err = archive_enter(a, frame, error);
 		if (!err)
@@ -330,7 +387,7 @@ static void archive_drop(struct archive *a)
 {
 	archive_frame_end(a, &a->increment, true);
 	archive_frame_end(a, &a->full, true);
-	a->bridge.txid = 0;
+	a->joined = false;
 }
 
 /* Until it is known where the archive stands: then found. */
@@ -398,7 +455,7 @@ static enum bts_err archive_turn(struct archive *a, struct bts_error *error)
 {
 	struct bts_position own;
 	enum bts_err err;
-	bool news, due;
+	bool news;
 
 	if (!a->db)
 		return archive_begin(a, error);
@@ -419,12 +476,11 @@ static enum bts_err archive_turn(struct archive *a, struct bts_error *error)
 		a->found = false;
 		return BTS_OK;
 	}
-	archive_tell(a, a->target.txid ? ARCHIVE_GOING : ARCHIVE_FULL);
+	archive_tell(a, a->chain.known ? ARCHIVE_GOING : ARCHIVE_FULL);
 	news = own.txid > a->target.txid;
-	archive_tell_behind(a, news, 0);
-	due = news || (a->bridge.txid && !a->full.part && a->bridge_bytes <= ARCHIVE_BESIDE);
+	archive_tell_behind(a, news || !a->chain.known, 0);
 	if (a->increment.part ||
-		(a->target.txid && due && archive_now_ms() >= a->began_ms + a->options.interval_ms))
+		(a->target.txid && news && archive_now_ms() >= a->began_ms + a->options.interval_ms))
 		err = archive_increment(a, error);
 	if (!err)
 		err = archive_beside(a, error);

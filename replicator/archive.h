@@ -46,6 +46,7 @@ struct archive_options {
 	uint64_t pin_limit;   /* bytes that the snapshot of a frame may keep from reuse; 0: by the file's size */
 	unsigned patience_ms;	   /* after the first failure; doubles; 0: 250 */
 	unsigned look_ms;	   /* so often it is seen whether the archive is still there; 0: a minute */
+	uint64_t rest_ms; /* a frame that rested so long is not gone on with, as its parts may have been pruned; 0: twelve hours */
 	struct repl_events events; /* called from the archiver's thread */
 };
 

@@ -256,6 +256,15 @@ static enum bts_err archive_find_earlier(
 
 /* ---- how much has to be read for it ---- */
 
+/* On the way back from the target: the full frame under way ends here, and these lead on from it. */
+static void archive_meet(struct archive *a, const struct bts_position *reach)
+{
+	if (!a->full.part || a->joined || !position_equal(reach, &a->full.entry.to))
+		return;
+	a->joined = true;
+	a->coming = (struct archive_chain){.bytes = a->chain.bytes, .frames = a->chain.frames};
+}
+
 /* The frames that lead to *reach, of those in look.  False: the full one is not among them. */
 static bool archive_follow(struct archive *a, struct bts_position *reach)
 {
@@ -273,22 +282,22 @@ static bool archive_follow(struct archive *a, struct bts_position *reach)
 		a->chain.bytes += entry->bytes;
 		a->chain.frames++;
 		*reach = entry->from;
+		archive_meet(a, reach);
 	}
 	return false;
 }
 
-/* Back to the last full frame, or to where a new one is due in any case. */
+/* Back to the last full frame. */
 static enum bts_err archive_account(struct archive *a, struct bts_error *error)
 {
 	struct bts_position reach = a->target, epoch = a->target;
-	uint64_t sequence, now = archive_clock_ms(a);
+	uint64_t sequence;
 	enum bts_err err = archive_newest(a, &epoch, &sequence, error);
 
+	archive_meet(a, &reach);
 	for (unsigned i = 0; !err && i < ARCHIVE_BLOCKS_MAX; i++) {
 		err = archive_read(a, &epoch, sequence, a->look, error);
 		if (err || archive_follow(a, &reach))
-			break;
-		if (a->options.full_ms && now - a->look->entries[0].time_ms > a->options.full_ms)
 			break;
 		if (sequence >= MANIFEST_BLOCK) {
 			sequence = sequence - sequence % MANIFEST_BLOCK - 1;
@@ -340,10 +349,15 @@ enum bts_err archive_find(struct archive *a, struct bts_error *error)
 			(uint64_t)a->ahead, (uint64_t)own.txid);
 		a->ahead = 0;
 	}
+	a->joined = false;
 	if (!err && a->target.txid)
 		err = archive_account(a, error);
 	if (err)
 		return err;
+	if (!a->target.txid && a->full.part) {
+		a->target = a->full.entry.to;
+		archive_meet(a, &a->target);
+	}
 	a->span = a->target;
 	a->increments = 0;
 	a->span_bytes = 0;

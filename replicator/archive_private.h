@@ -19,6 +19,7 @@ struct archive_frame {
 	bool broken;	    /* nothing more comes of it */
 	bool named;	    /* a manifest that names its parts may be there */
 	uint64_t looked_ms; /* monotonic: what it pins was looked at */
+	uint64_t stored_ms; /* boottime: the last part was stored */
 };
 
 /* Frames that lead one to the next, from a full one on. */
@@ -53,7 +54,8 @@ struct archive {
 	struct catalog pruned; /* what nothing can be built upon */
 	char *text;	       /* twice MANIFEST_TEXT_MAX */
 	struct bts_position
-		target; /* the newest archived commit of this file's history; txid 0: none to go on from */
+		target; /* where the next increment begins: the newest archived commit of this file's history once a full frame leads
+			   there (chain.known); txid 0: none to go on from */
 	bts_txid ahead; /* the archive has this commit, and the file not yet; 0: no such thing */
 
 	/* What the next frame is to be. */
@@ -62,12 +64,11 @@ struct archive {
 	uint64_t span_bytes;
 	struct archive_chain chain; /* what a restore of target reads */
 	/*
-	 * A full frame is written beside the increments, so its target is not where one of them begins: what leads from there to them is
-	 * written after it, beside them too as long as that is much.
+	 * A full frame is written beside the increments.  Its target is where one of them begins, so that they lead on from it however long it
+	 * takes: positions are not kept for ever, and a frame cannot begin where none is.
 	 */
-	struct bts_position bridge;  /* txid 0: none is wanted */
-	uint64_t bridge_bytes;	     /* of increments since that was opened, about what it will take */
-	struct archive_chain coming; /* what `chain` becomes with it */
+	bool joined;		     /* target has come to, or beyond, that of the full frame under way */
+	struct archive_chain coming; /* what `chain` becomes with it: so far those after it */
 	uint64_t full_after_ms; /* monotonic: a full frame that is not needed at once is not tried before */
 
 	uint64_t began_ms; /* monotonic: the last increment was begun */

@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 #define ARCHIVE_PIN_LEAST (UINT64_C(256) << 20)
 #define ARCHIVE_LOOK_PIN_MS 1000 /* between two looks at what a frame keeps */
+#define ARCHIVE_REST_MS (UINT64_C(12) * 3600 * 1000) /* half of the day that a prune leaves to parts that no manifest names */
 
 static uint32_t archive_nonce(void)
 {
@@ -141,6 +143,30 @@ static enum bts_err archive_frame_look(
 			(uint64_t)frame->entry.to.txid, pin.held));
 }
 
+/* Runs on while the machine is asleep. */
+static uint64_t archive_boottime_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* After a store that could not be reached for long, what is there of the frame may be gone: nothing may name it any more. */
+static enum bts_err archive_frame_rested(
+	struct archive *a, struct archive_frame *frame, struct bts_error *error)
+{
+	uint64_t most = a->options.rest_ms ? a->options.rest_ms : ARCHIVE_REST_MS;
+
+	if (!frame->entry.parts || archive_boottime_ms() - frame->stored_ms < most)
+		return BTS_OK;
+	return archive_frame_break(a, frame,
+		fail_set(error, BTS_EXPIRED,
+			"the frame to commit %" PRIu64
+			" is begun anew: its last part was stored so long ago that it may have been pruned",
+			(uint64_t)frame->entry.to.txid));
+}
+
 bool archive_frame_complete(const struct archive_frame *frame)
 {
 	return frame->part && !frame->stream && !frame->size && !frame->broken;
@@ -153,6 +179,8 @@ enum bts_err archive_frame_step(struct archive *a, struct archive_frame *frame, 
 
 	if (!err && !frame->size && frame->stream)
 		err = archive_frame_read(a, frame, error);
+	if (!err && frame->size)
+		err = archive_frame_rested(a, frame, error);
 	if (err || !frame->size)
 		return err;
 	manifest_part_key(&frame->entry, frame->entry.parts, key);
@@ -165,6 +193,7 @@ enum bts_err archive_frame_step(struct archive *a, struct archive_frame *frame, 
 	pthread_mutex_unlock(&a->lock);
 	frame->entry.parts++;
 	frame->size = 0;
+	frame->stored_ms = archive_boottime_ms();
 	return BTS_OK;
 }
 
@@ -225,6 +254,9 @@ enum bts_err archive_append(struct archive *a, struct archive_frame *frame, stru
 
 	if (sequence > MANIFEST_SEQUENCE_MAX)
 		return fail_set(error, BTS_LIMIT, "no manifest numbers are left in this epoch");
+	err = archive_frame_rested(a, frame, error);
+	if (err)
+		return err;
 	*next = *a->last;
 	next->sequence = sequence;
 	next->entries[sequence % MANIFEST_BLOCK] = frame->entry;

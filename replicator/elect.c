@@ -70,6 +70,22 @@ unsigned elect_promised(const struct elect *elect)
 	return promised;
 }
 
+bool elect_is_outbid(const struct elect *elect)
+{
+	for (unsigned i = 0; i < elect->count; i++)
+		if (elect->members[i].answer == ELECT_REFUSED && elect->members[i].promised >= elect->epoch)
+			return true;
+	return false;
+}
+
+bool elect_is_tied(const struct elect *elect)
+{
+	for (unsigned i = 0; i < elect->count; i++)
+		if (elect->members[i].answer == ELECT_REFUSED && elect->members[i].promised == elect->epoch)
+			return true;
+	return false;
+}
+
 const char *elect_code(enum elect_verdict verdict)
 {
 	static const char *const codes[] = {"", "no-quorum", "outbid", "ahead", "diverged"};

@@ -51,6 +51,9 @@ uint32_t elect_number(const struct elect *, const struct bts_role *own);
 /* How many must promise, the candidate included. */
 unsigned elect_needed(const struct elect *);
 unsigned elect_promised(const struct elect *);
+/* Somebody has promised, or is in, an epoch that is not below this one; tied: of the same number. */
+bool elect_is_outbid(const struct elect *);
+bool elect_is_tied(const struct elect *);
 
 enum elect_verdict {
 	ELECT_PROMOTE,

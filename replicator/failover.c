@@ -113,14 +113,21 @@ void failover_stop(struct failover *f)
 static bool failover_may_campaign(const struct failover *f, uint64_t now)
 {
 	return !f->stopping && f->known && !f->key.there && f->role != FAILOVER_EMPTY &&
-	       now >= f->campaign_ms && !f->changing;
+	       f->role != FAILOVER_BROKEN && now >= f->campaign_ms && !f->changing;
 }
 
 static bool failover_must_follow(const struct failover *f)
 {
 	return f->state == FAILOVER_WATCH && !f->stopping && failover_other_holds(f) &&
-	       f->role != FAILOVER_PRIMARY && (f->key.elected || f->role == FAILOVER_EMPTY) &&
-	       strcmp(f->key.source, f->followed) != 0;
+	       f->role != FAILOVER_PRIMARY && f->role != FAILOVER_BROKEN &&
+	       (f->key.elected || f->role == FAILOVER_EMPTY) && strcmp(f->key.source, f->followed) != 0;
+}
+
+/* A voter's usual case is over soon: the first frame of the epoch that it promised. */
+static bool failover_is_beyond(const struct failover *f)
+{
+	return f->state == FAILOVER_WATCH && !f->stopping && f->role == FAILOVER_PROMISED &&
+	       failover_other_holds(f) && f->key.elected;
 }
 
 static enum failover_change failover_choose_change(const struct failover *f, uint64_t now)
@@ -135,7 +142,9 @@ static enum failover_change failover_choose_change(const struct failover *f, uin
 	}
 	if (f->state == FAILOVER_HOLDER && !f->elected)
 		return FAILOVER_ELECT;
-	return failover_must_follow(f) ? FAILOVER_FOLLOW : FAILOVER_NO_CHANGE;
+	if (failover_must_follow(f))
+		return FAILOVER_FOLLOW;
+	return failover_is_beyond(f) && now >= f->claim_ms ? FAILOVER_CLAIM : FAILOVER_NO_CHANGE;
 }
 
 /* The call that comes next, and when. */
@@ -182,6 +191,8 @@ static void failover_expire(struct failover *f, uint64_t now)
 	}
 	if ((failover_holds(f) || f->state == FAILOVER_CANDIDATE) && now >= f->until_ms)
 		failover_lose(f);
+	if (f->role == FAILOVER_BROKEN)
+		failover_leave(f);
 }
 
 void failover_step(struct failover *f, enum failover_role role, uint64_t now, struct failover_do *todo)
@@ -195,10 +206,14 @@ void failover_step(struct failover *f, enum failover_role role, uint64_t now, st
 		f->writing = role != FAILOVER_PRIMARY || f->elected || f->changing == FAILOVER_ELECT;
 	else
 		f->writing = f->writing && role == FAILOVER_PRIMARY;
+	if (!failover_is_beyond(f))
+		f->claim_ms = now + f->options.ttl_ms;
 	todo->change = failover_choose_change(f, now);
 	f->changing = todo->change ? todo->change : f->changing;
 	if (todo->change == FAILOVER_ELECT)
 		f->counts.elections++;
+	if (todo->change == FAILOVER_CLAIM)
+		f->claim_ms = now + f->options.ttl_ms;
 	if (todo->change == FAILOVER_FOLLOW)
 		strcpy(f->followed, f->key.source);
 	todo->call = failover_next_call(f, now, &due);
@@ -361,7 +376,7 @@ void failover_changed(
 	f->changing = FAILOVER_NO_CHANGE;
 	f->change_due_ms = outcome == FAILOVER_CHANGED ? 0 : now + FAILOVER_RETRY_MS;
 	f->role = role;
-	if (change != FAILOVER_FOLLOW || outcome != FAILOVER_CHANGED)
+	if (change != FAILOVER_CLAIM && (change != FAILOVER_FOLLOW || outcome != FAILOVER_CHANGED))
 		f->followed[0] = '\0';
 	if (change == FAILOVER_ELECT) {
 		if (outcome == FAILOVER_FAILED && ++f->tries < FAILOVER_TRIES)

@@ -17,6 +17,9 @@
  *     +-------- revoked -------- LEAVING <-------------+------------------------------+
  *
  * LEAVING fences the file durably before the key is given up.
+ *
+ * Elections that were lost leave promises.  Who promised a later epoch than that of who was elected without it (it was out of reach, say)
+ * takes no frames of that one.  It asks for what it promised (FAILOVER_CLAIM): that fences the elected one, and the next election is above it.
  */
 #ifndef FAILOVER_H
 #define FAILOVER_H
@@ -33,7 +36,9 @@
 enum failover_role {
 	FAILOVER_FOLLOWER,
 	FAILOVER_PRIMARY,
-	FAILOVER_EMPTY /* a follower that has received nothing yet */
+	FAILOVER_EMPTY,	   /* a follower that has received nothing yet */
+	FAILOVER_PROMISED, /* a follower that has promised a later epoch than it has seen */
+	FAILOVER_BROKEN,   /* its file failed: nobody writes it until all have closed it */
 };
 enum failover_state {
 	FAILOVER_WATCH,
@@ -79,7 +84,13 @@ struct failover_reply {
 };
 
 /* Changes of the node's role. */
-enum failover_change { FAILOVER_NO_CHANGE, FAILOVER_DEMOTE, FAILOVER_ELECT, FAILOVER_FOLLOW };
+enum failover_change {
+	FAILOVER_NO_CHANGE,
+	FAILOVER_DEMOTE,
+	FAILOVER_ELECT,
+	FAILOVER_FOLLOW,
+	FAILOVER_CLAIM, /* ask the others for what was promised here: who was elected with less is elected anew, with more */
+};
 enum failover_outcome {
 	FAILOVER_CHANGED,
 	FAILOVER_FAILED,   /* also: too few promised */
@@ -112,7 +123,7 @@ struct failover {
 	bool known;		       /* key is what was read, not older than the last own change of it */
 	struct failover_key key;       /* as it was read last */
 	uint64_t read_due_ms, call_due_ms, change_due_ms; /* not before */
-	uint64_t campaign_ms;				  /* likewise */
+	uint64_t campaign_ms, claim_ms;			  /* likewise */
 	unsigned tries;					  /* elections of this hold */
 	unsigned failures; /* holds in a row that were given up without having won one */
 	bool stopping;

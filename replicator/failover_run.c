@@ -15,7 +15,10 @@
 #define RUN_CALL_LEAST_MS 300
 #define RUN_PAUSE_TTLS 6      /* how long others come first after an operator's demotion */
 #define RUN_FOLLOWERS_MS 2000 /* that a fenced primary waits for its followers, at most */
-#define RUN_LEAVE_MS 5000     /* that a stop waits for etcd, at most */
+#define RUN_LOOK_MS 1000      /* between looks at the file's health */
+#define RUN_STUCK_MS 30000    /* that a commit may take before the lead is left to others, at least */
+#define RUN_STUCK_TTLS 3
+#define RUN_LEAVE_MS 5000 /* that a stop waits for etcd, at most */
 
 uint64_t failover_run_clock_ms(void)
 {
@@ -40,15 +43,51 @@ static void run_wait(struct failover_run *run, uint64_t ms)
 	pthread_cond_timedwait(&run->changed, &run->lock, &until);
 }
 
+/*
+ * lock held, which is let go meanwhile.  Renewals would go on for ever where nobody can write: behind a failed disk, or one who stands
+ * still while he commits.  Where the look itself hangs there are no renewals either.
+ */
+static void run_look(struct failover_run *run)
+{
+	struct bts *db = node_db(run->options.node);
+	struct bts_stat stat = {.size = sizeof(stat)};
+	uint64_t now = failover_run_clock_ms(), patience = RUN_STUCK_TTLS * run->options.ttl_ms;
+	enum bts_err err;
+
+	if (!db || run->broken || now < run->look_due_ms)
+		return;
+	run->look_due_ms = now + RUN_LOOK_MS;
+	pthread_mutex_unlock(&run->lock);
+	err = bts_stat(db, &stat, NULL);
+	pthread_mutex_lock(&run->lock);
+	run->broken = err ? err == BTS_POISONED : stat.poisoned;
+	if (run->broken)
+		repl_emit(&run->options.events, REPL_ERROR, "file-failed",
+			"a write or flush failed: others lead until this node is started again");
+	if (err || stat.stuck_ms < (patience > RUN_STUCK_MS ? patience : RUN_STUCK_MS) ||
+		(run->machine.state != FAILOVER_HOLDER && run->machine.state != FAILOVER_LEADER))
+		return;
+	repl_emit(&run->options.events, REPL_ERROR, "writer-stuck",
+		"process %" PRIu32 " has kept all others from writing for %" PRIu64
+		" ms: the lead is left to others",
+		stat.stuck_pid, stat.stuck_ms);
+	failover_pause(&run->machine, failover_run_clock_ms() + RUN_PAUSE_TTLS * run->options.ttl_ms);
+}
+
 static enum failover_role run_role(struct failover_run *run)
 {
 	struct node *node = run->options.node;
+	struct bts_role now;
 
+	if (run->broken)
+		return FAILOVER_BROKEN;
 	if (!node_follows(node))
 		node_look(node);
 	if (!node_follows(node))
 		return FAILOVER_PRIMARY;
-	return node_db(node) && node_txid(node) ? FAILOVER_FOLLOWER : FAILOVER_EMPTY;
+	if (!node_db(node) || !node_txid(node))
+		return FAILOVER_EMPTY;
+	return !node_info(node, &now, NULL) && now.promised ? FAILOVER_PROMISED : FAILOVER_FOLLOWER;
 }
 
 /* ---- changes of the role, in a thread of their own ---- */
@@ -104,10 +143,20 @@ static enum failover_outcome run_elect(struct failover_run *run, struct bts_erro
 					   : FAILOVER_FAILED;
 }
 
+static enum failover_outcome run_claim(struct failover_run *run, struct bts_error *error)
+{
+	repl_emit(&run->options.events, REPL_WARN, "claim",
+		"a later epoch than the primary's was promised here, whose frames are refused: the members "
+		"are "
+		"asked for that one");
+	return node_claim(run->options.node, run->members, error) ? FAILOVER_FAILED : FAILOVER_CHANGED;
+}
+
 static enum failover_outcome run_change(
 	struct failover_run *run, enum failover_change change, const struct failover_key *key, bool leaving)
 {
-	static const char *const names[] = {"", "demote-failed", "election-failed", "follow-failed"};
+	static const char *const names[] = {
+		"", "demote-failed", "election-failed", "follow-failed", "claim-failed"};
 	enum failover_outcome outcome;
 	struct bts_error error = {0};
 
@@ -115,6 +164,8 @@ static enum failover_outcome run_change(
 		outcome = run_demote(run, leaving, &error);
 	else if (change == FAILOVER_ELECT)
 		outcome = run_elect(run, &error);
+	else if (change == FAILOVER_CLAIM)
+		outcome = run_claim(run, &error);
 	else
 		outcome = node_follow(run->options.node, key->source, key->url, &error) ? FAILOVER_FAILED
 											: FAILOVER_CHANGED;
@@ -217,10 +268,13 @@ static void *run_main(void *arg)
 
 	pthread_mutex_lock(&run->lock);
 	while (!run->ended) {
-		enum failover_state was = run->machine.state;
+		enum failover_state was;
 		struct failover_do todo;
-		uint64_t now = failover_run_clock_ms();
+		uint64_t now;
 
+		run_look(run);
+		was = run->machine.state;
+		now = failover_run_clock_ms();
 		failover_step(&run->machine, run_role(run), now, &todo);
 		run_tell(run, was);
 		run_set_deadline(run, todo.deadline_ms);
@@ -380,7 +434,7 @@ void failover_run_stop(struct failover_run *run)
 	failover_stop(&run->machine);
 	pthread_cond_broadcast(&run->changed);
 	while (run->threads == 2 && !failover_idle(&run->machine) && failover_run_clock_ms() < until) {
-		if (run->machine.changing == FAILOVER_ELECT)
+		if (run->machine.changing == FAILOVER_ELECT || run->machine.changing == FAILOVER_CLAIM)
 			node_cancel(run->options.node);
 		run_wait(run, 50);
 	}

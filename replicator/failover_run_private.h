@@ -24,6 +24,8 @@ struct failover_run {
 	const char *verdict;	     /* of the last: a code, "" = won, or there was none */
 	char why[ELECT_WHY_SIZE];
 	bool silent; /* etcd */
+	bool broken; /* the file */
+	uint64_t look_due_ms;
 	uint64_t silences;
 	bool ended;
 };

@@ -167,7 +167,8 @@ enum bts_err node_open(const struct node_options *options, struct node **out, st
 	pthread_mutex_init(&n->changing, NULL);
 	pthread_rwlock_init(&n->switching, NULL);
 	pthread_mutex_init(&n->scrubbing, NULL);
-	n->started_ms = n->changed_ms = node_clock_ms();
+	n->started_ms = node_clock_ms();
+	atomic_init(&n->changed_ms, n->started_ms);
 	n->options = *options;
 	n->options.path = node_keep_text(n, options->path);
 	n->options.name = node_keep_text(n, options->name);
@@ -375,7 +376,7 @@ void node_upstream(struct node *n, struct node_upstream *up)
 			return;
 		snprintf(up->state, sizeof(up->state), "%s", !strcmp(node_word(n), "fenced") ? "fenced" : "stopped");
 		up->txid = node_txid(n);
-		up->contact_ms = up->lag_ms = node_clock_ms() - n->changed_ms;
+		up->contact_ms = up->lag_ms = node_clock_ms() - atomic_load(&n->changed_ms);
 		return;
 	}
 	snprintf(up->state, sizeof(up->state), "%s", status.state);

@@ -76,6 +76,11 @@ BTS_MUST_CHECK enum bts_err node_follow(struct node *, const char *source, const
 /* BTS_FENCED: refused, the role tells why.  BTS_DIVERGED: another database. */
 BTS_MUST_CHECK enum bts_err node_promise(struct node *, uint32_t epoch, uint64_t random, const uint8_t database[16],
 	struct bts_role *, struct bts_error *);
+/*
+ * Of a follower: ask these members for the epoch that was promised here, or one above it where that is another's by the same number, so
+ * that who was elected with less is fenced.  Without a promise beyond its own epoch nobody is asked.
+ */
+BTS_MUST_CHECK enum bts_err node_claim(struct node *, const char *members, struct bts_error *);
 BTS_MUST_CHECK enum bts_err node_info(struct node *, struct bts_role *, struct bts_error *);
 
 /* Of a node opened with a deadline: how long its file may be written (bts_deadline_set).  BTS_NOT_FOUND: it has none yet. */

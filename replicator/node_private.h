@@ -29,7 +29,7 @@ struct node {
 	pthread_rwlock_t switching; /* of follow and applier: read to use them, written to change them */
 	struct follow *follow;
 	pthread_mutex_t changing; /* one change of role at a time */
-	uint64_t changed_ms;
+	atomic_uint_least64_t changed_ms;
 	atomic_uint_least64_t txid;
 	atomic_bool synced, cancelled;
 	_Atomic(struct failover_run *) failover;

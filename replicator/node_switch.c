@@ -49,7 +49,7 @@ static void switch_look(struct node *n, struct bts *db)
 	if (now.role == BTS_ROLE_PRIMARY && n->options.promoted)
 		n->options.promoted(n->options.promoted_arg, &now.position);
 	atomic_store(&n->kind, (int)now.role);
-	n->changed_ms = node_clock_ms();
+	atomic_store(&n->changed_ms, node_clock_ms());
 	if (now.role == BTS_ROLE_FENCED)
 		repl_emit(&n->options.events, REPL_WARN, "fenced", "at transaction %" PRIu64 " of epoch %" PRIu32 ", epoch %" PRIu32 " promised",
 			(uint64_t)now.position.txid, now.position.epoch, now.promised);
@@ -267,12 +267,50 @@ static enum bts_err switch_elect(struct node *n, struct bts *db, struct elect *e
 		if (err)
 			return err;
 		*verdict = elect_judge(elect, why);
+		/* Enough promised; who promised more to others could take no frame of this epoch. */
+		if (*verdict == ELECT_PROMOTE && elect_is_outbid(elect) && elect_number(elect, &own) && round + 1 < SWITCH_ROUNDS)
+			*verdict = ELECT_OUTBID;
 		repl_emit(&n->options.events, *verdict == ELECT_PROMOTE ? REPL_INFO : REPL_WARN, "election",
 			"epoch %" PRIu32 ", %u promised of %u needed: %s", elect->epoch, elect_promised(elect), elect_needed(elect), why);
 		if (*verdict != ELECT_OUTBID)
 			return BTS_OK;
 	}
 	return BTS_OK;
+}
+
+enum bts_err node_claim(struct node *n, const char *members, struct bts_error *error)
+{
+	struct elect *elect = malloc(sizeof(*elect));
+	struct bts_role own = {.size = sizeof(own)};
+	enum bts_err err;
+
+	if (!elect)
+		return fail_set(error, BTS_MEMORY, "no memory to ask the members");
+	err = elect_init(elect, members, 0, error);
+	if (!err)
+		err = switch_enter(n, error);
+	if (err) {
+		free(elect);
+		return err;
+	}
+	for (int round = 0; round < 2 && !err && atomic_load(&n->kind) != BTS_ROLE_PRIMARY; round++) {
+		err = node_info(n, &own, error);
+		if (err || !own.promised)
+			break;
+		elect->own = own.position;
+		elect->epoch = own.promised;
+		elect->epoch_random = own.promised_random;
+		err = switch_ask(n, elect, error);
+		if (err || !elect_is_tied(elect))
+			break;
+		if (own.promised == UINT32_MAX || getrandom(&own.promised_random, sizeof(own.promised_random), 0) != sizeof(own.promised_random))
+			err = fail_set(error, BTS_FENCED, "there is no epoch above %" PRIu32 " to ask for", own.promised);
+		else
+			err = node_promise(n, own.promised + 1, own.promised_random, own.position.database, &own, error);
+	}
+	switch_leave(n);
+	free(elect);
+	return err;
 }
 
 /* With the follower's handle, which nobody applies with any more. */

@@ -267,7 +267,7 @@ static enum bts_err restore_enter(struct restore *restore, struct bts_error *err
 	snprintf(restore->file, PATH_MAX, "%.*s/" RESTORE_FILE, PATH_MAX - 64, restore->folder);
 	if (mkdir(restore->folder, 0700) && errno != EEXIST)
 		return fail_os(error, errno, "creating %s", restore->folder);
-	restore->lock = open(restore->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	restore->lock = open(restore->folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (restore->lock < 0)
 		return fail_os(error, errno, "opening %s", restore->folder);
 	/* One that ends meanwhile takes the folder away: then what is locked is not what the name stands for. */

@@ -291,3 +291,90 @@ class Case(unittest.TestCase):
     def started(self, server):
         self.addCleanup(lambda: server.alive() and self.assertEqual(server.stop(), 0, server.log_text()))
         return server
+
+
+class SharedCase(unittest.TestCase):
+    """Tests that share one primary, each with a connection of its own.  ARGS are the primary's."""
+
+    ARGS = ()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = Dir().__enter__()
+        cls.p = primary(cls.dir, *cls.ARGS)
+        cls.counter = 0
+
+    @classmethod
+    def tearDownClass(cls):
+        status = cls.p.stop()
+        cls.dir.__exit__(None, None, None)
+        assert status == 0
+
+    def setUp(self):
+        self.client = self.p.client()
+        self.addCleanup(self.client.close)
+
+    def bucket(self):
+        """The name of a new one."""
+        type(self).counter += 1
+        name = "b%d" % self.counter
+        self.assertEqual(self.client.request("PUT", "/v1/buckets/" + name).status, 201)
+        return name
+
+
+class Node:
+    """btsd on a file of its own, and perhaps a replicator beside it that serves its frames."""
+
+    def __init__(self, where, name):
+        self.where, self.name, self.file = where, name, where.file(name + ".bts")
+        self.d = self.r = None
+
+    def start(self, role, *args):
+        argv = [binary("btsd"), role, "--data", self.file, "--listen", "127.0.0.1:0", "--name", self.name]
+        self.d = Server(argv + list(args), self.where.file(self.name + ".log"))
+        return self
+
+    def follow(self, source, *args):
+        return self.start("follower", "--from", source, *args)
+
+    def replicate(self, listen="127.0.0.1:0"):
+        await_true(lambda: os.path.exists(self.file), what="the file of " + self.name)
+        self.r = Server([binary("bts-replicator"), "--data", self.file, "--listen", listen],
+                        self.where.file(self.name + "-r.log"))
+        return self
+
+    def running(self):
+        return [process for process in (self.d, self.r) if process and process.alive()]
+
+    def kill(self):
+        for process in self.running():
+            process.kill()
+
+    def stop(self):
+        """Their exit statuses."""
+        return [process.stop() for process in self.running()]
+
+    @property
+    def url(self):
+        return self.d.url
+
+    @property
+    def source(self):
+        return (self.r or self.d).url
+
+    def post(self, what, **params):
+        query = "&".join("%s=%s" % (k, quote(str(v))) for k, v in params.items())
+        return self.d.request("POST", "/v1/admin/%s?%s" % (what, query))
+
+    def role(self):
+        return self.d.get("/v1/admin/promote").json()
+
+    def values(self):
+        """All of bucket b."""
+        got, after = {}, ""
+        while True:
+            page = self.d.get("/v1/buckets/b/keys?values=true&limit=10000&after=" + quote(after)).json()
+            got.update((i["key"], i["value"]) for i in page["items"])
+            if not page["next"]:
+                return got
+            after = page["next"]

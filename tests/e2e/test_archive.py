@@ -356,6 +356,17 @@ class Damage(Case):
         self.assertFalse(os.path.exists(file + ".restore"))
         self.holds(file, self.a.now)
 
+    def test_link_for_a_folder(self):
+        """Another folder is not cleared because FILE.restore points at it."""
+        other, file = self.dir.file("other"), self.dir.file("linked.bts")
+        os.mkdir(other)
+        with open(os.path.join(other, "database"), "wb") as f:
+            f.write(b"another's")
+        os.symlink(other, file + ".restore")
+        self.assertNotEqual(self.run_archive("--restore", file)[0], 0)
+        self.assertEqual(self.read(os.path.join(other, "database")), b"another's")
+        self.assertFalse(os.path.exists(file))
+
 
 class Prune(Case):
     def there(self):

@@ -3,7 +3,6 @@ import base64
 import json
 import os
 import random
-import unittest
 
 import harness
 from harness import bytes_of, quote
@@ -29,28 +28,14 @@ def oracle(keys, prefix=b"", start=b"", to=b"", delimiter=b"", after=b"", revers
     return found if limit is None else found[:limit]
 
 
-class Ranges(unittest.TestCase):
+class Ranges(harness.SharedCase):
     @classmethod
     def setUpClass(cls):
         print("seed", SEED)
-        cls.dir = harness.Dir().__enter__()
-        cls.p = harness.primary(cls.dir)
-        cls.counter = 0
+        super().setUpClass()
 
-    @classmethod
-    def tearDownClass(cls):
-        status = cls.p.stop()
-        cls.dir.__exit__(None, None, None)
-        assert status == 0
-
-    def setUp(self):
-        self.client = self.p.client()
-        self.addCleanup(self.client.close)
-
-    def bucket(self, keys):
-        type(self).counter += 1
-        name = "r%d" % self.counter
-        self.assertEqual(self.client.request("PUT", "/v1/buckets/" + name).status, 201)
+    def loaded(self, keys):
+        name = self.bucket()
         lines = [json.dumps({"key_base64": base64.b64encode(k).decode(), "value_base64": base64.b64encode(b"=" + k).decode()})
                  for k in keys]
         reply = self.client.request("POST", "/v1/buckets/%s/load" % name, "\n".join(lines))
@@ -101,13 +86,13 @@ class Ranges(unittest.TestCase):
         rng = random.Random(SEED)
         for _ in range(4):
             keys = self.keys(rng, rng.choice([5, 60, 300]))
-            bucket = self.bucket(keys)
+            bucket = self.loaded(keys)
             for _ in range(60):
                 self.check_listing(bucket, keys, rng)
 
     def test_ndjson(self):
         keys = {b"a", b"a/1", b"a/2", b"b/", b"c", b"\xff/1"}
-        bucket = self.bucket(keys)
+        bucket = self.loaded(keys)
         reply = self.client.request("GET", self.target(bucket, delimiter="/", values="1"),
                                     headers={"Accept": "application/x-ndjson"})
         lines = [json.loads(line) for line in reply.body.splitlines()]
@@ -119,7 +104,7 @@ class Ranges(unittest.TestCase):
 
     def test_expired_under_a_delimiter(self):
         """A common prefix has a living key, also when what comes first under it has expired."""
-        bucket = self.bucket({b"b/2", b"c"})
+        bucket = self.loaded({b"b/2", b"c"})
         for key in ("a/1", "a/2", "b/1", "d/1"):
             self.assertEqual(self.client.request("PUT", "/v1/buckets/%s/keys/%s?ttl=200ms" % (bucket, quote(key)), b"v").status, 201)
         last = "/v1/buckets/%s/keys/d%%2F1" % bucket
@@ -131,7 +116,7 @@ class Ranges(unittest.TestCase):
     def test_many_under_few(self):
         """Groups are passed over, not walked: of 40,000 keys in two of them a page shows two lines."""
         keys = [b"%s/%06d" % (g, i) for g in (b"x", b"y") for i in range(20000)]
-        bucket = self.bucket(keys)
+        bucket = self.loaded(keys)
         for params in ({"delimiter": "/"}, {"delimiter": "/", "reverse": "1"}):
             got, after = self.page(bucket, **params)
             self.assertEqual((sorted(got), after), ([(b"x/", True), (b"y/", True)], None))
@@ -141,7 +126,7 @@ class Ranges(unittest.TestCase):
         self.assertEqual((reply.status, reply.code), (status, code), reply)
 
     def test_bad_input(self):
-        bucket = self.bucket({b"k"})
+        bucket = self.loaded({b"k"})
         at = "/v1/buckets/%s/keys" % bucket
         self.refused("DELETE", at, 400, "invalid-parameter")
         self.refused("DELETE", at + "?prefix=", 400, "invalid-parameter")
@@ -159,7 +144,7 @@ class Ranges(unittest.TestCase):
     def test_delete(self):
         rng = random.Random(SEED + 1)
         keys = self.keys(rng, 400)
-        bucket = self.bucket(keys)
+        bucket = self.loaded(keys)
         for _ in range(60):
             some = sorted(keys) or [b"a"]
             params = {"prefix": rng.choice([b"", rng.choice(some)[:rng.randint(1, 3)], b"\xff"]),
@@ -189,7 +174,7 @@ class Ranges(unittest.TestCase):
             self.assertEqual(f.request("DELETE", "/v1/buckets/b/keys?all=1").code, "not-primary")
 
     def test_delete_unreached(self):
-        bucket = self.bucket({b"a", b"b"})
+        bucket = self.loaded({b"a", b"b"})
         reply = self.client.request("DELETE", "/v1/buckets/%s/keys?prefix=a&durability=replicated:1&timeout=0s" % bucket)
         self.assertEqual((reply.status, reply.headers["Durability-Reached"]), (202, "local"))
         self.assertEqual(reply.json(), {"deleted": 1, "txid": int(reply.headers["BTS-Txid"]), "committed": True,

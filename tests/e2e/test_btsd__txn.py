@@ -7,7 +7,6 @@ import os
 import random
 import threading
 import time
-import unittest
 
 import harness
 from harness import bytes_of
@@ -29,29 +28,13 @@ def put_bytes(item, name, value, rng=None):
     return item
 
 
-class Txn(unittest.TestCase):
+class Txn(harness.SharedCase):
+    ARGS = ("--txn-max-ops", "2000", "--txn-max-bytes", "1M")
+
     @classmethod
     def setUpClass(cls):
         print("seed", SEED)
-        cls.dir = harness.Dir().__enter__()
-        cls.p = harness.primary(cls.dir, "--txn-max-ops", "2000", "--txn-max-bytes", "1M")
-        cls.counter = 0
-
-    @classmethod
-    def tearDownClass(cls):
-        status = cls.p.stop()
-        cls.dir.__exit__(None, None, None)
-        assert status == 0
-
-    def setUp(self):
-        self.client = self.p.client()
-        self.addCleanup(self.client.close)
-
-    def bucket(self):
-        type(self).counter += 1
-        name = "t%d" % type(self).counter
-        self.assertEqual(self.client.request("PUT", "/v1/buckets/" + name).status, 201)
-        return name
+        super().setUpClass()
 
     def post(self, body, path="/v1/txn", headers=None, query=""):
         body = body if isinstance(body, (str, bytes)) else json.dumps(body)

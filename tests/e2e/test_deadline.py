@@ -82,7 +82,7 @@ class Deadline(harness.Case):
         self.p = self.started(harness.primary(self.dir, "--name", "p"))
         self.assertEqual(self.p.put("b", "k", b"4").status, 200)
 
-    def waiting(self, requests):
+    def waiting(self, requests, then=lambda: None):
         """The replies of requests that wait for a copy nobody will make, once the deadline is given up meanwhile."""
         replies = [None] * len(requests)
 
@@ -96,6 +96,7 @@ class Deadline(harness.Case):
         want = b"btsd_durability_waiting %d" % len(requests)
         harness.await_true(lambda: want in self.p.get("/metrics").body, what="all to wait")
         self.assertEqual(self.w.say("give-up"), "ok")
+        then()
         for t in threads:
             t.join()
         return replies
@@ -127,6 +128,23 @@ class Deadline(harness.Case):
         self.assertEqual(self.p.request("POST", "/v1/txn", txn, keyed).status, 200)
         self.assertEqual(self.p.status()["txid"], before)
         self.assertTrue(self.p.alive())
+
+    def test_elected_again_meanwhile(self):
+        """What was committed before the deadline passed may have been taken back by another primary: it is not told of in a later epoch."""
+        self.begin()
+        self.w = self.writer(self.path)
+        self.assertEqual(self.w.say("for %d" % HOUR), "ok")
+        self.assertEqual(self.p.put("b", "k", b"1").status, 201)
+
+        def again():
+            self.assertEqual(self.p.request("POST", "/v1/admin/demote").status, 200)
+            self.assertEqual(self.w.say("for %d" % HOUR), "ok")
+            self.assertEqual(self.p.request("POST", "/v1/admin/promote?force=1").status, 200)
+
+        reply, = self.waiting([("PUT", "/v1/buckets/b/keys/k?durability=replicated:1&timeout=10s", b"2", None)], again)
+        self.refused(reply, "outcome-unknown")
+        self.assertIsNone(reply.headers["BTS-Token"])  # of an epoch that it is not of
+        self.assertEqual(self.p.put("b", "k", b"3").status, 200)
 
     def test_example(self):
         path = self.dir.file("example.bts")

@@ -25,50 +25,6 @@ LOST = (OSError, http.client.HTTPException)
 WRITERS = 4
 
 
-class Node:
-    """btsd, and perhaps a replicator that serves its frames."""
-
-    def __init__(self, where, name):
-        self.where, self.name, self.file = where, name, where.file(name + ".bts")
-        self.d = self.r = None
-
-    def start(self, role, *args):
-        argv = [harness.binary("btsd"), role, "--data", self.file, "--listen", "127.0.0.1:0", "--name", self.name]
-        self.d = harness.Server(argv + list(args), self.where.file(self.name + ".log"))
-        return self
-
-    def replicate(self):
-        self.r = harness.replicator(self.where, data=self.name + ".bts")
-
-    @property
-    def source(self):
-        return (self.r or self.d).url
-
-    def post(self, what, **params):
-        query = "&".join("%s=%s" % (k, harness.quote(str(v))) for k, v in params.items())
-        return self.d.request("POST", "/v1/admin/%s?%s" % (what, query))
-
-    def lose(self):
-        """The processes and the disk."""
-        for process in (self.d, self.r):
-            if process:
-                process.kill()
-        for file in glob.glob(self.file + "*"):
-            os.unlink(file)
-
-    def stop(self):
-        return [process.stop() for process in (self.d, self.r) if process and process.alive()]
-
-    def values(self):
-        got, after = {}, ""
-        while True:
-            page = self.d.get("/v1/buckets/b/keys?values=true&limit=10000&after=" + harness.quote(after)).json()
-            got.update((i["key"], i["value"]) for i in page["items"])
-            if not page["next"]:
-                return got
-            after = page["next"]
-
-
 class Writer(threading.Thread):
     """New keys, and a counter under one; what was acknowledged as replicated."""
 
@@ -123,7 +79,9 @@ class DiskLost(unittest.TestCase):
         if behind:
             behind.d.signal(signal.SIGSTOP)
             time.sleep(self.random.uniform(0, 0.3))
-        primary.lose()
+        primary.kill()
+        for file in glob.glob(primary.file + "*"):
+            os.unlink(file)
         if behind:
             behind.d.signal(signal.SIGCONT)
         self.alive.remove(primary)
@@ -155,13 +113,13 @@ class DiskLost(unittest.TestCase):
         self.checked += len(self.keys) + WRITERS
 
     def add(self, name, source):
-        node = Node(self.where, name).start("follower", "--from", source)
+        node = harness.Node(self.where, name).follow(source)
         self.alive.append(node)
         return node
 
     def test_disk_lost(self):
         print("seed %d, %d rounds (again: BTS_SEED=%d)" % (SEED, ROUNDS, SEED), flush=True)
-        primary = Node(self.where, "n0").start("primary")
+        primary = harness.Node(self.where, "n0").start("primary")
         self.alive.append(primary)
         self.assertEqual(primary.d.request("PUT", "/v1/buckets/b").status, 201)
         followers = [self.add("n1", primary.source), self.add("n2", primary.source)]

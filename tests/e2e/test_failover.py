@@ -1,70 +1,13 @@
 """Who is primary: handoff without loss, promotion after a death, fencing, two promotions at once."""
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-import unittest
 
 import harness
-
-
-class Node:
-    """btsd on a file, and the replicator beside it."""
-
-    def __init__(self, test, name):
-        self.test, self.name = test, name
-        self.file = test.dir.file(name + ".bts")
-        self.d = self.r = None
-
-    def primary(self):
-        self.d = harness.Server([harness.binary("btsd"), "primary", "--data", self.file, "--listen", "127.0.0.1:0",
-                                 "--name", self.name], self.test.dir.file(self.name + ".log"))
-        return self
-
-    def follow(self, source, *args):
-        self.d = harness.Server([harness.binary("btsd"), "follower", "--data", self.file, "--listen", "127.0.0.1:0",
-                                 "--name", self.name, "--from", source] + list(args), self.test.dir.file(self.name + ".log"))
-        return self
-
-    def replicate(self):
-        harness.await_true(lambda: os.path.exists(self.file), what="the file of " + self.name)
-        self.r = harness.Server([harness.binary("bts-replicator"), "--data", self.file, "--listen", "127.0.0.1:0"],
-                                self.test.dir.file(self.name + "-r.log"))
-        return self
-
-    def kill(self):
-        for p in (self.d, self.r):
-            if p:
-                p.kill()
-
-    def stop(self):
-        for p in (self.d, self.r):
-            if p and p.alive():
-                p.stop()
-
-    @property
-    def url(self):
-        return self.d.url
-
-    def post(self, what, **params):
-        query = "&".join("%s=%s" % (k, harness.quote(str(v))) for k, v in params.items())
-        return self.d.request("POST", "/v1/admin/%s?%s" % (what, query))
-
-    def role(self):
-        return self.d.get("/v1/admin/promote").json()
-
-    def keys(self):
-        got, after = {}, ""
-        while True:
-            page = self.d.get("/v1/buckets/b/keys?values=true&limit=10000&after=" + harness.quote(after)).json()
-            got.update((i["key"], i["value"]) for i in page["items"])
-            if not page["next"]:
-                return got
-            after = page["next"]
 
 
 class Failover(harness.Case):
@@ -73,13 +16,13 @@ class Failover(harness.Case):
         self.nodes = []
 
     def node(self, name):
-        n = Node(self, name)
+        n = harness.Node(self.dir, name)
         self.nodes.append(n)
         self.addCleanup(n.stop)
         return n
 
     def pair(self, more=()):
-        a = self.node("a").primary()
+        a = self.node("a").start("primary")
         a.d.request("PUT", "/v1/buckets/b")
         a.d.put("b", "first", b"1")
         a.replicate()
@@ -146,7 +89,7 @@ class Failover(harness.Case):
             stop()
         harness.await_equal(a.d, b.d)
         for n in (a, b):
-            got = n.keys()
+            got = n.values()
             lost = [k for k, v in acked.items() if got.get(k) != v]
             self.assertEqual(lost, [])
         self.assertEqual((a.d.status()["role"], b.d.status()["role"]), ("follower", "primary"))
@@ -189,7 +132,7 @@ class Failover(harness.Case):
         self.assertEqual(other.post("follow", url=winner.r.url).status, 200)
         self.assertEqual(winner.d.put("b", "new", b"era").status, 201)
         harness.await_equal(winner.d, other.d)
-        got = other.keys()
+        got = other.values()
         self.assertEqual([k for k, v in replicated.items() if got.get(k) != v], [])
         # The old one is fenced as it stands, and follows where nothing of it is beyond the fork.
         done = self.bts("demote", a.file, "--json")
@@ -198,7 +141,7 @@ class Failover(harness.Case):
         self.assertEqual(self.bts("put", a.file, "b", "k", "v").returncode, 1)
         a.follow(winner.r.url, "--rejoin")
         harness.await_equal(winner.d, a.d)
-        self.assertEqual(a.keys(), winner.keys())
+        self.assertEqual(a.values(), winner.values())
         segments = winner.r.get("/v1/replication/segments").json()
         self.assertEqual(segments["position"], winner.role()["position"])
         self.assertEqual(len([s for s in segments["segments"] if s["first"] and s["last"].startswith("1-")]), 1, segments)
@@ -210,19 +153,17 @@ class Failover(harness.Case):
         with open(a.file, "rb") as f:
             old = f.read()
         port = a.r.port
-        a.primary()
+        a.start("primary")
         for i in range(20):
             self.assertEqual(a.d.put("b", "k%d" % i, b"v").status, 201)
-        a.r = harness.Server([harness.binary("bts-replicator"), "--data", a.file, "--listen", "127.0.0.1:%d" % port],
-                             self.dir.file("again-r.log"))
+        a.replicate("127.0.0.1:%d" % port)
         harness.await_equal(a.d, b.d)
         a.stop()
         with open(a.file, "r+b") as f:
             f.write(old)
             f.truncate(len(old))
-        a.primary()
-        a.r = harness.Server([harness.binary("bts-replicator"), "--data", a.file, "--listen", "127.0.0.1:%d" % port],
-                             self.dir.file("last-r.log"))
+        a.start("primary")
+        a.replicate("127.0.0.1:%d" % port)
         harness.await_true(lambda: b.d.status()["state"] == "stopped", what="the follower to notice")
         self.assertIn("ahead", b.d.status()["last_error"])
         self.assertEqual(b.d.value("b", "k19").status, 200)
@@ -241,10 +182,9 @@ class Failover(harness.Case):
         with open(a.file, "r+b") as f:
             f.write(old)
             f.truncate(len(old))
-        a.primary()
+        a.start("primary")
         self.assertEqual(a.d.put("b", "after", b"v").status, 201)
-        a.r = harness.Server([harness.binary("bts-replicator"), "--data", a.file, "--listen", "127.0.0.1:%d" % port],
-                             self.dir.file("last-r.log"))
+        a.replicate("127.0.0.1:%d" % port)
         harness.await_true(lambda: b.d.status()["state"] == "stopped" or b.d.status()["grafts"], what="the follower to notice")
         self.assertIn("diverged", b.d.status()["last_error"])
         self.assertEqual(b.d.value("b", "k19").status, 200)
@@ -268,12 +208,12 @@ class Failover(harness.Case):
         self.assertIn("fenced", again.log_text())
         # Nobody else: it may be promoted again.
         self.assertEqual(self.bts("promote", a.file).returncode, 0)
-        a.primary()
+        a.start("primary")
         self.assertEqual(a.d.put("b", "k", b"v").status, 201)
 
     def test_embedded_writer_is_fenced(self):
         """A tool in another process demotes the file under a server that writes it."""
-        a = self.node("a").primary()
+        a = self.node("a").start("primary")
         a.d.request("PUT", "/v1/buckets/b")
         self.assertEqual(a.d.put("b", "k", b"1").status, 201)
         self.assertEqual(self.bts("demote", a.file).returncode, 0)
@@ -350,7 +290,7 @@ class Failover(harness.Case):
         for n in (a, c):
             self.assertEqual(n.post("follow", url=b.r.url).status, 200)
             harness.await_equal(b.d, n.d)
-        self.assertEqual(a.keys(), {"first": "1", "acked": "1", "new": "2", "newer": "3"})
+        self.assertEqual(a.values(), {"first": "1", "acked": "1", "new": "2", "newer": "3"})
 
     def test_stop_during_an_election(self):
         """A stop cuts it short: the members here would take 45 s to be found silent."""

@@ -16,6 +16,7 @@ import unittest
 import urllib.parse
 
 import harness
+from test_btsd__disk import FLUSH_FAILS
 from test_deadline import Writer as Program
 
 ETCD = shutil.which("etcd")
@@ -72,11 +73,13 @@ class Node:
         self.url = "http://127.0.0.1:%d" % port
         self.file = test.dir.file(name + ".bts")
         self.log = test.dir.file(name + ".log")
+        self.fails = test.dir.file(name + ".fails")  # its disk, while this file is there
         self.d = None
         self.stalled = False
 
     def start(self, role="follower"):
         others = ",".join(n.url for n in self.test.nodes if n is not self)
+        os.environ["FLUSH_FAILS_IF"] = self.fails
         self.d = harness.Server([harness.binary("btsd"), role, "--data", self.file, "--listen", "127.0.0.1:%d" % self.port,
                                  "--name", self.name, "--rejoin", "--durability", "replicated:1", "--lease-ttl", TTL,
                                  "--failover", "etcd://127.0.0.1:%d/test/orders" % self.test.etcd.port,
@@ -157,6 +160,7 @@ class Lease(harness.Case):
         super().setUp()
         self.etcd = Etcd(self.dir)
         self.addCleanup(self.etcd.stop)
+        self.preload()
         self.nodes = []
         self.nodes = [Node(self, name, port) for name, port in zip("abc", free_ports(3))]
         for n in self.nodes:
@@ -168,6 +172,18 @@ class Lease(harness.Case):
         self.addCleanup(lambda: [w.end() for w in self.writers])
         first = self.leader()
         self.assertIn(first.ask("PUT", "/v1/buckets/b?durability=local").status, (200, 201))
+
+    def preload(self):
+        """Flushes that fail on demand, where there is a compiler."""
+        old, compiler = dict(os.environ), shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        self.addCleanup(lambda: (os.environ.clear(), os.environ.update(old)))
+        if not compiler:
+            return
+        with open(self.dir.file("fails.c"), "w") as f:
+            f.write(FLUSH_FAILS)
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", self.dir.file("fails.so"), self.dir.file("fails.c")], check=True)
+        os.environ.update(LD_PRELOAD=self.dir.file("fails.so"),
+                          ASAN_OPTIONS=old.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
 
     def leader(self, but=None):
         """Whoever is primary and may write."""
@@ -286,6 +302,50 @@ class Lease(harness.Case):
         for name in ("bts_failover_state{state=\"leader\"} 1", "bts_failover_deadline_seconds "):
             self.assertIn(name, self.leader().ask("GET", "/metrics").body.decode())
         print("clean stop: writable elsewhere after %.2f s" % took)
+
+    def test_failed_disk(self):
+        """A primary whose disk fails gives the key up, though it lives and could renew for ever."""
+        if "LD_PRELOAD" not in os.environ:
+            self.skipTest("no C compiler")
+        self.write(1)
+        self.await_writes()
+        old = self.leader()
+        open(old.fails, "w").close()
+        self.leader(but=old)
+        self.await_writes()
+        os.unlink(old.fails)
+        self.assertIn("file-failed", old.d.log_text())
+        self.assertEqual(old.status()["failover"]["state"], "watching")
+        old.kill()
+        old.start("primary")
+        self.whole()
+
+    def test_promised_beyond(self):
+        """Who promised a later epoch than the primary's has another one elected, and follows."""
+        self.write(1)
+        self.await_writes()
+        old = self.leader()
+        node = next(n for n in self.nodes if n is not old)
+        epoch = node.status()["epoch"] + 4
+        self.promise(node, epoch)
+        harness.await_true(lambda: node.status().get("epoch", 0) > epoch, PATIENCE, "it to follow a later epoch")
+        # The same number as that of one who is elected meanwhile.
+        old = self.leader()
+        node = next(n for n in self.nodes if n is not old)
+        harness.await_true(lambda: node.status().get("epoch") == old.status().get("epoch"), PATIENCE, "it to follow")
+        epoch = old.status()["epoch"] + 1
+        self.promise(node, epoch)
+        node.stall()
+        self.assertEqual(old.ask("POST", "/v1/admin/demote", timeout=30).status, 200)
+        self.assertEqual(self.leader(but=old).status()["epoch"], epoch)
+        node.resume()
+        harness.await_true(lambda: node.status().get("epoch", 0) > epoch, PATIENCE, "it to follow a later epoch")
+        self.await_writes()
+        self.whole()
+
+    def promise(self, node, epoch):
+        reply = node.ask("POST", "/v1/replication/promise?epoch=%d-%016x&database=%s" % (epoch, 1, node.status()["database_id"]))
+        self.assertEqual(reply.status, 200, reply)
 
     def held(self, node):
         reply = node.ask("POST", "/v1/admin/promote", timeout=60)

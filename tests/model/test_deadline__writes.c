@@ -363,6 +363,41 @@ static void test_before_the_slot(void **state)
 	}
 }
 
+/* BTS_ASYNC waits for no flush: what is shown behind the deadline is not told of as done either. */
+static void test_shown(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 2 * 2; i++) {
+		unsigned flags = BTS_ASYNC | (i / 2 ? BTS_EXCLUSIVE : 0);
+		struct trap trap = {.op = ENV_MEM_FAULT, .path = "commit.built", .again = i % 2};
+		struct bts_options options;
+		struct bed bed;
+
+		start(&bed);
+		bts_close(bed.db);
+		bts_options_init(&options);
+		options.env = env_mem_env(bed.mem);
+		options.map_bytes = ENV_MEM_RESERVE_DEFAULT;
+		options.flags = BTS_OPEN_DEADLINE;
+		options.async_delay_ms = 3600000; /* only this thread acts */
+		assert_int_equal(bts_open(bed.path, &options, &bed.db, &bed.error), BTS_OK);
+		trap.bed = &bed;
+		renew(&bed);
+		bed_commit(&bed, changed(&bed, 0, "seal")); /* the first one ends the seal, and is flushed */
+		bed_commit(&bed, changed(&bed, flags, "in time"));
+		assert_true(bed_stat(&bed).durable_txid < bed_stat(&bed).txid);
+		env_mem_set_hook(bed.mem, trap_hook, &trap);
+		assert_int_equal(bts_commit(changed(&bed, flags, "late"), &bed.error), BTS_UNKNOWN);
+		assert_true(trap.done);
+		env_mem_set_hook(bed.mem, NULL, NULL);
+		renew(&bed);
+		bed_commit(&bed, changed(&bed, flags, "after"));
+		bed_holds(&bed, "b", "late", "v");
+		assert_int_equal(bts_sync(bed.db, &bed.error), BTS_OK);
+		bed_fini(&bed);
+	}
+}
+
 static void test_several_processes(void **state)
 {
 	struct bts *second, *third;
@@ -649,6 +684,7 @@ int main(void)
 		cmocka_unit_test(test_each_way),
 		cmocka_unit_test(test_at_the_flush),
 		cmocka_unit_test(test_before_the_slot),
+		cmocka_unit_test(test_shown),
 		cmocka_unit_test(test_several_processes),
 		cmocka_unit_test(test_unclean),
 		cmocka_unit_test(test_copy),

@@ -142,6 +142,8 @@ void mem_hold(struct mem_bucket *b, const char *within)
 {
 	pthread_mutex_lock(&b->lock);
 	strcpy(b->hold, within);
+	b->held = false;
+	pthread_cond_broadcast(&b->healed); /* what was held for another name goes on */
 	pthread_mutex_unlock(&b->lock);
 }
 

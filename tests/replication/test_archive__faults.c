@@ -15,6 +15,7 @@
 
 #include "acks.h"
 #include "archive.h"
+#include "archive_other.h"
 #include "replica.h"
 #include "restore.h"
 #include "rng.h"
@@ -90,6 +91,14 @@ static void await_archived(struct bts *db, bts_txid txid)
 	for (unsigned i = 0; acknowledged(db) < txid; i++) {
 		if (i == REPLICA_TIMEOUT_MS)
 			fail_msg("commit %" PRIu64 " was not archived", (uint64_t)txid);
+		usleep(1000);
+	}
+}
+
+static void await_held(struct mem_bucket *bucket)
+{
+	for (unsigned i = 0; !mem_held(bucket); i++) {
+		assert_true(i < REPLICA_TIMEOUT_MS);
 		usleep(1000);
 	}
 }
@@ -235,21 +244,14 @@ static void test_pruned(void **state)
 	struct archive *archive = start(db, bucket);
 	struct store *store = mem_store(bucket);
 	struct archive_status status;
-	struct catalog_floor floor;
 	struct bts_position own;
-	struct bts_slice text;
-	char key[MANIFEST_KEY_SIZE];
 
 	(void)state;
 	replica_put(db, 0, 5, 0, 100);
 	await_archived(db, replica_txid(db));
 	archive_stop(archive);
 	assert_int_equal(bts_ship_position(db, &own, NULL), BTS_OK);
-	floor = (struct catalog_floor){own.epoch, own.epoch_random, own.txid + 1};
-	assert_int_equal(catalog_pruned_write(&floor, 1, &text, NULL), BTS_OK);
-	catalog_pruned_key(own.database, key);
-	assert_int_equal(store_put(store, key, text, false, NULL), BTS_OK);
-	free((void *)(uintptr_t)text.data);
+	other_prune(store, &own);
 	store_close(store);
 	replica_put(db, 0, 5, 1, 100);
 	archive = start(db, bucket);
@@ -258,6 +260,99 @@ static void test_pruned(void **state)
 	assert_int_equal(status.fulls, 1);
 	archive_stop(archive);
 	check_equal(db, bucket);
+	bts_close(db);
+	mem_bucket_free(bucket);
+}
+
+/* Parts of increments, which are but the last one's named. */
+static enum bts_err prune_unnamed(
+	void *arg, const char *key, uint64_t size, uint64_t modified_ms, struct bts_error *error)
+{
+	struct manifest_part part;
+
+	(void)size, (void)modified_ms;
+	return manifest_part_key_parse(key, &part) && part.base ? store_delete(arg, key, error) : BTS_OK;
+}
+
+/* A frame waits for its manifest until its parts may have been pruned: then others are named. */
+static void test_rests(void **state)
+{
+	struct mem_bucket *bucket = mem_bucket_new(), *then;
+	struct bts *db = replica_open_in(dir, "primary.bts", 0);
+	struct store *store = mem_store(bucket), *seen;
+	struct archive *archive;
+	struct bts_error error;
+
+	(void)state;
+	replica_put(db, 0, 5, 0, 100);
+	archive = start_with(db, bucket, (struct archive_options){.rest_ms = 50});
+	await_archived(db, replica_txid(db));
+	mem_fail(bucket, MEM_STICKY, 2); /* the manifest: the part is stored */
+	replica_put(db, 0, 5, 1, 100);
+	for (unsigned i = 0; !mem_failed(bucket); i++) {
+		assert_true(i < REPLICA_TIMEOUT_MS);
+		usleep(1000);
+	}
+	then = mem_copy(bucket);
+	seen = mem_store(then);
+	usleep(60000);
+	mem_heal(bucket);
+	if (store_list(seen, "", "", prune_unnamed, store, &error))
+		fail_msg("%s", error.text);
+	await_archived(db, replica_txid(db));
+	archive_stop(archive);
+	check_equal(db, bucket);
+	store_close(seen);
+	store_close(store);
+	mem_bucket_free(then);
+	bts_close(db);
+	mem_bucket_free(bucket);
+}
+
+/* All entries of the archive. */
+static struct catalog read_catalog(struct bts *db, struct mem_bucket *bucket)
+{
+	struct restore_wish wish = newest_of(db);
+	struct store *store = mem_store(bucket);
+	struct catalog catalog;
+	struct bts_error error;
+
+	if (catalog_read(store, wish.database, &catalog, &error))
+		fail_msg("%s", error.text);
+	assert_int_equal(catalog.hole_count, 0);
+	store_close(store);
+	return catalog;
+}
+
+/* What a frame begins at is pruned while it is written, and another archiver is faster. */
+static void test_base_pruned(void **state)
+{
+	struct mem_bucket *bucket = mem_bucket_new();
+	struct bts *db = replica_open_in(dir, "primary.bts", 0);
+	struct store *store = mem_store(bucket);
+	struct archive *archive;
+	struct bts_position base;
+	struct catalog catalog;
+
+	(void)state;
+	replica_put(db, 0, 5, 0, 100);
+	archive = start_with(db, bucket, (struct archive_options){.db = NULL});
+	await_archived(db, replica_txid(db));
+	assert_int_equal(bts_ship_position(db, &base, NULL), BTS_OK);
+	mem_hold(bucket, ".000000");
+	replica_put(db, 0, 5, 1, 100);
+	await_held(bucket);
+	other_enter(store, &base);
+	other_prune(store, &base);
+	mem_heal(bucket);
+	await_archived(db, replica_txid(db));
+	archive_stop(archive);
+	catalog = read_catalog(db, bucket);
+	for (size_t i = 0; i < catalog.count; i++)
+		assert_true(catalog.entries[i].from.txid == 0 || catalog.entries[i].from.txid > base.txid);
+	catalog_fini(&catalog);
+	check_equal(db, bucket);
+	store_close(store);
 	bts_close(db);
 	mem_bucket_free(bucket);
 }
@@ -288,21 +383,6 @@ static void test_two_archivers(void **state)
 	bts_close(other);
 	bts_close(db);
 	mem_bucket_free(bucket);
-}
-
-/* All entries of the archive. */
-static struct catalog read_catalog(struct bts *db, struct mem_bucket *bucket)
-{
-	struct restore_wish wish = newest_of(db);
-	struct store *store = mem_store(bucket);
-	struct catalog catalog;
-	struct bts_error error;
-
-	if (catalog_read(store, wish.database, &catalog, &error))
-		fail_msg("%s", error.text);
-	assert_int_equal(catalog.hole_count, 0);
-	store_close(store);
-	return catalog;
 }
 
 /* Of one history, the later commit never has the lower time. */
@@ -391,10 +471,7 @@ static void test_parts(void **state)
 	replica_put(db, 0, 3, 0, 100);
 	mem_hold(bucket, "-000000000000-"); /* the next full one */
 	archive = start_with(db, bucket, (struct archive_options){.look_ms = 20, .full_ms = 1});
-	for (unsigned i = 0; !mem_held(bucket); i++) {
-		assert_true(i < REPLICA_TIMEOUT_MS);
-		usleep(1000);
-	}
+	await_held(bucket);
 	/* It is stopped at once also while a put hangs. */
 	archive_stop(archive);
 	mem_heal(bucket);
@@ -405,6 +482,62 @@ static void test_parts(void **state)
 	}
 	check_promise(db, bucket);
 	archive_stop(archive);
+	check_equal(db, bucket);
+	bts_close(db);
+	mem_bucket_free(bucket);
+}
+
+/* Commits that nobody waits for. */
+static void put_many(struct bts *db, unsigned count)
+{
+	struct bts_bucket *b;
+	struct bts_txn *txn;
+
+	for (unsigned i = 0; i < count; i++) {
+		unsigned key = i % 100;
+
+		assert_int_equal(bts_begin(db, BTS_WRITE | BTS_ASYNC, &txn, NULL), BTS_OK);
+		assert_int_equal(bts_bucket(txn, (struct bts_slice){"many", 4}, BTS_CREATE, &b, NULL), BTS_OK);
+		assert_int_equal(bts_put(txn, b, (struct bts_slice){&key, sizeof(key)}, (struct bts_slice){&i, sizeof(i)}, 0),
+			BTS_OK);
+		assert_int_equal(bts_commit(txn, NULL), BTS_OK);
+	}
+	assert_int_equal(bts_sync(db, NULL), BTS_OK);
+}
+
+/*
+ * A full frame that takes longer than positions are kept: it is gone on from all the same, and nothing is acknowledged before it.  They
+ * are kept for 2^20 commits, which BTS_ARCHIVE_COMMITS=1200000 exceeds (a minute); without it, the same with few.
+ */
+static void test_slow_full(void **state)
+{
+	const char *many = getenv("BTS_ARCHIVE_COMMITS");
+	struct mem_bucket *bucket = mem_bucket_new();
+	struct bts *db = replica_open_in(dir, "primary.bts", 0);
+	struct archive_status status;
+	struct bts_ack ack = {.txid = 0};
+	struct archive *archive;
+	struct rng rng;
+
+	(void)state;
+	rng_init(&rng, seed);
+	for (unsigned i = 0; i < 20; i++)
+		put_noise(db, &rng, i);
+	mem_hold(bucket, "-000000000000-"); /* parts of the full frame */
+	archive = start(db, bucket);
+	await_held(bucket);
+	for (unsigned part = 0; part < 2; part++) {
+		put_many(db, many ? (unsigned)strtoul(many, NULL, 10) / 2 : 300);
+		mem_hold(bucket, part ? ".000002" : ".000001");
+		await_held(bucket);
+	}
+	assert_int_equal(mem_count(bucket, "/manifest/"), 2); /* of two increments: nothing leads to them yet */
+	assert_true(bts_ack_list(db, &ack, 1) == 0 || ack.txid == 0);
+	mem_heal(bucket);
+	await_archived(db, replica_txid(db));
+	archive_status(archive, &status);
+	archive_stop(archive);
+	assert_int_equal(status.fulls, 1);
 	check_equal(db, bucket);
 	bts_close(db);
 	mem_bucket_free(bucket);
@@ -425,10 +558,7 @@ static void test_pins(void **state)
 		put_noise(db, &rng, i);
 	mem_hold(bucket, ".000001");
 	archive = start_with(db, bucket, (struct archive_options){.look_ms = 20, .pin_limit = 1 << 20});
-	for (unsigned i = 0; !mem_held(bucket); i++) {
-		assert_true(i < REPLICA_TIMEOUT_MS);
-		usleep(1000);
-	}
+	await_held(bucket);
 	for (unsigned i = 0; i < 3; i++)
 		put_noise(db, &rng, i);
 	usleep(1100000); /* it is looked at once in a second */
@@ -507,9 +637,12 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_each_call_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_emptied, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pruned, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_rests, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_base_pruned, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_archivers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_long, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_parts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_slow_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_history, setup, teardown),
 	};

@@ -138,6 +138,14 @@ static void test_outbid(void **state)
 	elect.survive = 1; /* enough without it */
 	assert_int_equal(elect_judge(&elect, why), ELECT_PROMOTE);
 	assert_string_equal(elect_code(ELECT_PROMOTE), "");
+	assert_true(elect_is_outbid(&elect));
+	assert_false(elect_is_tied(&elect));
+	elect.epoch = 7;
+	assert_true(elect_is_outbid(&elect));
+	assert_true(elect_is_tied(&elect));
+	elect.epoch = 8;
+	assert_false(elect_is_outbid(&elect));
+	assert_false(elect_is_tied(&elect));
 }
 
 int main(void)
