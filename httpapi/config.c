@@ -172,6 +172,8 @@ static int config_complete(struct settings *s, struct config *c)
 	why = failover_fits(&c->failover);
 	if (why)
 		return settings_refuse(s, "%s", why);
+	if (c->failover.place && !c->members)
+		return settings_refuse(s, "--failover needs --members: the names of its nodes, as only their copies survive an election");
 	if (c->follower && !c->from && !c->failover.place)
 		return settings_refuse(s, "a follower needs --from URL, or --failover");
 	if (!c->follower && (c->primary_url || (c->from && !c->failover.place)))

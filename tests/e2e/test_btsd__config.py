@@ -90,6 +90,12 @@ class Refused(unittest.TestCase):
                 self.refused("unknown option '--max-boby'", "--max-boby", "1M", program=program)
                 self.refused("cannot read", "--config", d.file("none"), program=program)
 
+    def test_failover_names_its_members(self):
+        """Copies at other nodes would count, and not survive an election."""
+        given = GOOD + ["--name", "n", "--failover", "etcd://h:1/k", "--failover-members", "http://g:1", "--survive", "1", "--check-config"]
+        self.refused("--failover needs --members", *given)
+        self.assertEqual(run(*given, "--members", "n,g").returncode, 0)
+
     def test_no_passwords_in_urls(self):
         """They would be logged, and told to others."""
         follower = ["follower", "--data", "x", "--listen", "127.0.0.1:0"]

@@ -32,7 +32,7 @@ def json_primary(d, *args):
 
 class AccessLog(unittest.TestCase):
     def test_combined(self):
-        with harness.Dir() as d, harness.primary(d, "--access-log", d.file("access")) as p:
+        with harness.Dir() as d, harness.primary(d, "--access-log", d.file("access"), "--threads", "1") as p:
             p.request("PUT", "/v1/buckets/b")
             p.put("b", 'k"\n', b"value")
             p.request("GET", "/v1/buckets/b/keys/k%22%0A", headers={"User-Agent": 'a "b" \\ \xe9', "X-Request-Id": "mine.1"})
@@ -52,7 +52,7 @@ class AccessLog(unittest.TestCase):
             self.assertNotIn("value", "".join(lines(d.file("access"))))
 
     def test_json_and_sizes(self):
-        with harness.Dir() as d, json_primary(d, "--access-log", d.file("access")) as p:
+        with harness.Dir() as d, json_primary(d, "--access-log", d.file("access"), "--threads", "1") as p:
             p.request("PUT", "/v1/buckets/b")
             for i in range(300):
                 p.put("b", "key%03d" % i, b"v" * 1000)

@@ -81,7 +81,7 @@ class Node:
         others = ",".join(n.url for n in self.test.nodes if n is not self)
         os.environ["FLUSH_FAILS_IF"] = self.fails
         self.d = harness.Server([harness.binary("btsd"), role, "--data", self.file, "--listen", "127.0.0.1:%d" % self.port,
-                                 "--name", self.name, "--rejoin", "--durability", "replicated:1", "--lease-ttl", TTL,
+                                 "--name", self.name, "--members", "a,b,c", "--rejoin", "--durability", "replicated:1", "--lease-ttl", TTL,
                                  "--failover", "etcd://127.0.0.1:%d/test/orders" % self.test.etcd.port,
                                  "--failover-members", others, "--survive", "1"], self.log)
         return self
