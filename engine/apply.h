@@ -182,7 +182,8 @@ enum bts_err apply_refuse_page(struct bts_apply *, bts_pgno pgno, const char *wh
 /* The unit that begins at a page; NULL: none.  Its bytes where they are now; NULL: cannot be read. */
 struct apply_unit *apply_unit_find(const struct bts_apply *, bts_pgno pgno);
 const uint8_t *apply_unit_image(const struct bts_apply *, const struct apply_unit *);
-/* The target's pages, before they are home. */
+/* The durable state of this file; the target's pages, before they are home. */
+struct tree_ctx apply_old_ctx(struct bts_apply *);
 struct tree_ctx apply_new_ctx(struct bts_apply *);
 /* apply_graft.c: history, named snapshots' records and free log of the target against the base's. */
 enum bts_err apply_graft_aside(struct bts_apply *);

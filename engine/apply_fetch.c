@@ -386,7 +386,7 @@ enum bts_err bts_apply_missing(
 /* The fork is a commit of this file's own history. */
 static enum bts_err fetch_check_fork(struct bts_apply *apply, const struct bts_position *fork)
 {
-	struct tree_ctx ctx = apply_fetch_local_ctx(apply);
+	struct tree_ctx ctx = apply_old_ctx(apply);
 	enum bts_standing standing = BTS_STANDING_KNOWN;
 	enum bts_err err = BTS_OK;
 

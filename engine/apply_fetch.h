@@ -45,8 +45,7 @@ struct apply_fetch {
 	struct commit_record record;
 };
 
-/* apply_fetch_local.c.  The durable state of this file. */
-struct tree_ctx apply_fetch_local_ctx(struct bts_apply *);
+/* apply_fetch_local.c */
 enum bts_err apply_fetch_load_local(struct bts_apply *);
 /* Is the edge live here?  low: its first key. */
 enum bts_err apply_fetch_kept(struct bts_apply *, const struct fetch_edge *, struct bts_slice low, bool *kept);

@@ -6,18 +6,6 @@
 #include "node.h"
 #include "node_search.h"
 
-struct tree_ctx apply_fetch_local_ctx(struct bts_apply *apply)
-{
-	const struct commit_record *old = &apply->db->slot.record;
-	struct tree_ctx ctx = {.pager = &apply->db->pager,
-		.limit = old->high_water,
-		.newest = old->txid,
-		.error = &apply->error};
-
-	redirect_use(&ctx, apply->redirect);
-	return ctx;
-}
-
 static int fetch_tree_order(const void *a, const void *b)
 {
 	const struct fetch_tree *x = a, *y = b;
@@ -50,7 +38,7 @@ static enum bts_err fetch_add_state(
 	struct bts_apply *apply, const struct tree *catalog, bts_txid before, bts_txid state)
 {
 	struct traverse *t = &apply->fetch->traverse;
-	struct tree_ctx ctx = apply_fetch_local_ctx(apply);
+	struct tree_ctx ctx = apply_old_ctx(apply);
 	const struct traverse_edge *edge;
 	const uint8_t *image;
 	enum bts_err err;
@@ -75,7 +63,7 @@ enum bts_err apply_fetch_load_local(struct bts_apply *apply)
 {
 	struct commit_record *old = &apply->db->slot.record;
 	struct apply_fetch *fetch = apply->fetch;
-	struct tree_ctx ctx = apply_fetch_local_ctx(apply);
+	struct tree_ctx ctx = apply_old_ctx(apply);
 	enum bts_err err = snapshot_list_load(&ctx, old, &old->snapshots, &fetch->states);
 	bts_txid before = 0;
 
@@ -150,7 +138,7 @@ static bool fetch_local_tree(
 
 static enum bts_err fetch_kept_log(struct bts_apply *apply, const struct fetch_edge *edge, bool *kept)
 {
-	struct tree_ctx ctx = apply_fetch_local_ctx(apply);
+	struct tree_ctx ctx = apply_old_ctx(apply);
 	struct page_ptr at = apply->db->slot.record.free.head;
 	const uint8_t *image;
 	enum bts_err err;
@@ -170,7 +158,7 @@ static enum bts_err fetch_kept_log(struct bts_apply *apply, const struct fetch_e
 static enum bts_err fetch_kept_tree(
 	struct bts_apply *apply, const struct fetch_edge *edge, struct bts_slice low, bool *kept)
 {
-	struct tree_ctx ctx = apply_fetch_local_ctx(apply);
+	struct tree_ctx ctx = apply_old_ctx(apply);
 	int target = edge->kind == BTS_KIND_EXTENT ? -1 : edge->level;
 	struct page_ptr at;
 	struct node_cell cell;

@@ -329,22 +329,10 @@ static enum bts_err graft_meet_all(
 	return BTS_OK;
 }
 
-static struct tree_ctx graft_old_ctx(struct bts_apply *apply)
-{
-	const struct commit_record *old = &apply->db->slot.record;
-	struct tree_ctx ctx = {.pager = &apply->db->pager,
-		.limit = old->high_water,
-		.newest = old->txid,
-		.error = &apply->error};
-
-	redirect_use(&ctx, apply->redirect);
-	return ctx;
-}
-
 enum bts_err apply_graft_aside(struct bts_apply *apply)
 {
 	const struct commit_record *old = &apply->db->slot.record, *now = &apply->record;
-	struct tree_ctx ctx = graft_old_ctx(apply);
+	struct tree_ctx ctx = apply_old_ctx(apply);
 	enum bts_err err;
 
 	traverse_init(&apply->traverse, now, TRAVERSE_ASIDE, &apply->error);
@@ -364,7 +352,7 @@ enum bts_err apply_graft_state(
 	struct bts_apply *apply, const struct apply_state *before, const struct apply_state *now, bool first)
 {
 	const struct commit_record *old = first ? &apply->db->slot.record : &apply->record;
-	struct tree_ctx ctx = first ? graft_old_ctx(apply) : apply_new_ctx(apply);
+	struct tree_ctx ctx = first ? apply_old_ctx(apply) : apply_new_ctx(apply);
 	enum bts_err err;
 
 	ctx.newest = before->txid;

@@ -77,6 +77,18 @@ static const uint8_t *proof_redirect(void *arg, const struct page_ptr *ptr, uint
 	return apply->redirect ? redirect_find(apply->redirect, ptr, count, verified) : NULL;
 }
 
+struct tree_ctx apply_old_ctx(struct bts_apply *apply)
+{
+	const struct commit_record *old = &apply->db->slot.record;
+	struct tree_ctx ctx = {.pager = &apply->db->pager,
+		.limit = old->high_water,
+		.newest = old->txid,
+		.error = &apply->error};
+
+	redirect_use(&ctx, apply->redirect);
+	return ctx;
+}
+
 struct tree_ctx apply_new_ctx(struct bts_apply *apply)
 {
 	struct tree_ctx ctx = {

@@ -170,12 +170,10 @@ static enum bts_err restore_options_check(const struct bts_restore_options *opti
 	return BTS_OK;
 }
 
-enum bts_err bts_restore(
-	int fd, const char *path, const struct bts_restore_options *options, struct bts_error *error)
+/* Owned: restore_free. */
+static enum bts_err restore_new(const struct bts_restore_options *options, struct restore **out, struct bts_error *error)
 {
 	static const struct bts_restore_options plain = {.size = sizeof(plain)};
-	struct recover_create create = {
-		.page_size = BTS_PAGE_SIZE_MIN, .role = META_PRIMARY, .fill = restore_fill};
 	struct restore *restore;
 	struct bts_env *env;
 	enum bts_err err;
@@ -192,44 +190,55 @@ enum bts_err bts_restore(
 	memset(restore, 0, sizeof(*restore));
 	restore->env = env;
 	restore->options = options;
-	restore->fd = fd;
-	restore->buffer = env->ops->memory(env, NULL, RESTORE_BUFFER);
-	create.fill_arg = restore;
-	err = restore->buffer == NULL ? error_set(error, BTS_MEMORY, 0, "no memory to restore")
-				      : recover_create(env, path, &create, error);
+	*out = restore;
+	return BTS_OK;
+}
+
+static void restore_free(struct restore *restore)
+{
+	struct bts_env *env = restore->env;
+
 	env->ops->memory(env, restore->buffer, 0);
 	env->ops->memory(env, restore, 0);
+}
+
+enum bts_err bts_restore(
+	int fd, const char *path, const struct bts_restore_options *options, struct bts_error *error)
+{
+	struct recover_create create = {
+		.page_size = BTS_PAGE_SIZE_MIN, .role = META_PRIMARY, .fill = restore_fill};
+	struct restore *restore;
+	enum bts_err err = restore_new(options, &restore, error);
+
+	if (err)
+		return err;
+	restore->fd = fd;
+	restore->buffer = restore->env->ops->memory(restore->env, NULL, RESTORE_BUFFER);
+	create.fill_arg = restore;
+	err = restore->buffer == NULL ? error_set(error, BTS_MEMORY, 0, "no memory to restore")
+				      : recover_create(restore->env, path, &create, error);
+	restore_free(restore);
 	return err;
 }
 
 enum bts_err bts_restore_file(
 	const char *from, const char *path, const struct bts_restore_options *options, struct bts_error *error)
 {
-	static const struct bts_restore_options plain = {.size = sizeof(plain)};
 	struct restore *restore;
 	struct bts_env *env;
 	bool there = true;
-	enum bts_err err;
+	enum bts_err err = restore_new(options, &restore, error);
 	int os;
 
-	if (options == NULL)
-		options = &plain;
-	err = restore_options_check(options, error);
 	if (err)
 		return err;
-	env = options->env != NULL ? options->env : bts_env_posix();
-	restore = env->ops->memory(env, NULL, sizeof(*restore));
-	if (restore == NULL)
-		return error_set(error, BTS_MEMORY, 0, "no memory to restore");
-	memset(restore, 0, sizeof(*restore));
-	restore->env = env;
-	restore->options = options;
+	env = restore->env;
 	os = env->ops->file_open(env, from, BTS_FILE_WRITE, &restore->file);
 	err = os ? error_os(error, os, "opening %s", from) : restore_finish(restore, from, error);
 	if (err == BTS_OK)
 		err = recover_link(env, path, from, &there, error);
 	if (os == 0)
 		env->ops->file_close(restore->file);
-	env->ops->memory(env, restore, 0);
+	restore_free(restore);
 	return err;
 }
