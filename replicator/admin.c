@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "failover_run.h"
-#include "json.h"
+#include "jsontext.h"
 #include "position.h"
 #include "sources.h"
 
@@ -426,7 +426,7 @@ static void admin_write_scrub(FILE *out, const void *what)
 		fprintf(out, "%s{\"page\":%" PRIu64 ",\"pages\":%" PRIu32 ",\"birth\":%" PRIu64 "}", i ? "," : "",
 			(uint64_t)now->listed[i].pgno, now->listed[i].count, (uint64_t)now->listed[i].birth);
 	fputs("],\"error\":", out);
-	json_string(out, now->error.code ? now->error.text : "");
+	jsontext_string(out, now->error.code ? now->error.text : "");
 	fputs("}\n", out);
 }
 

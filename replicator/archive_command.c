@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "json.h"
+#include "jsontext.h"
 #include "prune.h"
 #include "restore.h"
 #include "when.h"
@@ -144,7 +144,7 @@ static void archive_command_json(const struct archive_task *run, const struct re
 	printf("],\n\"holes\":[");
 	for (size_t i = 0; i < catalog->hole_count; i++) {
 		printf("%s{\"key\":\"%s\",\"why\":", i ? "," : "", catalog->holes[i].key);
-		json_string(stdout, catalog->holes[i].why.text);
+		jsontext_string(stdout, catalog->holes[i].why.text);
 		putchar('}');
 	}
 	puts("]}");

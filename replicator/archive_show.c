@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "acks.h"
-#include "json.h"
+#include "jsontext.h"
 
 void archive_status(struct archive *a, struct archive_status *status)
 {
@@ -45,14 +45,14 @@ static void archive_json_to(struct archive *a, struct bts *db, FILE *out)
 	}
 	archive_status(a, &status);
 	fprintf(out, ",\"archive\":{\"state\":\"%s\",\"url\":", archive_word(status.state));
-	json_string(out, store_name(a->options.store));
+	jsontext_string(out, store_name(a->options.store));
 	fprintf(out,
 		",\"txid\":%" PRIu64 ",\"epoch\":%" PRIu32 ",\"lag_ms\":%" PRIu64 ",\"frames\":%" PRIu64
 		",\"fulls\":%" PRIu64 ",\"parts\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"failures\":%" PRIu64
 		",\"last_error\":",
 		(uint64_t)status.position.txid, status.position.epoch, status.lag_ms, status.frames,
 		status.fulls, status.parts, status.bytes, status.failures);
-	json_string(out, status.last_error);
+	jsontext_string(out, status.last_error);
 	fputc('}', out);
 }
 

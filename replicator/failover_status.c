@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "json.h"
+#include "jsontext.h"
 
 static uint64_t status_left(const struct failover_run *run)
 {
@@ -19,22 +19,22 @@ static void status_write(FILE *out, const struct failover_run *run)
 	const struct failover *f = &run->machine;
 
 	fprintf(out, "{\"state\":\"%s\",\"key\":", failover_state_word(f->state));
-	json_string(out, run->place.key);
+	jsontext_string(out, run->place.key);
 	fputs(",\"holder\":", out);
-	json_string(out, f->key.there ? f->key.name : "");
+	jsontext_string(out, f->key.there ? f->key.name : "");
 	fputs(",\"holder_url\":", out);
-	json_string(out, f->key.there ? f->key.url : "");
+	jsontext_string(out, f->key.there ? f->key.url : "");
 	fputs(",\"holder_source\":", out);
-	json_string(out, f->key.there ? f->key.source : "");
+	jsontext_string(out, f->key.there ? f->key.source : "");
 	fprintf(out, ",\"holder_elected\":%s,\"lease_ms\":%" PRIu64 ",\"ttl_ms\":%" PRIu64,
 		f->key.there && f->key.elected ? "true" : "false", status_left(run), run->options.ttl_ms);
 	fprintf(out,
 		",\"elections\":%" PRIu64 ",\"won\":%" PRIu64 ",\"lost_leases\":%" PRIu64
 		",\"etcd_answers\":%s,\"last_election\":",
 		f->counts.elections, f->counts.won, f->counts.lost_leases, run->silent ? "false" : "true");
-	json_string(out, run->verdict);
+	jsontext_string(out, run->verdict);
 	fputs(",\"last_error\":", out);
-	json_string(out, run->why);
+	jsontext_string(out, run->why);
 	fputc('}', out);
 }
 

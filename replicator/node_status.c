@@ -3,13 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "json.h"
+#include "jsontext.h"
 #include "node.h"
 
 static void status_text(FILE *out, const char *name, const char *text)
 {
 	fprintf(out, ",\"%s\":", name);
-	json_string(out, text);
+	jsontext_string(out, text);
 }
 
 static void status_number(FILE *out, const char *name, uint64_t value)

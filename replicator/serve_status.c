@@ -7,7 +7,7 @@
 
 #include "acks.h"
 #include "failover_run.h"
-#include "json.h"
+#include "jsontext.h"
 #include "position.h"
 
 static void status_hex(FILE *out, const char *name, const uint8_t bytes[16])
@@ -24,9 +24,9 @@ static void status_follower(FILE *out, struct serve *serve, const struct bts_ack
 	uint64_t now = serve_realtime_ms();
 
 	fputs("{\"name\":", out);
-	json_string(out, ack->node);
+	jsontext_string(out, ack->node);
 	fputs(",\"url\":", out);
-	json_string(out, ack->url);
+	jsontext_string(out, ack->url);
 	fprintf(out, ",\"txid\":%" PRIu64 ",\"lag_txids\":%" PRIu64 ",\"lag_ms\":%" PRIu64 ",\"lag_bytes\":", (uint64_t)ack->txid,
 		(uint64_t)(head->txid > ack->txid ? head->txid - ack->txid : 0), serve_lag_ms(serve, ack, head));
 	if (bytes < 0)
@@ -60,7 +60,7 @@ static void status_write(FILE *out, struct serve *serve, const struct bts_positi
 	char *upstream = serve->node ? node_status(serve->node) : NULL, *archive = archive_json(serve->archive, serve->db);
 
 	fprintf(out, "{\"role\":\"%s\",\"name\":", serve_role(serve));
-	json_string(out, source->name);
+	jsontext_string(out, source->name);
 	fprintf(out, ",\"version\":\"%s\"", bts_version());
 	status_hex(out, "database_id", head->database);
 	fprintf(out, ",\"epoch\":%" PRIu32 ",\"txid\":%" PRIu64, head->epoch, (uint64_t)head->txid);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "ages.h"
-#include "json.h"
+#include "jsontext.h"
 #include "progress.h"
 
 static void a_transfer(void **state)
@@ -63,7 +63,7 @@ static void strings(void **state)
 	FILE *out = open_memstream(&text, &size);
 
 	(void)state;
-	json_string(out, "a\"b\\c\n\x7f\xff d");
+	jsontext_string(out, "a\"b\\c\n\x7f\xff d");
 	fclose(out);
 	assert_string_equal(text, "\"a\\\"b\\\\c\\u000a\\u007f\\u00ff d\"");
 	free(text);

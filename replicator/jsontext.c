@@ -1,7 +1,7 @@
 /* A text as a JSON string. */
-#include "json.h"
+#include "jsontext.h"
 
-void json_string(FILE *out, const char *text)
+void jsontext_string(FILE *out, const char *text)
 {
 	fputc('"', out);
 	for (; *text; text++) {
