@@ -6,6 +6,7 @@
  * reached the disk is unknown (I7).
  */
 #include "base/crc32c.h"
+#include "base/ensure.h"
 #include "clean.h"
 #include "error.h"
 #include "flush.h"
@@ -79,6 +80,7 @@ static int commit_write_pages(struct bts *db, const struct seal *seal)
 	return commit_flush_iov(&writer);
 }
 
+/* From the bytes: what a run's CRC is. */
 static uint32_t commit_content(const struct bts *db, const struct seal_segment *segment, uint32_t crc)
 {
 	crc = crc32c(crc, segment->head, segment->head_size);
@@ -87,9 +89,23 @@ static uint32_t commit_content(const struct bts *db, const struct seal_segment *
 	return crc32c(crc, commit_zeros, commit_padding(db, segment));
 }
 
+/* The same of a page, whose first word is the checksum of all behind it: the seal has just read them.  shift: for these. */
+static uint32_t commit_content_page(const struct bts *db, const struct seal_segment *segment, uint32_t shift, uint32_t crc)
+{
+	uint32_t joined = crc32c_join(crc32c(crc, segment->head, 4), layout_crc(segment->head), shift);
+
+#ifdef BTS_PARANOID
+	ENSURE(joined == commit_content(db, segment, crc));
+#else
+	(void)db;
+#endif
+	return joined;
+}
+
 /* I3: every page of this commit; false when they are too many or too scattered for a manifest, or some were written before. */
 static bool commit_manifest(const struct bts *db, const struct seal *seal, struct commit_built *built)
 {
+	uint32_t shift = crc32c_shift(db->pager.page_size - 4);
 	struct meta_run *run = NULL;
 
 	built->manifest_count = 0;
@@ -105,7 +121,8 @@ static bool commit_manifest(const struct bts *db, const struct seal *seal, struc
 			*run = (struct meta_run){ segment->pgno, 0, 0 };
 		}
 		run->count += (uint32_t)segment->pages;
-		run->crc = commit_content(db, segment, run->crc);
+		run->crc = segment->pages == 1 ? commit_content_page(db, segment, shift, run->crc) :
+						 commit_content(db, segment, run->crc);
 	}
 	return true;
 }

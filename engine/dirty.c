@@ -13,7 +13,8 @@ struct dirty_entry {
 	uint8_t *data;
 	uint64_t size; /* bytes of a value */
 	uint64_t serial; /* of the making, never 0; an index is used again, this is not */
-	uint32_t owner; /* level_count when it was made; 0: none of the levels in progress */
+	uint32_t owner; /* level_count when it was made or saved; 0: none of the levels in progress */
+	uint32_t saved; /* 1 + place in undo of the former image that its owner keeps; 0: its owner made it */
 	enum dirty_kind kind;
 	const uint8_t *sums; /* not NULL: a value whose bytes, data, are not ours */
 	struct lease *lease; /* and are in their place already */
@@ -24,9 +25,19 @@ struct dirty_list { /* of entry indices */
 	size_t count, cap;
 };
 
+/* What a level did to a page of the levels around it. */
+struct dirty_undo {
+	uint32_t index;
+	uint32_t owner; /* of the page before */
+	uint32_t saved; /* likewise; 0 */
+	unsigned slot;  /* of a branch whose child became another */
+	struct page_ptr child; /* the former one; page 0: image counts */
+	uint8_t *image; /* the former one of a page that was changed anyhow; NULL: it is back already */
+};
+
 /* A transaction of a group, or a savepoint.  Lists are shared: a level has what lies behind its marks. */
 struct dirty_level {
-	size_t made, replaced, freed;
+	size_t made, replaced, freed, undo;
 };
 
 struct dirty {
@@ -41,6 +52,9 @@ struct dirty {
 	struct dirty_list replaced; /* of outer owners, no longer reached if the level is kept */
 	struct dirty_freed *freed;
 	size_t freed_count, freed_cap;
+	struct dirty_undo *undo;    /* of the levels in progress, in order */
+	size_t undo_count, undo_cap;
+	size_t saved; /* images in undo */
 	struct dirty_level *levels; /* outermost first */
 	size_t level_count, level_cap;
 	size_t bytes;
@@ -62,11 +76,14 @@ static bool dirty_grow(struct bts_env *env, void **items, size_t *cap, size_t co
 	return true;
 }
 
-static bool dirty_push(struct dirty *dirty, struct dirty_list *list, uint32_t index)
+/* Room for so many releases of outer owners' pages, and for those of the pages saved: these then never fail. */
+static bool dirty_room_replaced(struct dirty *dirty, uint64_t releases)
 {
-	if (!dirty_grow(dirty->env, (void **)&list->items, &list->cap, list->count, sizeof(*list->items)))
-		return false;
-	list->items[list->count++] = index;
+	struct dirty_list *list = &dirty->replaced;
+
+	while (list->cap < list->count + dirty->saved + releases)
+		if (!dirty_grow(dirty->env, (void **)&list->items, &list->cap, list->cap, sizeof(*list->items)))
+			return false;
 	return true;
 }
 
@@ -100,8 +117,11 @@ void dirty_free(struct dirty *dirty)
 	for (size_t i = 0; i < dirty->count; i++)
 		if (dirty->entries[i].sums == NULL)
 			spill_give(&dirty->spill, dirty->entries[i].data, dirty->entries[i].size);
+	for (size_t i = 0; i < dirty->undo_count; i++)
+		spill_give(&dirty->spill, dirty->undo[i].image, dirty->page_size);
 	spill_fini(&dirty->spill);
 	env->ops->memory(env, dirty->entries, 0);
+	env->ops->memory(env, dirty->undo, 0);
 	env->ops->memory(env, dirty->unused.items, 0);
 	env->ops->memory(env, dirty->made.items, 0);
 	env->ops->memory(env, dirty->replaced.items, 0);
@@ -192,6 +212,54 @@ uint8_t *dirty_own(const struct dirty *dirty, const struct page_ptr *ptr)
 	return entry != NULL && entry->owner == dirty->level_count ? entry->data : NULL;
 }
 
+/* Its former image is back, whoever changed it since. */
+static void dirty_unsave(struct dirty *dirty, struct dirty_entry *entry)
+{
+	struct dirty_undo *undo = &dirty->undo[entry->saved - 1];
+
+	spill_give(&dirty->spill, entry->data, entry->size);
+	dirty->bytes -= entry->size;
+	entry->data = undo->image;
+	entry->owner = undo->owner;
+	entry->saved = undo->saved;
+	undo->image = NULL;
+	dirty->saved--;
+}
+
+static enum bts_err dirty_undo_room(struct tree_ctx *ctx)
+{
+	struct dirty *dirty = ctx->dirty;
+
+	if (dirty_grow(dirty->env, (void **)&dirty->undo, &dirty->undo_cap, dirty->undo_count, sizeof(*dirty->undo)) &&
+		dirty_room_replaced(dirty, 1))
+		return BTS_OK;
+	return error_set(ctx->error, BTS_MEMORY, 0, "no memory to change a private page");
+}
+
+/* A page of an outer owner is about to be changed: the level has it from now on, and keeps what it was. */
+static enum bts_err dirty_save(struct tree_ctx *ctx, uint32_t index)
+{
+	struct dirty *dirty = ctx->dirty;
+	struct dirty_entry *entry = &dirty->entries[index];
+	struct dirty_undo undo = { .index = index, .owner = entry->owner, .saved = entry->saved };
+	enum bts_err err = dirty_undo_room(ctx);
+
+	if (err)
+		return err;
+	err = spill_take(&dirty->spill, dirty->page_size, &undo.image, ctx->error);
+	if (err == BTS_MEMORY)
+		error_set(ctx->error, BTS_MEMORY, 0, "no memory for a private page (%zu bytes held)", dirty->bytes);
+	if (err)
+		return err;
+	memcpy(undo.image, entry->data, dirty->page_size);
+	dirty->bytes += dirty->page_size;
+	dirty->saved++;
+	dirty->undo[dirty->undo_count++] = undo;
+	entry->saved = (uint32_t)dirty->undo_count;
+	entry->owner = (uint32_t)dirty->level_count;
+	return BTS_OK;
+}
+
 enum bts_err dirty_cow(struct tree_ctx *ctx, struct page_ptr *ptr, const uint8_t *image, uint8_t **page)
 {
 	struct dirty *dirty = ctx->dirty;
@@ -203,10 +271,10 @@ enum bts_err dirty_cow(struct tree_ctx *ctx, struct page_ptr *ptr, const uint8_t
 		struct dirty_entry *entry = dirty_find(dirty, ptr, DIRTY_NODE);
 
 		ENSURE(entry != NULL);
-		if (entry->owner == dirty->level_count) {
+		err = entry->owner == dirty->level_count ? BTS_OK : dirty_save(ctx, (uint32_t)(entry - dirty->entries));
+		if (err == BTS_OK)
 			*page = entry->data;
-			return BTS_OK;
-		}
+		return err;
 	}
 	err = dirty_node(ctx, &fresh, &copy);
 	if (err)
@@ -222,6 +290,38 @@ enum bts_err dirty_cow(struct tree_ctx *ctx, struct page_ptr *ptr, const uint8_t
 	return BTS_OK;
 }
 
+enum bts_err dirty_point(struct tree_ctx *ctx, const struct page_ptr *ptr, unsigned slot, uint8_t **page)
+{
+	struct dirty *dirty = ctx->dirty;
+	struct dirty_entry *entry = dirty_find(dirty, ptr, DIRTY_NODE);
+	enum bts_err err;
+
+	ENSURE(entry != NULL);
+	if (entry->owner != dirty->level_count) {
+		err = dirty_undo_room(ctx);
+		if (err)
+			return err;
+		dirty->undo[dirty->undo_count++] = (struct dirty_undo){ .index = (uint32_t)(entry - dirty->entries),
+			.owner = entry->owner, .slot = slot, .child = node_child(entry->data, slot) };
+	}
+	*page = entry->data;
+	return BTS_OK;
+}
+
+/* The innermost level no longer reaches a page: gone if it made it, else as it was; false: it is of an outer one, then. */
+static bool dirty_drop(struct dirty *dirty, uint32_t index)
+{
+	struct dirty_entry *entry = &dirty->entries[index];
+
+	if (entry->owner == dirty->level_count && entry->saved == 0) {
+		dirty_give_back(dirty, index);
+		return true;
+	}
+	if (entry->owner == dirty->level_count)
+		dirty_unsave(dirty, entry);
+	return false;
+}
+
 enum bts_err dirty_release(struct tree_ctx *ctx, const struct page_ptr *ptr, uint64_t pages)
 {
 	struct dirty *dirty = ctx->dirty;
@@ -230,12 +330,11 @@ enum bts_err dirty_release(struct tree_ctx *ctx, const struct page_ptr *ptr, uin
 		uint32_t index = (uint32_t)(ptr->pgno & ~LAYOUT_DIRTY_BIT);
 
 		ENSURE(index < dirty->count && dirty->entries[index].kind != DIRTY_UNUSED);
-		if (dirty->entries[index].owner == dirty->level_count) {
-			dirty_give_back(dirty, index);
+		if (dirty_drop(dirty, index))
 			return BTS_OK;
-		}
-		if (!dirty_push(dirty, &dirty->replaced, index))
+		if (!dirty_room_replaced(dirty, 1))
 			return error_set(ctx->error, BTS_MEMORY, 0, "no memory to release a private page");
+		dirty->replaced.items[dirty->replaced.count++] = index;
 		return BTS_OK;
 	}
 	if (!dirty_grow(dirty->env, (void **)&dirty->freed, &dirty->freed_cap, dirty->freed_count, sizeof(*dirty->freed)))
@@ -248,16 +347,13 @@ enum bts_err dirty_release(struct tree_ctx *ctx, const struct page_ptr *ptr, uin
 enum bts_err dirty_reserve(struct tree_ctx *ctx, uint64_t releases)
 {
 	struct dirty *dirty = ctx->dirty;
-	struct dirty_list *replaced = &dirty->replaced;
 
 	while (dirty->freed_cap < dirty->freed_count + releases)
 		if (!dirty_grow(dirty->env, (void **)&dirty->freed, &dirty->freed_cap, dirty->freed_cap,
 			    sizeof(*dirty->freed)))
 			goto fail;
-	while (replaced->cap < replaced->count + releases)
-		if (!dirty_grow(dirty->env, (void **)&replaced->items, &replaced->cap, replaced->cap,
-			    sizeof(*replaced->items)))
-			goto fail;
+	if (!dirty_room_replaced(dirty, releases))
+		goto fail;
 	return BTS_OK;
 fail:
 	return error_set(ctx->error, BTS_MEMORY, 0, "no memory to release %llu pages", (unsigned long long)releases);
@@ -361,8 +457,34 @@ enum bts_err dirty_begin(struct dirty *dirty)
 		.made = dirty->made.count,
 		.replaced = dirty->replaced.count,
 		.freed = dirty->freed_count,
+		.undo = dirty->undo_count,
 	};
 	return BTS_OK;
+}
+
+/* What an ending level changed is now changed by the one around it, who need not go back to what is its own. */
+static void dirty_keep_undo(struct dirty *dirty, size_t from)
+{
+	size_t left = from;
+
+	for (size_t i = from; i < dirty->undo_count; i++) {
+		struct dirty_undo *undo = &dirty->undo[i];
+		struct dirty_entry *entry = &dirty->entries[undo->index];
+		bool outer = undo->owner == dirty->level_count;
+
+		if (undo->image != NULL) {
+			entry->owner = (uint32_t)dirty->level_count;
+			entry->saved = outer ? undo->saved : (uint32_t)left + 1;
+		}
+		if (undo->image != NULL && outer) {
+			spill_give(&dirty->spill, undo->image, entry->size);
+			dirty->bytes -= entry->size;
+			dirty->saved--;
+		} else if (!outer && (undo->image != NULL || undo->child.pgno != 0)) {
+			dirty->undo[left++] = *undo;
+		}
+	}
+	dirty->undo_count = left;
 }
 
 void dirty_keep(struct dirty *dirty)
@@ -379,14 +501,10 @@ void dirty_keep(struct dirty *dirty)
 		if (entry->kind != DIRTY_UNUSED && entry->owner == owner)
 			entry->owner = (uint32_t)dirty->level_count;
 	}
-	for (size_t i = level.replaced; i < dirty->replaced.count; i++) {
-		uint32_t index = dirty->replaced.items[i];
-
-		if (dirty->entries[index].owner == dirty->level_count)
-			dirty_give_back(dirty, index);
-		else
-			dirty->replaced.items[left++] = index;
-	}
+	dirty_keep_undo(dirty, level.undo);
+	for (size_t i = level.replaced; i < dirty->replaced.count; i++)
+		if (!dirty_drop(dirty, dirty->replaced.items[i]))
+			dirty->replaced.items[left++] = dirty->replaced.items[i];
 	dirty->replaced.count = left;
 	if (dirty->level_count == 0)
 		dirty->made.count = 0;
@@ -399,6 +517,16 @@ void dirty_rollback(struct dirty *dirty)
 
 	ENSURE(owner > 0);
 	level = dirty->levels[--dirty->level_count];
+	while (dirty->undo_count > level.undo) {
+		struct dirty_undo *undo = &dirty->undo[dirty->undo_count - 1];
+		struct dirty_entry *entry = &dirty->entries[undo->index];
+
+		if (undo->image != NULL)
+			dirty_unsave(dirty, entry);
+		else if (undo->child.pgno != 0)
+			node_set_child(entry->data, undo->slot, &undo->child);
+		dirty->undo_count--;
+	}
 	for (size_t i = level.made; i < dirty->made.count; i++) {
 		uint32_t index = dirty->made.items[i];
 

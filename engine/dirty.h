@@ -4,9 +4,9 @@
  *
  * A dirty page has no page number yet: pointers to it carry LAYOUT_DIRTY_BIT and an index into this table, so a
  * commit can place all of its pages in one contiguous run, and an abort just forgets them.  Each entry has an
- * owner: the level that made it, a transaction of a group or a savepoint.  A level changes its own pages in place and
- * copies those of the levels around it and of earlier transactions, so that it can be rolled back alone (dirty_begin,
- * _keep, _rollback).
+ * owner: the level that made it, a transaction of a group or a savepoint.  A level changes its own pages in place; of those
+ * of the levels around it and of earlier transactions it keeps what they were, the image or, of a branch whose child
+ * became private, the child's pointer, so that it can be rolled back alone (dirty_begin, _keep, _rollback).
  */
 #ifndef DIRTY_H
 #define DIRTY_H
@@ -30,10 +30,12 @@ void dirty_free(struct dirty *); /* NULL is fine */
 /* A new node, header initialised by the caller (node_init); *page borrowed until it is released. */
 enum bts_err dirty_node(struct tree_ctx *, struct page_ptr *ptr, uint8_t **page);
 /*
- * A writable copy of a node: *ptr (in) clean or another owner's is copied, released and replaced by the copy's
- * pointer; own pages are returned as they are.  image is what pager_node gave for *ptr.
+ * The node, writable and the innermost level's: *ptr (in) clean is copied, released and replaced by the copy's pointer;
+ * a private page stays where it is.  image is what pager_node gave for *ptr.
  */
 enum bts_err dirty_cow(struct tree_ctx *, struct page_ptr *ptr, const uint8_t *image, uint8_t **page);
+/* A private branch, writable in as far as the child at a slot gets another pointer. */
+enum bts_err dirty_point(struct tree_ctx *, const struct page_ptr *ptr, unsigned slot, uint8_t **page);
 /* No longer reached: a clean page is noted as freed, a private one is given back.  pages: 1, or an extent's. */
 enum bts_err dirty_release(struct tree_ctx *, const struct page_ptr *ptr, uint64_t pages);
 /* Make room: that many releases then cannot fail. */

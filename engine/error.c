@@ -44,11 +44,17 @@ const char *bts_version(void)
 enum bts_err error_set(struct bts_error *error, enum bts_err code, int os, const char *format, ...)
 {
 	va_list args;
+	size_t size;
 
 	if (error == NULL)
 		return code;
 	error->code = code;
 	error->os = os;
+	size = strcspn(format, "%");
+	if (format[size] == '\0' && size < sizeof(error->text)) { /* what is not found is told often, and needs no formatting */
+		memcpy(error->text, format, size + 1);
+		return code;
+	}
 	va_start(args, format);
 	vsnprintf(error->text, sizeof(error->text), format, args);
 	va_end(args);

@@ -12,7 +12,7 @@ enum bts_err group_open(struct bts_group *group, struct bts *db, struct bts_erro
 {
 	enum bts_err err;
 
-	memset(group, 0, sizeof(*group));
+	memset(group, 0, offsetof(struct bts_group, way));
 	group->db = db;
 	err = db_may_commit(db, error);
 	if (err)
@@ -74,6 +74,7 @@ enum bts_err bts_group_begin(struct bts *db, struct bts_group **out, struct bts_
 	err = flush_to(db, db->tip.txid, NULL, NULL, NULL, error);
 	if (err == BTS_OK)
 		err = group_open(group, db, error);
+	tree_way_begin(&group->state.ctx, &group->way);
 	if (err) {
 		db_build_leave(db);
 		goto fail;
@@ -92,6 +93,7 @@ static void group_end(struct bts_group *group)
 	group_close(group);
 	lease_end(&group->leases);
 	db_build_leave(db);
+	db->env->ops->memory(db->env, group->spare, 0);
 	db->env->ops->memory(db->env, group, 0);
 }
 

@@ -18,12 +18,14 @@
 #define HISTORY_THIN_STEP (2 * META_RECENT_MAX) /* positions looked at a spill: more than a spill adds */
 #define HISTORY_KEEP 1024u /* one position in so many numbers is kept behind the dense part */
 #define HISTORY_SEGMENT_SIZE 40u
+#define HISTORY_CHAIN_PIECE 32u /* pointers hashed in one call */
 
 ENSURE_STATIC(HISTORY_RECENT_SPARE < META_RECENT_MAX && HISTORY_SEGMENT_SPARE < META_SEGMENTS_INLINE);
 
 void history_chain(struct commit_record *record, const struct history_page *pages, size_t count)
 {
-	uint8_t head[16 + 4 + 8 + 8 + 4 * LAYOUT_POINTER_SIZE];
+	uint8_t head[16 + 4 + 8 + 8 + 4 * LAYOUT_POINTER_SIZE], bytes[HISTORY_CHAIN_PIECE * LAYOUT_POINTER_SIZE];
+	size_t held = 0;
 	struct siphash hash;
 
 	memcpy(head, record->chain, 16);
@@ -38,10 +40,12 @@ void history_chain(struct commit_record *record, const struct history_page *page
 	siphash_update(&hash, head, sizeof(head));
 	for (size_t i = 0; i < count; i++) {
 		struct page_ptr ptr = {pages[i].pgno, record->txid, pages[i].crc};
-		uint8_t bytes[LAYOUT_POINTER_SIZE];
 
-		layout_put_ptr(bytes, &ptr);
-		siphash_update(&hash, bytes, sizeof(bytes));
+		layout_put_ptr(bytes + LAYOUT_POINTER_SIZE * held++, &ptr);
+		if (held == HISTORY_CHAIN_PIECE || i + 1 == count) {
+			siphash_update(&hash, bytes, LAYOUT_POINTER_SIZE * held);
+			held = 0;
+		}
 	}
 	siphash_final(&hash, record->chain);
 }

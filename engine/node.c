@@ -465,8 +465,19 @@ bool node_append(uint8_t *dst, const uint8_t *src, uint32_t page_size, unsigned 
 	return true;
 }
 
+/* Cells lie apart and, without dead bytes, fill the heap: they adjoin in slot order when each lies below the one before. */
+static bool node_in_order(const uint8_t *page)
+{
+	unsigned count = layout_count(page), ascents = 0;
+
+	for (unsigned i = 1; i < count; i++)
+		ascents += node_slot_offset(page, i) > node_slot_offset(page, i - 1);
+	return ascents == 0 && layout_dead(page) == 0;
+}
+
 void node_tidy(uint8_t *page, uint32_t page_size)
 {
-	node_compact(page, page_size);
+	if (!node_in_order(page))
+		node_compact(page, page_size);
 	node_widen(page, layout_count(page));
 }

@@ -264,14 +264,32 @@ enum bts_err bts_bucket_next(struct bts_txn *txn, struct bts_slice after, struct
 	return BTS_OK;
 }
 
-static enum bts_err ops_find(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key, struct tree_hit *hit)
+static enum bts_err ops_look(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key)
 {
-	struct bucket_state *bucket = (struct bucket_state *)handle;
 	enum bts_err err = ops_check_key(txn, handle, key);
 
 	if (err == BTS_OK && reads_wanted(txn))
-		err = reads_key(txn, bucket, key);
-	return err ? err : tree_get(&txn->state->ctx, &bucket->tree, key, hit);
+		err = reads_key(txn, (struct bucket_state *)handle, key);
+	return err;
+}
+
+static enum bts_err ops_find(struct bts_txn *txn, struct bts_bucket *handle, struct bts_slice key, struct tree_hit *hit)
+{
+	enum bts_err err = ops_look(txn, handle, key);
+
+	return err ? err : tree_get(&txn->state->ctx, &((struct bucket_state *)handle)->tree, key, hit);
+}
+
+void bts_expect(struct bts_txn *txn, struct bts_bucket *handle, const struct bts_slice *keys, size_t count)
+{
+	const struct bucket_state *bucket = (struct bucket_state *)handle;
+
+	if (bucket->dropped || shared_reader_expired(&txn->reader))
+		return;
+	for (size_t i = 0; i < count; i++)
+		if (keys[i].size < 1 || keys[i].size > BTS_KEY_MAX)
+			return;
+	tree_expect(&txn->state->ctx, &bucket->tree, keys, count);
 }
 
 static bts_txid ops_version(const struct bts_txn *txn, const struct tree_hit *hit)
@@ -297,8 +315,10 @@ enum bts_err bts_peek(struct bts_txn *txn, struct bts_bucket *bucket, struct bts
 	bts_txid *version)
 {
 	struct tree_hit hit;
-	enum bts_err err = ops_find(txn, bucket, key, &hit);
+	enum bts_err err = ops_look(txn, bucket, key);
 
+	if (err == BTS_OK)
+		err = tree_peek(&txn->state->ctx, &((struct bucket_state *)bucket)->tree, key, &hit);
 	if (err)
 		return err;
 	*value = hit.cell.extent ? (struct bts_slice){NULL, (size_t)hit.cell.size} : hit.cell.value;
@@ -338,7 +358,7 @@ enum bts_err ops_check_presence(struct bts_txn *txn, struct bucket_state *bucket
 	err = reads_key(txn, bucket, key);
 	if (err)
 		return err;
-	err = tree_get(&txn->state->ctx, &bucket->tree, key, &hit);
+	err = tree_peek(&txn->state->ctx, &bucket->tree, key, &hit);
 	if (err == BTS_OK && flags == BTS_PUT_NEW)
 		return error_set(&txn->error, BTS_EXISTS, 0, "the key is already there");
 	if (err == BTS_NOT_FOUND && flags == BTS_PUT_NEW)

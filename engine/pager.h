@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 struct dirty;
+struct tree_way;
 
 #define PAGER_TAG_BLOCK 16384u /* tags in a block */
 
@@ -48,6 +49,7 @@ struct tree_ctx {
 	struct bts_error *error; /* where failing calls explain themselves; never NULL */
 	uint64_t changes;        /* +1 at every change, for cursors to notice */
 	struct tree_run run;     /* a hint of tree_put's */
+	struct tree_way *way;    /* another (tree_path.h), or NULL */
 	bool aside;              /* what is released now is of a tree that named snapshots do not reach (snapshot.h) */
 	/*
 	 * NULL, or asked before the home of a page (redirect.h, apply_proof.c): where its bytes are, and the flag that says
@@ -79,14 +81,10 @@ static inline bool pager_tagged(const struct pager *pager, bts_pgno pgno, uint32
 }
 
 /*
- * The node that ptr names, which must be of this tree and level (level -1: any).  *page is borrowed: in the map until
- * the snapshot ends, in memory until the next change of the tree.  Errors: BTS_CORRUPT naming page and what differs.
- *
- * Inline is what nearly every touch is: a page in the file, verified before.  A tag is set only by the slow way, which
- * looked at everything; an extent's has no node of this tree in its header.
+ * What nearly every touch of a node is: a page in the file, verified before.  NULL: it takes more, or is not the node.  A tag
+ * is set only by the slow way, which looked at everything; an extent's has no node of this tree in its header.
  */
-static inline enum bts_err pager_node(struct tree_ctx *ctx, const struct page_ptr *ptr, uint32_t tree, int level,
-	const uint8_t **page)
+static inline const uint8_t *pager_near(const struct tree_ctx *ctx, const struct page_ptr *ptr, uint32_t tree, int level)
 {
 	const struct pager *pager = ctx->pager;
 	/* a number, not a pointer, while it may lie outside the map: a private page's does */
@@ -99,12 +97,25 @@ static inline enum bts_err pager_node(struct tree_ctx *ctx, const struct page_pt
 		uint64_t differs = (layout_crc(image) ^ ptr->crc) | (layout_pgno(image) ^ ptr->pgno) |
 				   (layout_birth(image) ^ ptr->birth) | (layout_tree(image) ^ tree);
 
-		if (__builtin_expect(differs != 0 || (level >= 0 && layout_level(image) != level), 0))
-			return pager_node_slow(ctx, ptr, tree, level, page);
-		*page = image;
-		return BTS_OK;
+		if (__builtin_expect(differs == 0 && (level < 0 || layout_level(image) == level), 1))
+			return image;
 	}
-	return pager_node_slow(ctx, ptr, tree, level, page);
+	return NULL;
+}
+
+/*
+ * The node that ptr names, which must be of this tree and level (level -1: any).  *page is borrowed: in the map until
+ * the snapshot ends, in memory until the next change of the tree.  Errors: BTS_CORRUPT naming page and what differs.
+ */
+static inline enum bts_err pager_node(struct tree_ctx *ctx, const struct page_ptr *ptr, uint32_t tree, int level,
+	const uint8_t **page)
+{
+	const uint8_t *image = pager_near(ctx, ptr, tree, level);
+
+	if (__builtin_expect(image == NULL, 0))
+		return pager_node_slow(ctx, ptr, tree, level, page);
+	*page = image;
+	return BTS_OK;
 }
 
 /*

@@ -61,6 +61,7 @@ static bool queue_adopt(struct bts_group *group, struct bts_txn *txn)
 		return false;
 	state_fini(&group->state);
 	group->state = txn->own;
+	group->state.ctx.way = NULL; /* which the transaction takes with it */
 	txn->own.buckets = NULL;
 	txn->own.index = NULL;
 	txn->own.marks = NULL;

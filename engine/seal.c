@@ -36,26 +36,10 @@ bool seal_grow(struct seal *seal, void **items, size_t *cap, size_t count, size_
 
 static enum bts_err seal_add(struct seal *seal, const struct seal_item *item)
 {
-	uint64_t index = item->dirty.pgno & ~LAYOUT_DIRTY_BIT;
-	size_t old = seal->by_index_cap;
-
-	if (!seal_grow(seal, (void **)&seal->items, &seal->cap, seal->count, sizeof(*seal->items)) ||
-		!seal_grow(seal, (void **)&seal->by_index, &seal->by_index_cap, index, sizeof(*seal->by_index)))
+	if (!seal_grow(seal, (void **)&seal->items, &seal->cap, seal->count, sizeof(*seal->items)))
 		return BTS_MEMORY;
-	if (seal->by_index_cap > old)
-		memset(seal->by_index + old, 0, (seal->by_index_cap - old) * sizeof(*seal->by_index));
-	ENSURE(seal->by_index[index] == 0); /* a page has one parent */
 	seal->items[seal->count++] = *item;
-	seal->by_index[index] = (uint32_t)seal->count;
 	return BTS_OK;
-}
-
-static struct page_ptr seal_final(const struct seal *seal, const struct page_ptr *dirty)
-{
-	uint64_t index = dirty->pgno & ~LAYOUT_DIRTY_BIT;
-
-	ENSURE(index < seal->by_index_cap && seal->by_index[index] != 0);
-	return seal->items[seal->by_index[index] - 1].final;
 }
 
 /* Private pages are this commit's alone by now, so they are changed where they stand. */
@@ -71,9 +55,13 @@ __attribute__((always_inline)) static inline void seal_expect(const uint8_t *ima
 		__builtin_prefetch(image + 64 * i);
 }
 
-static enum bts_err seal_collect_leaf(struct seal *seal, const uint8_t *image)
+static enum bts_err seal_collect_leaf(struct seal *seal, uint8_t *image)
 {
-	for (unsigned i = 0; i < layout_count(image); i++) {
+	unsigned count = layout_count(image), extents = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		extents |= node_slot_length(image, i) & NODE_EXTENT_BIT;
+	for (unsigned i = 0; extents != 0 && i < count; i++) {
 		struct node_cell cell;
 		enum bts_err err;
 
@@ -84,40 +72,62 @@ static enum bts_err seal_collect_leaf(struct seal *seal, const uint8_t *image)
 			continue;
 		err = seal_add(seal, &(struct seal_item){ .dirty = cell.ptr,
 					     .extent_size = cell.size,
-					     .pages = layout_extent_pages(cell.size, seal->db->pager.page_size) });
+					     .pages = layout_extent_pages(cell.size, seal->db->pager.page_size),
+					     .holder = { .node = image, .slot = i } });
 		if (err)
 			return err;
 	}
 	return BTS_OK;
 }
 
-/* Children first; depth is bounded by the level, which falls by one. */
-static enum bts_err seal_collect(struct seal *seal, const struct page_ptr *ptr)
+/* The first slot of a branch from `from` on that points to a private page; else count. */
+static unsigned seal_next_child(const uint8_t *image, unsigned from, unsigned count)
 {
-	uint8_t *image;
+	for (; from < count; from++) {
+		struct page_ptr child = layout_get_ptr(image + node_slot_offset(image, from));
+
+		if (layout_is_dirty(&child))
+			break;
+	}
+	return from;
+}
+
+/* Children first; depth is bounded by the level, which falls by one. */
+static enum bts_err seal_collect(struct seal *seal, const struct page_ptr *ptr, const struct seal_holder *holder)
+{
+	uint8_t *image = seal_image(seal, ptr);
+	unsigned count, next;
 	enum bts_err err = BTS_OK;
+	bool branch;
 
-	if (!layout_is_dirty(ptr))
-		return BTS_OK;
-	image = seal_image(seal, ptr);
 	ENSURE(image != NULL);
-	if (layout_type(image) == LAYOUT_LEAF)
+	branch = layout_type(image) == LAYOUT_BRANCH;
+	if (!branch)
 		err = seal_collect_leaf(seal, image);
-	for (unsigned i = 0; layout_type(image) == LAYOUT_BRANCH && err == BTS_OK && i < layout_count(image); i++) {
-		struct page_ptr child = node_child(image, i);
+	count = branch ? layout_count(image) : 0;
+	next = seal_next_child(image, 0, count);
+	while (next < count && err == BTS_OK) {
+		struct page_ptr child = node_child(image, next), later;
+		unsigned slot = next;
 
-		if (layout_is_dirty(&child) && i + 1 < layout_count(image)) {
-			struct page_ptr next = node_child(image, i + 1);
-
-			if (layout_is_dirty(&next))
-				seal_expect(dirty_image(seal->state->dirty, &next), SEAL_SLOTS);
+		next = seal_next_child(image, slot + 1, count);
+		if (next < count) {
+			later = node_child(image, next);
+			seal_expect(dirty_image(seal->state->dirty, &later), SEAL_SLOTS);
 		}
-		err = seal_collect(seal, &child);
+		err = seal_collect(seal, &child, &(struct seal_holder){ .node = image, .slot = slot });
 	}
 	if (err)
 		return err;
-	return seal_add(seal, &(struct seal_item){ .dirty = *ptr, .pages = 1, .image = image,
-					.branch = layout_type(image) == LAYOUT_BRANCH });
+	return seal_add(seal, &(struct seal_item){ .dirty = *ptr, .pages = 1, .image = image, .branch = branch,
+					.holder = *holder });
+}
+
+static enum bts_err seal_collect_tree(struct seal *seal, struct tree *tree)
+{
+	if (!layout_is_dirty(&tree->root))
+		return BTS_OK;
+	return seal_collect(seal, &tree->root, &(struct seal_holder){ .tree = tree });
 }
 
 /*
@@ -139,16 +149,16 @@ static enum bts_err seal_gather(struct seal *seal)
 		err = state_settle(state);
 	for (size_t i = 0; err == BTS_OK && i < state->bucket_count; i++)
 		if (!state->buckets[i]->dropped)
-			err = seal_collect(seal, &state->buckets[i]->tree.root);
+			err = seal_collect_tree(seal, &state->buckets[i]->tree);
 	seal->catalog_from = seal->count;
 	if (err == BTS_OK)
-		err = seal_collect(seal, &state->record.catalog.root);
+		err = seal_collect_tree(seal, &state->record.catalog);
 	seal->history_from = seal->count;
 	if (err == BTS_OK)
-		err = seal_collect(seal, &state->record.history.root);
+		err = seal_collect_tree(seal, &state->record.history);
 	seal->snapshots_from = seal->count;
 	if (err == BTS_OK)
-		err = seal_collect(seal, &state->record.snapshots.root);
+		err = seal_collect_tree(seal, &state->record.snapshots);
 	if (err == BTS_OK)
 		err = seal_release(seal);
 	return err;
@@ -339,38 +349,47 @@ static enum bts_err seal_extent(struct seal *seal, struct seal_item *item)
 	return BTS_OK;
 }
 
+/* Paranoid builds: nothing on the way to the disk points to a private page. */
+static void seal_paranoid(const uint8_t *image)
+{
+#ifdef BTS_PARANOID
+	struct node_cell cell = { .extent = false };
+	struct page_ptr child = { 0 };
+
+	for (unsigned i = 0; i < layout_count(image); i++) {
+		if (layout_type(image) == LAYOUT_LEAF)
+			node_cell(image, i, &cell);
+		else
+			child = node_child(image, i);
+		ENSURE(!layout_is_dirty(&child) && !(cell.extent && layout_is_dirty(&cell.ptr)));
+	}
+#else
+	(void)image;
+#endif
+}
+
 static void seal_node(struct seal *seal, struct seal_item *item)
 {
 	uint32_t page_size = seal->db->pager.page_size;
 	uint8_t *image = item->image;
-	bool leaf = layout_type(image) == LAYOUT_LEAF;
 
-	for (unsigned i = 0; i < layout_count(image); i++) {
-		struct page_ptr ptr;
-		struct node_cell cell;
-
-		if (!leaf) {
-			ptr = node_child(image, i);
-			if (layout_is_dirty(&ptr)) {
-				ptr = seal_final(seal, &ptr);
-				node_set_child(image, i, &ptr);
-			}
-			continue;
-		}
-		if (!(node_slot_length(image, i) & NODE_EXTENT_BIT))
-			continue;
-		node_cell(image, i, &cell);
-		if (layout_is_dirty(&cell.ptr)) {
-			cell.ptr = seal_final(seal, &cell.ptr);
-			ENSURE(node_leaf_replace(image, page_size, i, &cell));
-		}
-	}
+	ENSURE(layout_birth(image) < seal->txid); /* a page has one parent */
+	seal_paranoid(image);
 	node_tidy(image, page_size);
 	layout_set_pgno(image, item->final.pgno);
 	layout_set_birth(image, seal->txid);
 	layout_set_pages(image, 1);
 	item->final.crc = pager_crc(image, page_size);
 	layout_set_crc(image, item->final.crc);
+}
+
+/* What pointed to the private page. */
+static void seal_point(const struct seal_item *item)
+{
+	if (item->holder.tree != NULL)
+		item->holder.tree->root = item->final;
+	else
+		node_set_child(item->holder.node, item->holder.slot, &item->final);
 }
 
 static enum bts_err seal_finalise(struct seal *seal, size_t from, size_t to)
@@ -389,14 +408,9 @@ static enum bts_err seal_finalise(struct seal *seal, size_t from, size_t to)
 				seal_expect(item[1].image, SEAL_LINES);
 			seal_node(seal, item);
 		}
+		seal_point(item);
 	}
 	return BTS_OK;
-}
-
-static void seal_root(struct seal *seal, struct tree *tree)
-{
-	if (layout_is_dirty(&tree->root))
-		tree->root = seal_final(seal, &tree->root);
 }
 
 /* The records of the named snapshots that this batch creates. */
@@ -426,8 +440,6 @@ static enum bts_err seal_checksums(struct seal *seal)
 
 	if (err)
 		return err;
-	for (size_t i = 0; i < state->bucket_count; i++)
-		seal_root(seal, &state->buckets[i]->tree);
 	err = state_settle(state);
 	if (err)
 		return err;
@@ -435,14 +447,8 @@ static enum bts_err seal_checksums(struct seal *seal)
 	err = seal_finalise(seal, seal->catalog_from, seal->snapshots_from);
 	if (err)
 		return err;
-	seal_root(seal, &state->record.catalog);
-	seal_root(seal, &state->record.history);
 	err = seal_snapshots(seal);
-	if (err == BTS_OK)
-		err = seal_finalise(seal, seal->snapshots_from, seal->count);
-	if (err == BTS_OK)
-		seal_root(seal, &state->record.snapshots);
-	return err;
+	return err ? err : seal_finalise(seal, seal->snapshots_from, seal->count);
 }
 
 static int seal_segment_order(const void *a, const void *b)
@@ -573,7 +579,6 @@ void seal_fini(struct seal *seal)
 	for (size_t i = 0; i < seal->count; i++)
 		env->ops->memory(env, seal->items[i].header, 0);
 	env->ops->memory(env, seal->items, 0);
-	env->ops->memory(env, seal->by_index, 0);
 	env->ops->memory(env, seal->runs, 0);
 	env->ops->memory(env, (void *)seal->leased, 0);
 	env->ops->memory(env, seal->retired, 0);

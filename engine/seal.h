@@ -27,8 +27,6 @@ struct seal {
 	bts_txid txid;
 	struct seal_item *items; /* children before parents */
 	size_t count, cap;
-	uint32_t *by_index;      /* dirty index -> item + 1 */
-	size_t by_index_cap;
 	size_t catalog_from, history_from, snapshots_from;
 	struct space_run *runs;  /* given by space */
 	size_t run_count, run_cap;

@@ -4,12 +4,20 @@
 
 #include "seal.h"
 
+/* Where the pointer to a private page stands, to be set when the page has its place and checksum. */
+struct seal_holder {
+	struct tree *tree; /* whose root it is; NULL: */
+	uint8_t *node;     /* a private node */
+	unsigned slot;     /* of it */
+};
+
 struct seal_item {
 	struct page_ptr dirty, final;
 	uint64_t extent_size; /* 0: a node */
 	uint64_t pages;
 	bool branch;
 	struct lease *lease;  /* of an extent whose payload is in its place */
+	struct seal_holder holder;
 	uint8_t *image;       /* of a node */
 	uint8_t *header;      /* of an extent: its header pages, owned */
 };

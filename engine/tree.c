@@ -4,8 +4,6 @@
 #include "base/ensure.h"
 #include "error.h"
 
-#define TREE_LINES 24u /* of a leaf that is about to be copied: where they lead, the processor goes on by itself */
-
 enum bts_err tree_sound(struct tree_ctx *ctx, const struct tree *tree)
 {
 	if (tree->depth > TREE_DEPTH_MAX || (tree->depth == 0) != (tree->root.pgno == 0))
@@ -42,6 +40,25 @@ enum bts_err tree_path_find(struct tree_ctx *ctx, const struct tree *tree, struc
 	return BTS_OK;
 }
 
+struct tree_path *tree_way_take(struct tree_ctx *ctx, const struct tree *tree, struct bts_slice key, bool *exact)
+{
+	struct tree_way *way = ctx->way;
+	const struct tree_step *leaf;
+	int order;
+
+	if (way == NULL || way->path.depth == 0 || way->changes != ctx->changes || way->tree != tree->id ||
+		way->path.depth != tree->depth || !layout_ptr_equal(&way->path.at[0].ptr, &tree->root))
+		return NULL;
+	leaf = &way->path.at[way->path.depth - 1];
+	if (leaf->index == layout_count(leaf->image))
+		return NULL;
+	order = node_compare(key, node_key(leaf->image, leaf->index), 0);
+	if (order > 0 || (order < 0 && (leaf->index == 0 || node_compare(key, node_key(leaf->image, leaf->index - 1), 0) <= 0)))
+		return NULL;
+	*exact = order == 0;
+	return &way->path;
+}
+
 enum bts_err tree_path_own(struct tree_ctx *ctx, struct tree *tree, struct tree_path *path)
 {
 	return tree_path_own_to(ctx, tree, path, path->depth - 1);
@@ -56,7 +73,10 @@ enum bts_err tree_path_own_to(struct tree_ctx *ctx, struct tree *tree, struct tr
 		struct tree_step *step = &path->at[i];
 		struct page_ptr before = step->ptr;
 
-		err = dirty_cow(ctx, &step->ptr, step->image, &step->page);
+		if (i < last && layout_is_dirty(&step[1].ptr)) /* which stays: so does this page */
+			continue;
+		err = i < last && layout_is_dirty(&before) ? dirty_point(ctx, &before, step->index, &step->page) :
+							     dirty_cow(ctx, &step->ptr, step->image, &step->page);
 		if (err)
 			return err;
 		step->image = step->page;

@@ -37,6 +37,13 @@ struct tree_hit {
 
 /* BTS_NOT_FOUND also fills hit->last_delete. */
 enum bts_err tree_get(struct tree_ctx *, const struct tree *, struct bts_slice key, struct tree_hit *hit);
+/* The same of a key that is likely to be put next: a tree_put of it then needs no way down. */
+enum bts_err tree_peek(struct tree_ctx *, const struct tree *, struct bts_slice key, struct tree_hit *hit);
+/*
+ * A hint: these keys will be looked for soon.  The ways down to them are taken side by side, as far as their pages were verified
+ * before, and the caches asked for the leaves: so they wait for memory together instead of one after the other.
+ */
+void tree_expect(struct tree_ctx *, const struct tree *, const struct bts_slice *keys, size_t count);
 /* The bytes of a found cell's value, extent or not. */
 enum bts_err tree_value(struct tree_ctx *, const struct node_cell *cell, struct bts_slice *value);
 

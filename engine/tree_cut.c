@@ -298,7 +298,7 @@ static enum bts_err tree_cut_thin(struct tree_ctx *ctx, struct tree *tree, struc
 
 	for (unsigned step = 1; step < path->depth; step++) {
 		const struct tree_edit edit = {.shrinks = true};
-		const uint8_t *page = path->at[step].page;
+		const uint8_t *page = path->at[step].image;
 		bool least = !node_is_leaf(page) && layout_count(page) < 2;
 		struct tree_change change;
 		enum bts_err err;
@@ -384,11 +384,20 @@ static enum bts_err tree_cut_any(struct tree_ctx *ctx, struct tree *tree, const 
 	return err;
 }
 
+static struct bts_slice tree_cut_aside(struct bts_slice key, uint8_t copy[BTS_KEY_MAX])
+{
+	if (key.size)
+		memcpy(copy, key.data, key.size);
+	return (struct bts_slice){copy, key.size};
+}
+
 enum bts_err tree_cut(
-	struct tree_ctx *ctx, struct tree *tree, const struct tree_range *range, uint64_t *count)
+	struct tree_ctx *ctx, struct tree *tree, const struct tree_range *given, uint64_t *count)
 {
 	struct tree_cut cut = {.ctx = ctx, .tree = tree};
 	struct tree before = *tree;
+	uint8_t from[BTS_KEY_MAX], to[BTS_KEY_MAX]; /* what was passed may lie in a page that is about to change */
+	struct tree_range aside = {tree_cut_aside(given->from, from), tree_cut_aside(given->to, to)}, *range = &aside;
 	enum bts_err err = tree_cut_any(ctx, tree, range);
 
 	ENSURE(ctx->dirty != NULL);

@@ -120,7 +120,7 @@ static enum bts_err tree_put_any(struct tree_ctx *ctx, struct tree *tree, struct
 {
 	uint64_t size = cell->extent ? cell->size : cell->value.size;
 	struct bts_slice key = cell->key;
-	struct tree_path path;
+	struct tree_path fresh, *path;
 	bool exact = false;
 	enum bts_err err;
 
@@ -131,9 +131,13 @@ static enum bts_err tree_put_any(struct tree_ctx *ctx, struct tree *tree, struct
 	if (tree->depth == 0) {
 		err = tree_plant(ctx, tree, cell);
 	} else if (!tree_put_behind(ctx, tree, cell)) {
-		err = tree_path_find(ctx, tree, key, &path, &exact);
+		path = tree_way_take(ctx, tree, key, &exact);
+		if (path == NULL) {
+			path = &fresh;
+			err = tree_path_find(ctx, tree, key, path, &exact);
+		}
 		if (err == BTS_OK)
-			err = tree_put_cell(ctx, tree, &path, exact, cell);
+			err = tree_put_cell(ctx, tree, path, exact, cell);
 	}
 	if (err)
 		return err;

@@ -6,10 +6,12 @@
 #include "tree.h"
 #include "tree_rows.h"
 
+#define TREE_LINES 24u /* of a page that is about to be copied: where they lead, the processor goes on by itself */
+
 struct tree_step {
 	struct page_ptr ptr;
 	const uint8_t *image;
-	uint8_t *page;	/* the same, writable, after tree_path_own */
+	uint8_t *page;	/* the same, writable, after tree_path_own; NULL: it did not have to be */
 	unsigned index; /* of the child taken; in the leaf, of the first key >= the one looked for */
 };
 
@@ -23,11 +25,28 @@ enum bts_err tree_sound(struct tree_ctx *, const struct tree *);
 /* Find key in a tree that is not empty; *exact: it is there. */
 enum bts_err tree_path_find(
 	struct tree_ctx *, const struct tree *, struct bts_slice key, struct tree_path *, bool *exact);
+/*
+ * The way that tree_peek took, for a put of the key.  It holds while nothing has changed in the context; that it is the key's is
+ * seen by the leaf it leads to, where the key is or lies between two others: so nothing of the key need be remembered.
+ */
+struct tree_way {
+	uint64_t changes; /* of the context */
+	uint32_t tree;
+	struct tree_path path; /* depth 0: none */
+};
+static inline void tree_way_begin(struct tree_ctx *ctx, struct tree_way *way)
+{
+	way->path.depth = 0;
+	ctx->way = way;
+}
+
+/* The way to key when it is that one, to be used once; else NULL. */
+struct tree_path *tree_way_take(struct tree_ctx *, const struct tree *, struct bts_slice key, bool *exact);
 /* The separator before (or behind) a child of the node at a step, however far above it stands; none: data NULL. */
 struct bts_slice tree_path_bound(const struct tree_path *, unsigned step, unsigned slot, bool behind);
-/* Make every page of the path private.  On failure the tree is sound and its content the same. */
+/* Make every page of the path private, the leaf's writable.  On failure the tree is sound and its content the same. */
 enum bts_err tree_path_own(struct tree_ctx *, struct tree *, struct tree_path *);
-/* The same down to a step only. */
+/* The same down to a step only, whose page is writable. */
 enum bts_err tree_path_own_to(struct tree_ctx *, struct tree *, struct tree_path *, unsigned step);
 
 /*

@@ -36,6 +36,8 @@ static enum bts_err txn_snapshot(struct bts_txn *txn)
 		return err;
 	}
 	state_redirect(&txn->own, table);
+	if (txn->writing)
+		tree_way_begin(&txn->own.ctx, &txn->way);
 	txn->own.ctx.stamp = shared_assigned(db->shared) + 1;
 	txn->registered = true;
 	return BTS_OK;
@@ -96,10 +98,14 @@ static enum bts_err txn_check_flags(unsigned flags, struct bts_error *error)
 	return BTS_OK;
 }
 
-static struct bts_txn *txn_new(struct bts *db, unsigned flags)
+static struct bts_txn *txn_memory(struct bts *db)
 {
-	struct bts_txn *txn = db->env->ops->memory(db->env, NULL, sizeof(*txn));
+	return db->env->ops->memory(db->env, NULL, sizeof(struct bts_txn));
+}
 
+/* In that memory; NULL when it is. */
+static struct bts_txn *txn_new(struct bts *db, struct bts_txn *txn, unsigned flags)
+{
 	if (txn == NULL)
 		return NULL;
 	memset(txn, 0, offsetof(struct bts_txn, own));
@@ -112,7 +118,7 @@ static struct bts_txn *txn_new(struct bts *db, unsigned flags)
 
 static enum bts_err txn_begin_new(struct bts *db, unsigned flags, struct bts_txn **out, struct bts_error *error)
 {
-	struct bts_txn *txn = txn_new(db, flags);
+	struct bts_txn *txn = txn_new(db, txn_memory(db), flags);
 	enum bts_err err;
 
 	if (txn == NULL)
@@ -207,7 +213,7 @@ enum bts_err bts_begin_same(struct bts_txn *of, struct bts_txn **out, struct bts
 	if (shared_reader_expired(&of->reader))
 		return error_set(error, BTS_EXPIRED, 0, "the snapshot of transaction %llu was held for too long and was told to end",
 			(unsigned long long)of->own.record.txid);
-	txn = txn_new(db, BTS_READ);
+	txn = txn_new(db, txn_memory(db), BTS_READ);
 	if (txn == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory for a transaction");
 	err = txn_beside(txn, of);
@@ -228,14 +234,15 @@ static void txn_close_cursors(struct bts_txn *txn)
 		bts_cursor_close(txn->cursors);
 }
 
-/* Everything but the snapshot is over: frees txn. */
+/* Everything but the snapshot is over: frees txn, unless its group keeps the memory. */
 static void txn_free(struct bts_txn *txn)
 {
 	struct bts *db = txn->db;
 
 	oplog_fini(&txn->log);
 	reads_fini(txn);
-	db->env->ops->memory(db->env, txn, 0);
+	if (txn->group == NULL)
+		db->env->ops->memory(db->env, txn, 0);
 	atomic_fetch_sub(&db->transactions, 1);
 }
 
@@ -250,17 +257,16 @@ enum bts_err bts_group_txn(struct bts_group *group, struct bts_txn **out, struct
 	if (group->count >= META_JUMP / 2 - 1) /* upon numbers that may be as far ahead of D already (I4, group_open) */
 		return error_set(error, BTS_LIMIT, 0, "a group holds at most %llu transactions",
 			(unsigned long long)META_JUMP / 2 - 1);
-	txn = txn_new(db, BTS_WRITE);
+	txn = txn_new(db, group->spare != NULL ? group->spare : txn_memory(db), BTS_WRITE);
 	if (txn == NULL)
 		return error_set(error, BTS_MEMORY, 0, "no memory for a transaction");
+	group->spare = txn;
 	txn->group = group;
 	txn->state = &group->state;
 	txn->txid = group->last + 1;
 	err = state_begin_nested(&group->state, txn->txid);
-	if (err) {
-		db->env->ops->memory(db->env, txn, 0);
+	if (err)
 		return error_set(error, err, 0, "no memory for a transaction");
-	}
 	group->state.ctx.error = &txn->error;
 	group->txn = txn;
 	atomic_fetch_add(&db->transactions, 1);

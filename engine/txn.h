@@ -12,6 +12,7 @@
 #include "db.h"
 #include "dirty.h"
 #include "spill.h"
+#include "tree_path.h"
 
 #include <string.h>
 
@@ -201,7 +202,8 @@ struct bts_txn {
 	enum bts_err result;
 	_Atomic uint32_t place;  /* enum queue_place; its thread sleeps on it */
 	bts_txid winner;         /* of the newest BTS_CONFLICT: the transaction that came first; 0: none */
-	struct state own;        /* of a private transaction or a read; last: it is large, and not of a group's */
+	struct state own;        /* of a private transaction or a read; it and what follows: large, and not of a group's */
+	struct tree_way way;     /* for own when it writes */
 };
 
 struct bts_group {
@@ -209,9 +211,11 @@ struct bts_group {
 	struct state state;
 	struct bts_error error;
 	struct bts_txn *txn;     /* in progress */
+	struct bts_txn *spare;   /* the memory of each transaction in turn; NULL before the first */
 	struct lease *leases;    /* of all its transactions */
 	bts_txid last;           /* assigned to the newest kept transaction; the base's when there is none */
 	uint64_t count;          /* transactions kept */
+	struct tree_way way;     /* for the state, of bts_group_begin */
 };
 
 /* For txn_live alone. */

@@ -2,17 +2,22 @@
 #include "framing.h"
 
 #include <microhttpd.h>
+#include <stdbool.h>
 #include <string.h>
 #include <strings.h>
 
 #include "text.h"
+
+/* RFC 9110, token. */
+static const bool framing_token[256] = {['!'] = true, ['#' ... '\''] = true, ['*'] = true, ['+'] = true, ['-'] = true, ['.'] = true,
+	['0' ... '9'] = true, ['A' ... 'Z'] = true, ['^' ... 'z'] = true, ['|'] = true, ['~'] = true};
 
 static int framing_is_token(const char *s, size_t size)
 {
 	size_t i;
 
 	for (i = 0; i < size; i++)
-		if (s[i] <= ' ' || s[i] >= 0x7f || strchr("\"(),/:;<=>?@[\\]{}", s[i]))
+		if (!framing_token[(unsigned char)s[i]])
 			return 0;
 	return size > 0;
 }

@@ -27,8 +27,9 @@
 #define REQUEST_DROP_MAX ((uint64_t)256 << 20) /* of a body that nobody wants */
 #define REQUEST_STRANGER_MAX ((uint64_t)1 << 20) /* of one from who may do nothing, as no credentials were shown or wanted */
 #define REQUEST_MEMORY 16384		       /* of the library for a connection: bounds the headers */
-#define REQUEST_INACTIVITY_S 60
 #define REQUEST_SPARES 256
+#define REQUEST_BODY_KEPT 1024 /* of memory that a spare one has for its next body */
+#define REQUEST_BODY_COUNTED 4096 /* less is bounded by the number of connections */
 #define REQUEST_BODIES ((size_t)1 << 30) /* bytes of bodies in memory, all requests together */
 
 struct server *request_server(const struct request *r)
@@ -161,6 +162,7 @@ void request_drop_headers(struct request *r)
 static void request_give(struct server_loop *loop, struct request *r)
 {
 	if (loop->spares == REQUEST_SPARES) {
+		buf_fini(&r->body);
 		free(r);
 		return;
 	}
@@ -176,7 +178,8 @@ static void request_free(struct request *r)
 	request_drop_headers(r);
 	reply_again_end(r->reply_kept);
 	(void)request_hold(r, 0);
-	buf_fini(&r->body);
+	if (r->body.cap > REQUEST_BODY_KEPT || r->body.failed)
+		buf_fini(&r->body);
 	free(r->buckets);
 	uri_fini(&r->uri);
 	request_give(r->loop, r);
@@ -363,7 +366,7 @@ void request_collect(struct request *r, const char *data, size_t size, size_t ma
 		return;
 	}
 	buf_add(&r->body, data, size);
-	if (!request_hold(r, r->body.cap) && !r->body.failed)
+	if (!r->body.failed && (r->body.cap < REQUEST_BODY_COUNTED || !request_hold(r, r->body.cap)))
 		return;
 	snprintf(r->problem, sizeof(r->problem), "no memory for this body now");
 	request_refuse(r, 503, "unavailable");
@@ -412,12 +415,17 @@ static enum MHD_Result request_upload(struct request *r, const char *data, size_
 static struct request *request_take(struct server_loop *loop)
 {
 	struct request *r = loop->spare;
+	struct buf body;
 
 	if (!r)
 		return calloc(1, sizeof(*r));
 	loop->spare = r->next;
 	loop->spares--;
-	memset(r, 0, sizeof(*r));
+	body = r->body;
+	body.size = 0;
+	memset(r, 0, offsetof(struct request, problem));
+	r->problem[0] = r->early_extra[0] = r->id[0] = '\0';
+	r->body = body;
 	return r;
 }
 
@@ -427,6 +435,7 @@ void request_spares_free(struct server_loop *loop)
 
 	while ((r = loop->spare)) {
 		loop->spare = r->next;
+		buf_fini(&r->body);
 		free(r);
 	}
 }
@@ -533,6 +542,7 @@ static size_t request_no_unescape(void *cls, struct MHD_Connection *mhd, char *t
 	return strlen(text);
 }
 
+/* Without its timeouts: each byte would have it put its list of connections in order, and the sweep (server.c) has better ones. */
 struct MHD_Daemon *request_daemon(struct server_loop *loop, unsigned connection_limit)
 {
 	struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
@@ -541,8 +551,7 @@ struct MHD_Daemon *request_daemon(struct server_loop *loop, unsigned connection_
 	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
 					(loop->tls ? MHD_USE_TLS : MHD_NO_FLAG), 0, NULL,
 		NULL, request_access, loop, MHD_OPTION_CONNECTION_LIMIT, connection_limit,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)REQUEST_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
-		REQUEST_INACTIVITY_S, MHD_OPTION_UNESCAPE_CALLBACK, request_no_unescape, NULL,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)REQUEST_MEMORY, MHD_OPTION_UNESCAPE_CALLBACK, request_no_unescape, NULL,
 		MHD_OPTION_URI_LOG_CALLBACK, request_new, loop, MHD_OPTION_NOTIFY_COMPLETED, request_end,
 		NULL, MHD_OPTION_NOTIFY_CONNECTION, request_connection, loop, MHD_OPTION_ARRAY,
 		loop->tls ? tls : &tls[2], MHD_OPTION_END);

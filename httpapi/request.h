@@ -44,10 +44,8 @@ struct request {
 	struct server_loop *loop;
 	struct MHD_Connection *mhd;
 	struct server_conn *conn;
-	struct uri uri;
 	enum uri_err uri_err;
 	size_t target_size; /* of the target, as it came */
-	char problem[160];
 	unsigned method;
 	int head;
 	uint64_t headers_seen; /* framing.seen */
@@ -57,7 +55,6 @@ struct request {
 	unsigned scopes; /* that its sender has (auth.c) */
 	uint64_t admitted_ms; /* when that was asked last */
 	char *buckets;	 /* only on these; owned, NULL: on all */
-	char id[65];
 	uint64_t started_us;
 	unsigned status; /* of the reply, 0 until then */
 	char who[16];	 /* id of the token or certificate that it came with (guard.h), "" = none */
@@ -76,7 +73,6 @@ struct request {
 	/* what the checks found, told when the body has been read */
 	unsigned early_status;
 	const char *early_code;
-	char early_extra[96]; /* further members of the problem */
 	unsigned allowed;
 
 	int handled, broken;
@@ -89,11 +85,9 @@ struct request {
 	bts_txid txid; /* 0: the newest */
 	int writes;    /* of ROUTE_MAY_WRITE: it does */
 	int token;     /* add BTS-Token: txid was read or written by this request */
-	struct request_header headers[REQUEST_HEADERS_MAX];
 	unsigned header_count;
 	struct reply_kept *reply_kept; /* what is sent (reply_again.h) */
 	size_t header_bytes;
-	char header_text[160]; /* values that fit */
 
 	struct writer_op op;
 	void (*written)(struct request *); /* called when op is done, and the copies are there or given up */
@@ -108,6 +102,13 @@ struct request {
 	struct reply_token wait_token; /* the commit asked for */
 	bts_txid wait_txid;	       /* ask again from this transaction on */
 	uint64_t wait_until_ms;
+
+	/* From here on nothing is cleared for the next request: texts begin empty, and of the rest counts tell what there is. */
+	char problem[160], early_extra[96]; /* of a refusal; further members of its JSON */
+	char id[65];
+	struct request_header headers[REQUEST_HEADERS_MAX];
+	char header_text[160]; /* values that fit */
+	struct uri uri;
 };
 
 /* The first line of that name; NULL when absent. */

@@ -7,7 +7,7 @@
 /* The next part of a template after its slash. */
 static size_t route_part(const char *at)
 {
-	return strcspn(at, "/");
+	return (size_t)(strchrnul(at, '/') - at);
 }
 
 static int route_path_matches(const char *template, const struct uri *u)

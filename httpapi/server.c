@@ -42,6 +42,7 @@
 #define SERVER_SWEEP_POLL 256
 #define SERVER_LINGER_MS 150 /* when draining: for a request that is already on its way */
 #define SERVER_CONNECTIONS_MAX 10000
+#define SERVER_CHAINS 32 /* loops whose requests are handed over at once */
 
 static void server_log_errno(const char *event, const char *what, int os)
 {
@@ -196,7 +197,7 @@ static void server_sweep(struct server_loop *loop, int draining)
 			server_conn_cut(c);
 	}
 	server_sweep_left(loop);
-	request_park_none(loop); /* a flush takes long: the library must not end them for being idle */
+	request_park_none(loop); /* a flush takes long: the library need not call for them at each turn */
 	loop->swept_ms = loop->now_ms;
 }
 
@@ -232,6 +233,7 @@ int server_give(struct server_loop *loop, int fd, struct peer *peer)
 {
 	struct server_socket *sockets;
 	size_t cap;
+	int asleep;
 
 	pthread_mutex_lock(&loop->lock);
 	if (loop->socket_count == loop->socket_cap) {
@@ -245,8 +247,11 @@ int server_give(struct server_loop *loop, int fd, struct peer *peer)
 		loop->socket_cap = cap;
 	}
 	loop->sockets[loop->socket_count++] = (struct server_socket){fd, peer};
+	asleep = loop->asleep;
+	loop->asleep = 0;
 	pthread_mutex_unlock(&loop->lock);
-	server_wake(loop->wake_fd);
+	if (asleep)
+		server_wake(loop->wake_fd);
 	return 0;
 }
 
@@ -272,6 +277,17 @@ gone: /* the library has closed it, and never told of it; or there was no memory
 		atomic_fetch_sub(&loop->server->connections, 1);
 }
 
+/* Waking costs microseconds, and the writer is who has least time for it: it wakes one loop, and that one the others. */
+static void server_rouse(struct server_loop *loop)
+{
+	struct server_loop *next;
+
+	for (loop = atomic_exchange(&loop->rouse, NULL); loop; loop = next) {
+		next = atomic_exchange(&loop->rouse, NULL);
+		server_wake(loop->wake_fd);
+	}
+}
+
 /* Take up what other threads have queued. */
 static void server_take(struct server_loop *loop)
 {
@@ -287,7 +303,9 @@ static void server_take(struct server_loop *loop)
 	count = loop->socket_count;
 	loop->sockets = NULL;
 	loop->socket_count = loop->socket_cap = 0;
+	loop->asleep = 0;
 	pthread_mutex_unlock(&loop->lock);
+	server_rouse(loop);
 	for (; r; r = next) {
 		next = r->next;
 		request_go_on(r);
@@ -316,12 +334,25 @@ static int server_idle_ms(struct server_loop *loop)
 	return most;
 }
 
+/* Before it sleeps: whether there is nothing to take up.  From then on who adds something wakes it. */
+static int server_may_sleep(struct server_loop *loop)
+{
+	int may;
+
+	pthread_mutex_lock(&loop->lock);
+	may = loop->asleep = !loop->resumed && !loop->socket_count;
+	pthread_mutex_unlock(&loop->lock);
+	return may;
+}
+
+/* With something to do it does not ask: the library's turn looks at its own descriptors. */
 static void server_poll(struct server_loop *loop, int epoll_fd)
 {
 	struct pollfd fds[2] = {{epoll_fd, POLLIN, 0}, {loop->wake_fd, POLLIN, 0}};
+	int ms = server_idle_ms(loop);
 	uint64_t count;
 
-	if (poll(fds, 2, server_idle_ms(loop)) > 0 && fds[1].revents)
+	if (ms && server_may_sleep(loop) && poll(fds, 2, ms) > 0 && fds[1].revents)
 		(void)!read(loop->wake_fd, &count, sizeof(count));
 	loop->now_ms = role_clock_ms();
 	atomic_store(&loop->beat_ms, loop->now_ms);
@@ -366,29 +397,68 @@ static void *server_loop_main(void *arg)
 	return NULL;
 }
 
+struct server_chain {
+	struct server_loop *loop;
+	struct request *first, **last;
+};
+
+/* Whether it is to be woken. */
+static int server_hand_over(const struct server_chain *chain)
+{
+	struct server_loop *loop = chain->loop;
+	int asleep;
+
+	*chain->last = NULL;
+	pthread_mutex_lock(&loop->lock);
+	*loop->resumed_last = chain->first;
+	loop->resumed_last = chain->last;
+	asleep = loop->asleep;
+	loop->asleep = 0;
+	pthread_mutex_unlock(&loop->lock);
+	return asleep;
+}
+
+static void server_hand_all_over(const struct server_chain *chains, size_t n)
+{
+	struct server_loop *first = NULL, *before;
+
+	while (n-- > 0) {
+		struct server_loop *loop = chains[n].loop;
+
+		if (!server_hand_over(&chains[n]))
+			continue;
+		before = first ? atomic_exchange(&loop->rouse, first) : NULL;
+		if (before) /* somebody else has left it that */
+			server_wake(before->wake_fd);
+		first = loop;
+	}
+	if (first)
+		server_wake(first->wake_fd);
+}
+
 void server_resume(struct request *const *requests, size_t count)
 {
-	struct server_loop *wake[64];
-	size_t i, k, loops = 0;
+	struct server_chain chains[SERVER_CHAINS];
+	size_t i, k, n = 0;
 
 	for (i = 0; i < count; i++) {
 		struct request *r = requests[i];
-		struct server_loop *loop = r->loop;
 
-		pthread_mutex_lock(&loop->lock);
-		r->next = NULL;
-		*loop->resumed_last = r;
-		loop->resumed_last = &r->next;
-		pthread_mutex_unlock(&loop->lock);
-		for (k = 0; k < loops && wake[k] != loop; k++)
+		for (k = 0; k < n && chains[k].loop != r->loop; k++)
 			;
-		if (k == loops && loops < sizeof(wake) / sizeof(wake[0]))
-			wake[loops++] = loop;
-		else if (k == loops)
-			server_wake(loop->wake_fd);
+		if (k == SERVER_CHAINS) {
+			server_hand_all_over(chains, n);
+			k = n = 0;
+		}
+		if (k >= n || chains[k].loop != r->loop) {
+			chains[k] = (struct server_chain){r->loop, NULL, NULL};
+			chains[k].last = &chains[k].first;
+			n = k + 1;
+		}
+		*chains[k].last = r;
+		chains[k].last = &r->next;
 	}
-	for (k = 0; k < loops; k++)
-		server_wake(wake[k]->wake_fd);
+	server_hand_all_over(chains, n);
 }
 
 /* ---- start and stop ---- */

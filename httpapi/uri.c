@@ -33,7 +33,7 @@ static enum uri_err uri_split_path(struct uri *u, char *path, char problem[128])
 	char *at = path + 1;
 
 	for (;;) {
-		size_t n = strcspn(at, "/");
+		size_t n = (size_t)(strchrnul(at, '/') - at);
 
 		if (u->segments == URI_SEGMENTS_MAX) {
 			snprintf(problem, 128, "more than %d path segments", URI_SEGMENTS_MAX);
@@ -84,8 +84,8 @@ enum uri_err uri_parse(struct uri *u, const char *target, char problem[128])
 	char *query;
 	enum uri_err err;
 
-	memset(u, 0, sizeof(*u));
-	u->target = malloc(2 * size);
+	u->segments = u->params = 0;
+	u->target = 2 * size <= sizeof(u->near) ? u->near : malloc(2 * size);
 	if (!u->target)
 		return URI_MEMORY;
 	u->text = u->target + size;
@@ -112,8 +112,10 @@ enum uri_err uri_parse(struct uri *u, const char *target, char problem[128])
 
 void uri_fini(struct uri *u)
 {
-	free(u->target);
-	memset(u, 0, sizeof(*u));
+	if (u->target != u->near)
+		free(u->target);
+	u->target = u->text = NULL;
+	u->segments = u->params = 0;
 }
 
 enum uri_err uri_decode(struct uri *u, unsigned i, int b64u, char problem[128])

@@ -12,17 +12,19 @@
 
 #define URI_SEGMENTS_MAX 8
 #define URI_PARAMS_MAX 16
+#define URI_NEAR 192 /* both texts, where they fit */
 
 struct uri_param {
 	struct bts_slice name, value; /* decoded */
 };
 
 struct uri {
-	char *target; /* owned, as it came */
+	char *target; /* as it came: owned, or in near */
 	char *text;   /* behind it; everything below points into it */
 	unsigned segments, params;
 	struct bts_slice segment[URI_SEGMENTS_MAX]; /* raw: uri_decode is for the ones that are data */
 	struct uri_param param[URI_PARAMS_MAX];
+	char near[URI_NEAR];
 };
 
 enum uri_err {

@@ -12,6 +12,9 @@
  * multiplied by that power modulo the polynomial and both are added to the bytes that stand D further on.  What
  * is left in the end are 16 bytes with the same checksum as all of the input.
  *
+ * Checksums are joined as zlib's crc32_combine does it (Adler): that of a is pushed through as many zero bytes as b has by
+ * one multiplication with the power of x for that length.
+ *
  * The tables are made once, before main, so that no call has to ask.
  */
 #include "crc32c.h"
@@ -56,6 +59,23 @@ uint32_t crc32c_portable(uint32_t seed, const void *data, size_t size)
 	return ~state;
 }
 
+/* a * b modulo the polynomial; the highest bit is the lowest power. */
+static uint32_t crc32c_times_portable(uint32_t a, uint32_t b)
+{
+	uint32_t product = 0;
+
+	for (; a != 0; a <<= 1) {
+		product ^= b & -(a >> 31);
+		b = b >> 1 ^ (CRC32C_POLYNOMIAL & -(b & 1));
+	}
+	return product;
+}
+
+uint32_t crc32c_join_portable(uint32_t a, uint32_t b, uint32_t shift)
+{
+	return crc32c_times_portable(a, shift) ^ b;
+}
+
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -65,7 +85,7 @@ uint32_t crc32c_portable(uint32_t seed, const void *data, size_t size)
 #define CRC32C_SHORT 168
 
 static uint32_t crc32c_push_long[4][256], crc32c_push_short[4][256];
-static int crc32c_have_instruction;
+static int crc32c_have_instruction, crc32c_have_product;
 
 __attribute__((target("sse4.2"))) static uint32_t crc32c_zeros(uint32_t state, size_t size)
 {
@@ -107,6 +127,20 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_lanes(
 	}
 	state = crc32c_push(table, (uint32_t)a) ^ (uint32_t)b;
 	return crc32c_push(table, state) ^ (uint32_t)c;
+}
+
+/* A product of 32 by 32 bits comes out one bit low of 64, and its later half stands 32 powers higher. */
+__attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_times_instruction(uint32_t a, uint32_t b)
+{
+	__m128i product = _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)a), _mm_cvtsi32_si128((int)b), 0);
+	uint64_t wide = (uint64_t)_mm_cvtsi128_si64(product) << 1;
+
+	return (uint32_t)(wide >> 32) ^ _mm_crc32_u32(0, (uint32_t)wide);
+}
+
+static uint32_t crc32c_times(uint32_t a, uint32_t b)
+{
+	return crc32c_have_product ? crc32c_times_instruction(a, b) : crc32c_times_portable(a, b);
 }
 
 #define CRC32C_WIDE __attribute__((target("avx512f,vpclmulqdq,sse4.2")))
@@ -216,6 +250,7 @@ __attribute__((constructor)) static void crc32c_prepare(void)
 	crc32c_make_push(crc32c_push_long, CRC32C_LONG);
 	crc32c_make_push(crc32c_push_short, CRC32C_SHORT);
 	crc32c_have_instruction = 1;
+	crc32c_have_product = __builtin_cpu_supports("pclmul");
 	crc32c_make_fold(crc32c_by_256, 256);
 	crc32c_make_fold(crc32c_by_64, 64);
 	crc32c_make_fold(crc32c_by_48, 48);
@@ -234,6 +269,8 @@ uint32_t crc32c(uint32_t seed, const void *data, size_t size)
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
 
 #include <arm_acle.h>
+
+#define crc32c_times crc32c_times_portable
 
 __attribute__((constructor)) static void crc32c_prepare(void)
 {
@@ -254,6 +291,8 @@ uint32_t crc32c(uint32_t seed, const void *data, size_t size)
 
 #else
 
+#define crc32c_times crc32c_times_portable
+
 __attribute__((constructor)) static void crc32c_prepare(void)
 {
 	crc32c_make_slices();
@@ -265,3 +304,20 @@ uint32_t crc32c(uint32_t seed, const void *data, size_t size)
 }
 
 #endif
+
+uint32_t crc32c_shift(uint64_t size)
+{
+	uint32_t power = 0x80000000u; /* 1 */
+
+	for (int bit = 63 - __builtin_clzll(size | 1); bit >= 0; bit--) {
+		power = crc32c_times(power, power);
+		if (size >> bit & 1)
+			power = crc32c_times(power, 0x80000000u >> 8);
+	}
+	return power;
+}
+
+uint32_t crc32c_join(uint32_t a, uint32_t b, uint32_t shift)
+{
+	return crc32c_times(a, shift) ^ b;
+}

@@ -301,10 +301,16 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get_version(struct bts_txn *txn, stru
 	struct bts_slice key, struct bts_slice *value, bts_txid *version);
 /*
  * The same, but a value that is kept outside the leaves is neither read nor verified: value->data is NULL then, and value->size
- * its size.  Costs the same whatever that is.
+ * its size.  Costs the same whatever that is.  In a write transaction a put of the same key right after it costs less for it.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_peek(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
 	struct bts_slice *value, bts_txid *version);
+/*
+ * A hint: the transaction will look these keys up, or write them, next, in any order.  The ways down to them are taken side by side,
+ * so that they wait for memory together: to put or get many keys, call it for 8 or so of them at a time (of more than 16 the rest is
+ * ignored).  Reads nothing from the disk, counts as no read (BTS_SERIALIZABLE), never fails; keys are borrowed during the call.
+ */
+BTS_EXPORT void bts_expect(struct bts_txn *txn, struct bts_bucket *bucket, const struct bts_slice *keys, size_t count);
 /*
  * bts_get in steps of bounded work.  A large value is verified as a whole, once a process, before any of it is given; each call does
  * at most `most` bytes of that (rounded up to 64 KiB).  value->data NULL: not all has been, call again with the same state, in the same

@@ -87,6 +87,16 @@ static void cut_verify(struct cut_bed *c)
 	}
 }
 
+/* A bound as a get gives it, in a page that the cut changes; a key that is not there as it is. */
+static struct bts_slice cut_borrowed(struct cut_bed *c, struct bts_slice key)
+{
+	struct tree_hit hit;
+
+	if (key.size == 0 || rng_one_in(&c->rng, 2) || tree_get(&c->bed->ctx, &c->bed->tree, key, &hit))
+		return key;
+	return hit.cell.key;
+}
+
 /* The same with an allocation failing until none does: nothing may have changed. */
 static enum bts_err cut_try(struct cut_bed *c, const struct tree_range *range, uint64_t *count)
 {
@@ -95,8 +105,10 @@ static enum bts_err cut_try(struct cut_bed *c, const struct tree_range *range, u
 	enum bts_err err;
 
 	for (uint64_t nth = 1 + rng_below(&c->rng, 3);; nth += 1 + rng_below(&c->rng, 5)) {
+		struct tree_range borrowed = {cut_borrowed(c, range->from), cut_borrowed(c, range->to)};
+
 		c->bed->fail_in = rng_one_in(&c->rng, 4) ? nth : 0;
-		err = tree_cut(&c->bed->ctx, &c->bed->tree, range, count);
+		err = tree_cut(&c->bed->ctx, &c->bed->tree, &borrowed, count);
 		c->bed->fail_in = 0;
 		if (err != BTS_MEMORY)
 			return err;

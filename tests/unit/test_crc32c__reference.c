@@ -1,6 +1,7 @@
 /*
- * crc32c: known answers, and the fast and the portable way against one bit at a time.
+ * crc32c: known answers, and the fast and the portable way against one bit at a time; joining sums.
  */
+#include "bytes.h"
 #include "crc32c.h"
 #include "rng.h"
 
@@ -78,12 +79,70 @@ static void long_input_and_continuation(void **state)
 	}
 }
 
+/* The sum of two pieces from theirs: of every short length, and of some that no buffer has. */
+static void joined(void **state)
+{
+	static uint8_t data[70000];
+	struct rng r;
+
+	(void)state;
+	rng_init(&r, seed + 2);
+	rng_fill(&r, data, sizeof(data));
+	for (size_t size = 0; size <= 300; size++) {
+		size_t before = rng_below(&r, 5000);
+		uint32_t begin = (uint32_t)rng_next(&r), a = crc32c(begin, data, before);
+		uint32_t b = crc32c(0, data + before, size), expected = reference(a, data + before, size);
+
+		assert_int_equal(crc32c_join(a, b, crc32c_shift(size)), expected);
+		assert_int_equal(crc32c_join_portable(a, b, crc32c_shift(size)), expected);
+	}
+	for (int i = 0; i < 300; i++) {
+		size_t size = rng_below(&r, sizeof(data) + 1), cut = rng_below(&r, size + 1);
+		uint32_t begin = (uint32_t)rng_next(&r), a = crc32c(begin, data, cut);
+		uint32_t b = crc32c(0, data + cut, size - cut), expected = crc32c_portable(begin, data, size);
+
+		assert_int_equal(crc32c_join(a, b, crc32c_shift(size - cut)), expected);
+		assert_int_equal(crc32c_join_portable(a, b, crc32c_shift(size - cut)), expected);
+	}
+	for (int i = 0; i < 1000; i++) { /* zero bytes behind x, in one step and in two */
+		uint64_t first = rng_next(&r) >> rng_below(&r, 63), second = rng_next(&r) >> (1 + rng_below(&r, 62));
+		uint32_t x = (uint32_t)rng_next(&r), both;
+
+		first >>= 1;
+		both = crc32c_join(crc32c_join(x, 0, crc32c_shift(first)), 0, crc32c_shift(second));
+		assert_int_equal(crc32c_join(x, 0, crc32c_shift(first + second)), both);
+		assert_int_equal(crc32c_join_portable(x, 0, crc32c_shift(first + second)), both);
+	}
+}
+
+/* A run of pages, each begun by the sum of what follows in it (commit_manifest): from these words alone. */
+static void joined_pages(void **state)
+{
+	static uint8_t data[4 * 65536];
+	struct rng r;
+
+	(void)state;
+	rng_init(&r, seed + 3);
+	rng_fill(&r, data, sizeof(data));
+	for (uint32_t page_size = 4096; page_size <= 65536; page_size *= 2) {
+		uint32_t crc = 0;
+
+		for (uint8_t *page = data; page < data + 4 * page_size; page += page_size) {
+			bytes_put_u32(page, crc32c(0, page + 4, page_size - 4));
+			crc = crc32c_join(crc32c(crc, page, 4), bytes_get_u32(page), crc32c_shift(page_size - 4));
+		}
+		assert_int_equal(crc, crc32c(0, data, 4 * page_size));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(known_answers),
 		cmocka_unit_test(lengths_and_alignments),
 		cmocka_unit_test(long_input_and_continuation),
+		cmocka_unit_test(joined),
+		cmocka_unit_test(joined_pages),
 	};
 
 	seed = rng_seed_from(argc, argv, 1);
