@@ -2,9 +2,9 @@
  * Windows: where in the file a large request finds its pages closest together.
  *
  * Each separate piece of a batch costs a request, so the best place is the shortest stretch that holds
- * as many ready pages as are wanted.  Two ends walk over the bitmap, in steps of a few pages that are counted a word at
- * a time; in a file of more groups than WINDOW_GROUPS only over the stretch of so many with the most ready pages.  So the
- * search is bounded, but for one addition for each group of the file.
+ * as many ready pages as are wanted.  Two ends walk over the bitmap, a word at a time, and within what they found once more
+ * in steps of a few pages; in a file of more groups than WINDOW_GROUPS only over the stretch of so many with the most ready
+ * pages.  So the search is bounded, but for one addition for each group of the file.
  */
 #include "space.h"
 
@@ -67,25 +67,24 @@ static inline uint64_t window_next(struct window_end *end, unsigned step)
 	return count;
 }
 
-bool space_window(const struct space *space, uint64_t pages, struct space_run *found)
+/*
+ * The shortest stretch within pages [from, end), multiples of the step, that holds so many ready pages; of several the one with
+ * the most.  In steps, found->count UINT64_MAX when there is none.
+ */
+static void window_scan(const struct space *space, uint64_t pages, unsigned step, uint64_t from, uint64_t end, struct space_run *found)
 {
-	uint64_t most = 2 * (pages / SPACE_GROUP + 1), step = WINDOW_STEP_MIN, from, end, left, sum = 0,
-		 best_sum = 0, first;
-	struct window_end head = {0}, tail = {0};
+	struct window_end head = {.word = space->bits + from / 64}, tail = head;
+	uint64_t sum = 0, best_sum = 0, left, first;
 
 	*found = (struct space_run){0, UINT64_MAX};
-	while (step < WINDOW_STEP_MAX && step * 32 < pages)
-		step *= 2;
-	window_groups(space, most < WINDOW_GROUPS ? WINDOW_GROUPS : most, &from, &end);
-	head.word = tail.word = space->bits + from * (SPACE_GROUP / 64);
-	left = from *= SPACE_GROUP / step;
-	end *= SPACE_GROUP / step;
-	first = end > from ? window_next(&tail, (unsigned)step) : 0; /* of what the window holds */
+	left = from /= step;
+	end /= step;
+	first = end > from ? window_next(&tail, step) : 0; /* of what the window holds */
 	for (uint64_t right = from; right < end; right++) {
-		sum += window_next(&head, (unsigned)step);
+		sum += window_next(&head, step);
 		for (; sum >= pages && sum - first >= pages; left++) {
 			sum -= first;
-			first = window_next(&tail, (unsigned)step);
+			first = window_next(&tail, step);
 		}
 		if (sum >= pages && (right + 1 - left < found->count ||
 					    (right + 1 - left == found->count && sum > best_sum))) {
@@ -93,8 +92,26 @@ bool space_window(const struct space *space, uint64_t pages, struct space_run *f
 			best_sum = sum;
 		}
 	}
+}
+
+bool space_window(const struct space *space, uint64_t pages, struct space_run *found)
+{
+	uint64_t most = 2 * (pages / SPACE_GROUP + 1), from, end;
+	unsigned step = WINDOW_STEP_MIN;
+
+	while (step < WINDOW_STEP_MAX && step * 32 < pages)
+		step *= 2;
+	window_groups(space, most < WINDOW_GROUPS ? WINDOW_GROUPS : most, &from, &end);
+	window_scan(space, pages, WINDOW_STEP_MAX, from * SPACE_GROUP, end * SPACE_GROUP, found);
 	if (found->count == UINT64_MAX)
 		return false;
+	if (step < WINDOW_STEP_MAX) { /* and there by the step */
+		from = found->pgno * WINDOW_STEP_MAX;
+		end = from + found->count * WINDOW_STEP_MAX;
+		window_scan(space, pages, step, from, end, found);
+	} else {
+		step = WINDOW_STEP_MAX;
+	}
 	found->pgno *= step;
 	found->count *= step;
 	return true;

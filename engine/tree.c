@@ -40,6 +40,19 @@ enum bts_err tree_path_find(struct tree_ctx *ctx, const struct tree *tree, struc
 	return BTS_OK;
 }
 
+/* Is the leaf the key's by the separators above it, too?  A damaged leaf may hold keys that are not. */
+static bool tree_way_holds(const struct tree_path *path, struct bts_slice key)
+{
+	unsigned above = path->depth - 2;
+	struct bts_slice low, high;
+
+	if (path->depth < 2)
+		return true;
+	low = tree_path_bound(path, above, path->at[above].index, false);
+	high = tree_path_bound(path, above, path->at[above].index, true);
+	return (low.data == NULL || node_compare(key, low, 0) >= 0) && (high.data == NULL || node_compare(key, high, 0) < 0);
+}
+
 struct tree_path *tree_way_take(struct tree_ctx *ctx, const struct tree *tree, struct bts_slice key, bool *exact)
 {
 	struct tree_way *way = ctx->way;
@@ -49,8 +62,14 @@ struct tree_path *tree_way_take(struct tree_ctx *ctx, const struct tree *tree, s
 	if (way == NULL || way->path.depth == 0 || way->changes != ctx->changes || way->tree != tree->id ||
 		way->path.depth != tree->depth || !layout_ptr_equal(&way->path.at[0].ptr, &tree->root))
 		return NULL;
-	leaf = &way->path.at[way->path.depth - 1];
-	if (leaf->index == layout_count(leaf->image))
+	for (unsigned i = 0; i < tree->depth; i++) { /* P1: every touch compares, this one too */
+		const struct tree_step *step = &way->path.at[i];
+
+		if (!layout_is_dirty(&step->ptr) && pager_near(ctx, &step->ptr, tree->id, (int)(tree->depth - 1 - i)) != step->image)
+			return NULL;
+	}
+	leaf = &way->path.at[tree->depth - 1];
+	if (leaf->index >= layout_count(leaf->image) || !tree_way_holds(&way->path, key))
 		return NULL;
 	order = node_compare(key, node_key(leaf->image, leaf->index), 0);
 	if (order > 0 || (order < 0 && (leaf->index == 0 || node_compare(key, node_key(leaf->image, leaf->index - 1), 0) <= 0)))

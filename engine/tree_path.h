@@ -27,7 +27,7 @@ enum bts_err tree_path_find(
 	struct tree_ctx *, const struct tree *, struct bts_slice key, struct tree_path *, bool *exact);
 /*
  * The way that tree_peek took, for a put of the key.  It holds while nothing has changed in the context; that it is the key's is
- * seen by the leaf it leads to, where the key is or lies between two others: so nothing of the key need be remembered.
+ * seen by the separators above the leaf and by the leaf, where the key is or lies between two others: so nothing of the key need be remembered.
  */
 struct tree_way {
 	uint64_t changes; /* of the context */

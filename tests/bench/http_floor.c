@@ -1,9 +1,10 @@
 /*
  * What libmicrohttpd alone costs: the loops of btsd (its own epoll, an eventfd, sockets handed out round robin) around a
- * handler that returns a constant.  http_floor PORT LOOPS BYTES [FILE]; prints a line when it listens.
+ * handler that returns a constant.  http_floor PORT LOOPS BYTES [FILE [PAGES]]; prints a line when it listens.
  *
  * With FILE each request is durable first: suspended until a thread has written 4 KiB for all that wait, and flushed: what a group
- * commit costs at least.
+ * commit costs at least.  With PAGES besides so many times 4 KiB for each of them, in one piece: what it costs a tree of such
+ * pages at least, whose work is not done.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +22,9 @@
 
 #define FLOOR_LOOPS 64
 #define FLOOR_SOCKETS 16384
-#define FLOOR_FILE (64 << 20)
+#define FLOOR_FILE (256 << 20)
+#define FLOOR_PAGE ((size_t)4096)
+#define FLOOR_PAGES 4096u /* at most at once */
 
 struct floor_put {
 	struct floor_put *next;
@@ -47,6 +50,7 @@ static struct {
 	pthread_cond_t some;
 	struct floor_put *first;
 	int kicked;
+	size_t pages; /* written for each request */
 } floor_disk = {.fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER, .some = PTHREAD_COND_INITIALIZER};
 
 static struct floor_loop floor_loops[FLOOR_LOOPS];
@@ -61,12 +65,13 @@ static void floor_wake(struct floor_loop *loop)
 
 static void *floor_flush(void *arg)
 {
-	static char page[4096];
+	static char pages[FLOOR_PAGES * FLOOR_PAGE];
 	off_t at = 0;
 
 	(void)arg;
 	for (;;) {
 		struct floor_put *batch, *next;
+		size_t size = FLOOR_PAGE;
 		struct floor_loop *last = NULL;
 
 		pthread_mutex_lock(&floor_disk.lock);
@@ -76,9 +81,15 @@ static void *floor_flush(void *arg)
 		floor_disk.first = NULL;
 		floor_disk.kicked = 0;
 		pthread_mutex_unlock(&floor_disk.lock);
-		if (pwrite(floor_disk.fd, page, sizeof(page), at) != sizeof(page) || fdatasync(floor_disk.fd))
+		for (next = batch; next; next = next->next)
+			size += floor_disk.pages * FLOOR_PAGE;
+		if (size > sizeof(pages))
+			size = sizeof(pages);
+		if (at + (off_t)size > FLOOR_FILE)
+			at = 0;
+		if (pwrite(floor_disk.fd, pages, size, at) != (ssize_t)size || fdatasync(floor_disk.fd))
 			abort();
-		at = (at + (off_t)sizeof(page)) % FLOOR_FILE;
+		at += (off_t)size;
 		for (; batch; batch = next) {
 			struct floor_loop *loop = batch->loop;
 
@@ -262,11 +273,12 @@ int main(int argc, char **argv)
 	int fd;
 
 	if (!loops || loops > FLOOR_LOOPS || !body) {
-		fprintf(stderr, "usage: http_floor PORT LOOPS BYTES [FILE]\n");
+		fprintf(stderr, "usage: http_floor PORT LOOPS BYTES [FILE [PAGES]]\n");
 		return 2;
 	}
 	memset(body, 'x', bytes);
 	floor_constant = MHD_create_response_from_buffer(bytes, body, MHD_RESPMEM_PERSISTENT);
+	floor_disk.pages = argc > 5 ? strtoul(argv[5], NULL, 10) : 0;
 	fd = floor_listen((unsigned short)strtoul(argv[1], NULL, 10));
 	if (argc > 4 && floor_open(argv[4])) {
 		perror(argv[4]);
