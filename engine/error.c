@@ -50,8 +50,8 @@ enum bts_err error_set(struct bts_error *error, enum bts_err code, int os, const
 		return code;
 	error->code = code;
 	error->os = os;
-	size = strcspn(format, "%");
-	if (format[size] == '\0' && size < sizeof(error->text)) { /* what is not found is told often, and needs no formatting */
+	size = strlen(format);
+	if (size < sizeof(error->text) && memchr(format, '%', size) == NULL) { /* what is not found is told often, and needs no formatting */
 		memcpy(error->text, format, size + 1);
 		return code;
 	}
