@@ -109,8 +109,6 @@ bool space_window(const struct space *space, uint64_t pages, struct space_run *f
 		from = found->pgno * WINDOW_STEP_MAX;
 		end = from + found->count * WINDOW_STEP_MAX;
 		window_scan(space, pages, step, from, end, found);
-	} else {
-		step = WINDOW_STEP_MAX;
 	}
 	found->pgno *= step;
 	found->count *= step;
