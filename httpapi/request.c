@@ -27,6 +27,7 @@
 #define REQUEST_DROP_MAX ((uint64_t)256 << 20) /* of a body that nobody wants */
 #define REQUEST_STRANGER_MAX ((uint64_t)1 << 20) /* of one from who may do nothing, as no credentials were shown or wanted */
 #define REQUEST_MEMORY 16384		       /* of the library for a connection: bounds the headers */
+#define REQUEST_INACTIVITY_S 60
 #define REQUEST_SPARES 256
 #define REQUEST_BODY_KEPT 1024 /* of memory that a spare one has for its next body */
 #define REQUEST_BODY_COUNTED 4096 /* less is bounded by the number of connections */
@@ -542,7 +543,6 @@ static size_t request_no_unescape(void *cls, struct MHD_Connection *mhd, char *t
 	return strlen(text);
 }
 
-/* Without its timeouts: each byte would have it put its list of connections in order, and the sweep (server.c) has better ones. */
 struct MHD_Daemon *request_daemon(struct server_loop *loop, unsigned connection_limit)
 {
 	struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
@@ -551,7 +551,8 @@ struct MHD_Daemon *request_daemon(struct server_loop *loop, unsigned connection_
 	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
 					(loop->tls ? MHD_USE_TLS : MHD_NO_FLAG), 0, NULL,
 		NULL, request_access, loop, MHD_OPTION_CONNECTION_LIMIT, connection_limit,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)REQUEST_MEMORY, MHD_OPTION_UNESCAPE_CALLBACK, request_no_unescape, NULL,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)REQUEST_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
+		REQUEST_INACTIVITY_S, MHD_OPTION_UNESCAPE_CALLBACK, request_no_unescape, NULL,
 		MHD_OPTION_URI_LOG_CALLBACK, request_new, loop, MHD_OPTION_NOTIFY_COMPLETED, request_end,
 		NULL, MHD_OPTION_NOTIFY_CONNECTION, request_connection, loop, MHD_OPTION_ARRAY,
 		loop->tls ? tls : &tls[2], MHD_OPTION_END);

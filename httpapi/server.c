@@ -197,7 +197,7 @@ static void server_sweep(struct server_loop *loop, int draining)
 			server_conn_cut(c);
 	}
 	server_sweep_left(loop);
-	request_park_none(loop); /* a flush takes long: the library need not call for them at each turn */
+	request_park_none(loop); /* a flush takes long: the library must not end them for being idle */
 	loop->swept_ms = loop->now_ms;
 }
 
@@ -277,17 +277,6 @@ gone: /* the library has closed it, and never told of it; or there was no memory
 		atomic_fetch_sub(&loop->server->connections, 1);
 }
 
-/* Waking costs microseconds, and the writer is who has least time for it: it wakes one loop, and that one the others. */
-static void server_rouse(struct server_loop *loop)
-{
-	struct server_loop *next;
-
-	for (loop = atomic_exchange(&loop->rouse, NULL); loop; loop = next) {
-		next = atomic_exchange(&loop->rouse, NULL);
-		server_wake(loop->wake_fd);
-	}
-}
-
 /* Take up what other threads have queued. */
 static void server_take(struct server_loop *loop)
 {
@@ -305,7 +294,6 @@ static void server_take(struct server_loop *loop)
 	loop->socket_count = loop->socket_cap = 0;
 	loop->asleep = 0;
 	pthread_mutex_unlock(&loop->lock);
-	server_rouse(loop);
 	for (; r; r = next) {
 		next = r->next;
 		request_go_on(r);
@@ -402,8 +390,8 @@ struct server_chain {
 	struct request *first, **last;
 };
 
-/* Whether it is to be woken. */
-static int server_hand_over(const struct server_chain *chain)
+/* Only a loop that sleeps is woken: that costs microseconds. */
+static void server_hand_over(const struct server_chain *chain)
 {
 	struct server_loop *loop = chain->loop;
 	int asleep;
@@ -415,25 +403,8 @@ static int server_hand_over(const struct server_chain *chain)
 	asleep = loop->asleep;
 	loop->asleep = 0;
 	pthread_mutex_unlock(&loop->lock);
-	return asleep;
-}
-
-static void server_hand_all_over(const struct server_chain *chains, size_t n)
-{
-	struct server_loop *first = NULL, *before;
-
-	while (n-- > 0) {
-		struct server_loop *loop = chains[n].loop;
-
-		if (!server_hand_over(&chains[n]))
-			continue;
-		before = first ? atomic_exchange(&loop->rouse, first) : NULL;
-		if (before) /* somebody else has left it that */
-			server_wake(before->wake_fd);
-		first = loop;
-	}
-	if (first)
-		server_wake(first->wake_fd);
+	if (asleep)
+		server_wake(loop->wake_fd);
 }
 
 void server_resume(struct request *const *requests, size_t count)
@@ -447,18 +418,20 @@ void server_resume(struct request *const *requests, size_t count)
 		for (k = 0; k < n && chains[k].loop != r->loop; k++)
 			;
 		if (k == SERVER_CHAINS) {
-			server_hand_all_over(chains, n);
-			k = n = 0;
+			while (n > 0)
+				server_hand_over(&chains[--n]);
+			k = 0;
 		}
-		if (k >= n || chains[k].loop != r->loop) {
+		if (k == n) {
 			chains[k] = (struct server_chain){r->loop, NULL, NULL};
 			chains[k].last = &chains[k].first;
-			n = k + 1;
+			n++;
 		}
 		*chains[k].last = r;
 		chains[k].last = &r->next;
 	}
-	server_hand_all_over(chains, n);
+	while (n > 0)
+		server_hand_over(&chains[--n]);
 }
 
 /* ---- start and stop ---- */

@@ -74,7 +74,6 @@ struct server_loop {
 	struct server_socket *sockets;
 	size_t socket_count, socket_cap;
 	struct request *resumed, **resumed_last;
-	_Atomic(struct server_loop *) rouse; /* to be woken by this one */
 	int asleep; /* and nobody has woken it yet: who adds to the queues does */
 	/* own thread */
 	struct server_conn *conns;

@@ -2,13 +2,10 @@
 #include "writer.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "log.h"
 #include "role.h"
@@ -19,7 +16,6 @@
 #define WRITER_BATCH_OPS 8192
 #define WRITER_BATCH_BYTES ((size_t)16 << 20)
 #define WRITER_AHEAD 8 /* keys whose ways down are taken side by side */
-#define WRITER_TURN_NS 100000 /* the least that may be asked for */
 
 struct writer {
 	struct role *role;
@@ -31,7 +27,7 @@ struct writer {
 	size_t ops, bytes;
 	int stopping;
 	int kicked; /* what is queued is to be taken */
-	struct writer_stat stat; /* the thread's own, but refused: under the lock; read by anybody */
+	struct writer_stat stat;
 	bts_txid txid; /* thread's own: the newest commit */
 	uint64_t group_us; /* and when the present group began */
 	unsigned expected; /* operations from the present one on that bts_expect was told of */
@@ -275,12 +271,6 @@ static uint64_t writer_now_us(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-/* A counter that the writer's thread alone writes and others read meanwhile. */
-static void writer_add(uint64_t *counter, uint64_t n)
-{
-	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
-}
-
 /* Before the results are handed back: who has one and asks for the counts finds it among them. */
 static void writer_account(struct writer *w, struct writer_op *ops, size_t count, uint64_t us, enum bts_err err)
 {
@@ -289,12 +279,14 @@ static void writer_account(struct writer *w, struct writer_op *ops, size_t count
 	for (op = ops; op; op = op->next)
 		if (op->result == WRITER_FAILED)
 			role_note(w->role, op->error.code);
-	writer_add(&w->stat.operations, count);
-	writer_add(&w->stat.groups, 1);
-	writer_add(&w->stat.group_failures, err != BTS_OK);
-	writer_add(&w->stat.flush_us, us);
-	writer_add(&w->stat.flush_histogram[writer_bucket(us / 64)], 1);
-	writer_add(&w->stat.batch_histogram[writer_bucket(count - 1)], 1);
+	pthread_mutex_lock(&w->lock);
+	w->stat.operations += count;
+	w->stat.groups++;
+	w->stat.group_failures += err != BTS_OK;
+	w->stat.flush_us += us;
+	w->stat.flush_histogram[writer_bucket(us / 64)]++;
+	w->stat.batch_histogram[writer_bucket(count - 1)]++;
+	pthread_mutex_unlock(&w->lock);
 }
 
 static void writer_report(const struct bts_error *error, size_t count)
@@ -373,31 +365,6 @@ static struct writer_op *writer_take(struct writer *w, size_t *count)
 	return first;
 }
 
-/* As the kernel knows it; the C library does not yet. */
-struct writer_sched {
-	uint32_t size, policy;
-	uint64_t flags;
-	int32_t nice;
-	uint32_t priority;
-	uint64_t runtime_ns, deadline_ns, period_ns;
-};
-
-/*
- * Whenever the disk is done, all that wait for it wait for this thread to get a processor from threads that wait for it too.  Who asks for
- * short turns gets them sooner (Linux 6.12; others take no notice).  Its share stays the same.
- */
-static void writer_ask_for_short_turns(void)
-{
-	struct writer_sched sched;
-
-	if (syscall(SYS_sched_getattr, 0, &sched, sizeof(sched), 0) || sched.policy != SCHED_OTHER)
-		return;
-	sched.size = sizeof(sched);
-	sched.flags = 0;
-	sched.runtime_ns = WRITER_TURN_NS;
-	(void)syscall(SYS_sched_setattr, 0, &sched, 0);
-}
-
 static void *writer_main(void *arg)
 {
 	struct writer *w = arg;
@@ -405,7 +372,6 @@ static void *writer_main(void *arg)
 	size_t count;
 
 	pthread_setname_np(pthread_self(), "writer");
-	writer_ask_for_short_turns();
 	while ((ops = writer_take(w, &count))) {
 		writer_batch(w, ops, count);
 		w->done(ops);
@@ -455,7 +421,7 @@ int writer_append(struct writer *w, struct writer_op *op)
 	pthread_mutex_lock(&w->lock);
 	full = w->stopping || w->ops >= WRITER_QUEUE_OPS || w->bytes >= WRITER_QUEUE_BYTES;
 	if (full) {
-		writer_add(&w->stat.refused, 1);
+		w->stat.refused++;
 	} else {
 		*w->last = op;
 		w->last = &op->next;
@@ -488,13 +454,8 @@ int writer_queue(struct writer *w, struct writer_op *op)
 
 void writer_stat(struct writer *w, struct writer_stat *stat)
 {
-	const uint64_t *from = (const uint64_t *)&w->stat;
-	uint64_t *to = (uint64_t *)stat;
-
-	_Static_assert(sizeof(*stat) % sizeof(*to) == 0, "counters, all of them");
-	for (size_t i = 0; i < sizeof(*stat) / sizeof(*to); i++)
-		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
 	pthread_mutex_lock(&w->lock);
+	*stat = w->stat;
 	stat->queued = w->ops;
 	stat->queued_bytes = w->bytes;
 	pthread_mutex_unlock(&w->lock);
