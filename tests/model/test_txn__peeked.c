@@ -1,7 +1,8 @@
 /*
  * A put that follows a look at its key goes by the way that the look took, and what a level changes of the pages around it is
  * taken back: so whatever comes in between - other writes, deleted ranges, savepoints gone back to or released, a bucket dropped
- * and made anew, the next transaction of the group - each step must leave what an oracle says.  The tree has three levels.
+ * and made anew, the next transaction of the group - each step must leave what an oracle says.  The tree has three levels.  What
+ * fails for want of memory has changed nothing; keeping a level and going back need none.
  * Argument: seed.
  */
 #include "bed.h"
@@ -23,7 +24,27 @@ struct field {
 	struct bed bed;
 	struct oracle now; /* what the transaction sees */
 	char looked[KEY_TEXT]; /* looked at last */
+	uint64_t failures;     /* for want of memory */
 };
+
+/* One call in four meets a failing allocation: alone, or with all later ones. */
+static void memory_fails(struct field *f)
+{
+	if (rng_one_in(&f->rng, 4))
+		env_mem_fail_memory(f->bed.mem, 1 + rng_below(&f->rng, 6), rng_one_in(&f->rng, 2) ? ENV_MEM_STICKY : 0);
+}
+
+/* After such a call: whether it happened. */
+static bool happened(struct field *f, enum bts_err err, enum bts_err expected)
+{
+	env_mem_fail_clear(f->bed.mem);
+	if (err == BTS_MEMORY) {
+		f->failures++;
+		return false;
+	}
+	assert_int_equal(err, expected);
+	return true;
+}
 
 static struct bts_slice random_key(struct field *f, char text[KEY_TEXT])
 {
@@ -65,8 +86,9 @@ static void put(struct field *f, struct bts_txn *txn, struct bts_slice key)
 	unsigned flags = !rng_one_in(&f->rng, 4) ? 0 : oracle_get(bucket, key) ? BTS_PUT_EXISTING : BTS_PUT_NEW;
 
 	memset(bytes, (int)rng_below(&f->rng, 256), size);
-	assert_int_equal(bts_put(txn, handle, key, (struct bts_slice){bytes, size}, flags), BTS_OK);
-	oracle_put(bucket, key, (struct bts_slice){bytes, size}, bts_txn_id(txn));
+	memory_fails(f);
+	if (happened(f, bts_put(txn, handle, key, (struct bts_slice){bytes, size}, flags), BTS_OK))
+		oracle_put(bucket, key, (struct bts_slice){bytes, size}, bts_txn_id(txn));
 }
 
 /* Bounds that lie in the tree's own pages, as a cursor gives them. */
@@ -89,7 +111,9 @@ static void cut(struct field *f, struct bts_txn *txn)
 	assert_int_equal(bts_cursor_seek(cursor, bucket->entries[end]->key, &to, NULL), BTS_OK);
 	assert_int_equal(bts_cursor_seek(cursor, bed_text(text), &from, NULL), BTS_OK);
 	bts_cursor_close(cursor);
-	assert_int_equal(bts_del_range(txn, handle, from, to, &count), BTS_OK);
+	memory_fails(f);
+	if (!happened(f, bts_del_range(txn, handle, from, to, &count), BTS_OK))
+		return;
 	assert_int_equal(count, end - at);
 	while (end > at)
 		oracle_del(bucket, bucket->entries[--end]->key);
@@ -115,10 +139,20 @@ static void expect(struct field *f, struct bts_txn *txn, struct bts_bucket *hand
 	bts_expect(txn, handle, keys, 1);
 }
 
+static void remove_key(struct field *f, struct bts_txn *txn, struct bts_slice key)
+{
+	struct bts_bucket *handle = handle_of(f, txn);
+	struct oracle_bucket *bucket = oracle_bucket(&f->now, bed_text("b"));
+	bool there = oracle_get(bucket, key) != NULL;
+
+	memory_fails(f);
+	if (happened(f, bts_del(txn, handle, key), there ? BTS_OK : BTS_NOT_FOUND) && there)
+		oracle_del(bucket, key);
+}
+
 static void change(struct field *f, struct bts_txn *txn)
 {
 	uint64_t dice = rng_below(&f->rng, 1000);
-	struct oracle_bucket *bucket;
 	struct bts_slice key;
 	char text[KEY_TEXT];
 
@@ -132,9 +166,7 @@ static void change(struct field *f, struct bts_txn *txn)
 		put(f, txn, random_key(f, text));
 	} else if (dice < 900) {
 		key = rng_one_in(&f->rng, 2) ? bed_text(f->looked) : random_key(f, text);
-		bucket = oracle_bucket(&f->now, bed_text("b"));
-		assert_int_equal(bts_del(txn, handle_of(f, txn), key),
-			bucket && oracle_del(bucket, key) ? BTS_OK : BTS_NOT_FOUND);
+		remove_key(f, txn, key);
 	} else if (dice < 960) {
 		expect(f, txn, handle_of(f, txn));
 	} else if (dice < 998) {
@@ -159,12 +191,15 @@ static void changes(struct field *f, struct bts_txn *txn, unsigned depth)
 		assert_int_equal(bts_savepoint(txn, &id, NULL), BTS_OK);
 		changes(f, txn, depth + 1);
 		if (rng_one_in(&f->rng, 2)) {
-			assert_int_equal(bts_savepoint_rollback(txn, id, NULL), BTS_OK);
+			env_mem_fail_memory(f->bed.mem, 1, ENV_MEM_STICKY);
+			assert_true(happened(f, bts_savepoint_rollback(txn, id, NULL), BTS_OK));
 			oracle_fini(&f->now);
 			oracle_copy(&f->now, &before);
 		}
-		if (rng_one_in(&f->rng, 2)) /* else it stays open, with those that follow inside it */
-			assert_int_equal(bts_savepoint_release(txn, id, NULL), BTS_OK);
+		if (rng_one_in(&f->rng, 2)) { /* else it stays open, with those that follow inside it */
+			env_mem_fail_memory(f->bed.mem, 1, ENV_MEM_STICKY);
+			assert_true(happened(f, bts_savepoint_release(txn, id, NULL), BTS_OK));
+		}
 		oracle_fini(&before);
 		for (uint64_t few = rng_below(&f->rng, 4); few > 0; few--)
 			change(f, txn);
@@ -234,6 +269,7 @@ static void random_groups(void **state)
 		if (rng_one_in(&f.rng, 6))
 			bed_check(&f.bed);
 	}
+	assert_true(f.failures > 0);
 	oracle_fini(&f.now);
 	bed_fini(&f.bed);
 }
