@@ -184,7 +184,7 @@ enum bts_err tls_load(const struct tls_files *files, struct bts_error *error)
 
 enum bts_err tls_reload(struct bts_error *error)
 {
-	struct tls_loaded *before = atomic_load(&tls_now), *loaded;
+	struct tls_loaded *before = atomic_load(&tls_now), *loaded = NULL;
 	enum bts_err err;
 
 	if (!tls_files.cert)
