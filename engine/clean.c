@@ -21,6 +21,7 @@
 #include "tree_path.h"
 
 #define CLEAN_LARGE 64u /* pages that a batch must replace */
+#define CLEAN_AHEAD 100u /* pages of a batch of middle size */
 #define CLEAN_MOST 8192u /* pages of a stretch */
 #define CLEAN_LOOKS 64u /* so many times its length is looked through */
 #define CLEAN_DENSE 40u /* per cent of a stretch that may be live */
@@ -181,6 +182,18 @@ static bool clean_held(struct clean *clean)
 	return true;
 }
 
+/* What is in the way of the next batches' leaves. */
+static void clean_heads(struct clean *clean)
+{
+	struct clean_stretch stretch = {0};
+	uint64_t end;
+
+	while (space_head_ahead(&clean->db->space, &stretch.from, &end)) {
+		stretch.count = end - stretch.from;
+		clean_all(clean, &stretch);
+	}
+}
+
 void clean_ahead(struct bts *db, struct state *state)
 {
 	struct clean clean = {.db = db, .state = state};
@@ -194,10 +207,15 @@ void clean_ahead(struct bts *db, struct state *state)
 	/* Leased pages may hold nodes of old, and are written by others while they are looked at. */
 	if (shared_leases(db->shared) > 0)
 		return;
-	if (replaced < CLEAN_LARGE || replaced > CLEAN_MOST || state->below != 0 || state->lower || !clean_held(&clean) ||
-		!clean_choose(&clean, (replaced + replaced / 4 + 63) / 64 * 64, &stretch))
+	if (state->below != 0 || state->lower || !clean_held(&clean))
 		return;
 	state->ctx.error = &clean.why;
-	clean_all(&clean, &stretch);
+	if (space_has_heads(&db->space, written)) {
+		if (written >= CLEAN_AHEAD)
+			clean_heads(&clean);
+	} else if (replaced >= CLEAN_LARGE && replaced <= CLEAN_MOST &&
+		   clean_choose(&clean, (replaced + replaced / 4 + 63) / 64 * 64, &stretch)) {
+		clean_all(&clean, &stretch);
+	}
 	state->ctx.error = error;
 }

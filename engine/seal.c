@@ -171,9 +171,9 @@ bts_pgno seal_page_limit(const struct seal *seal)
 	return limit < LAYOUT_PGNO_LIMIT ? limit : LAYOUT_PGNO_LIMIT;
 }
 
-static enum bts_err seal_take(struct seal *seal, uint64_t pages, bool join, size_t cap, size_t *first)
+static enum bts_err seal_take(struct seal *seal, uint64_t pages, bool join, enum space_kind kind, size_t cap, size_t *first)
 {
-	struct space_request request = { pages, join, seal_page_limit(seal), seal->state->below };
+	struct space_request request = { pages, join, seal_page_limit(seal), seal->state->below, kind };
 	size_t count = 0;
 	enum bts_err err;
 
@@ -196,7 +196,7 @@ enum bts_err seal_take_pages(struct seal *seal, bts_pgno *numbers, size_t pages)
 {
 	size_t first;
 	size_t cap = seal->state->below == 0 || pages < SEAL_RUNS ? SEAL_RUNS : pages;
-	enum bts_err err = seal_take(seal, pages, false, cap, &first);
+	enum bts_err err = seal_take(seal, pages, false, seal->heads ? SPACE_BRIEF : SPACE_ANY, cap, &first);
 
 	for (size_t i = first, n = 0; err == BTS_OK && i < seal->run_count; i++)
 		for (uint64_t k = 0; k < seal->runs[i].count; k++)
@@ -229,7 +229,7 @@ static enum bts_err seal_place_extents(struct seal *seal)
 			err = seal_add_lease(seal, item);
 			continue;
 		}
-		err = seal_take(seal, item->pages, true, 1, &first);
+		err = seal_take(seal, item->pages, true, SPACE_ANY, 1, &first);
 		if (err == BTS_OK)
 			item->final.pgno = seal->runs[first].pgno;
 	}
@@ -250,11 +250,14 @@ static enum bts_err seal_place_kinds(struct seal *seal, size_t from, size_t to, 
 {
 	size_t run, nodes = 0;
 	uint64_t used = 0;
+	enum space_kind kind = SPACE_ANY;
 	enum bts_err err;
 
+	if (seal->heads)
+		kind = kinds.leaves ? SPACE_LASTING : SPACE_BRIEF;
 	for (size_t i = from; i < to; i++)
 		nodes += seal_is_kind(&seal->items[i], kinds);
-	err = seal_take(seal, nodes, false, nodes < SEAL_RUNS ? SEAL_RUNS : nodes, &run);
+	err = seal_take(seal, nodes, false, kind, nodes < SEAL_RUNS ? SEAL_RUNS : nodes, &run);
 	for (size_t i = from; i < to && err == BTS_OK; i++) {
 		if (!seal_is_kind(&seal->items[i], kinds))
 			continue;
@@ -275,7 +278,7 @@ static enum bts_err seal_place_nodes(struct seal *seal, size_t from, size_t to)
 {
 	enum bts_err err;
 
-	if (to - from < SEAL_APART)
+	if (to - from < SEAL_APART && !seal->heads)
 		return seal_place_kinds(seal, from, to, (struct seal_kinds){ true, true });
 	err = seal_place_kinds(seal, from, to, (struct seal_kinds){ .leaves = true });
 	return err ? err : seal_place_kinds(seal, from, to, (struct seal_kinds){ .branches = true });
@@ -292,6 +295,7 @@ static enum bts_err seal_place_trees(struct seal *seal)
 	bts_pgno hint = space->hint;
 	enum bts_err err;
 
+	seal->heads = seal->state->below == 0 && space_has_heads(space, seal->count);
 	if (seal->state->below != 0 || snapshots == history || space->ready < snapshots - history)
 		return seal_place_nodes(seal, 0, seal->count);
 	seal->state->below = space->high_water;

@@ -30,6 +30,7 @@ struct seal {
 	size_t catalog_from, history_from, snapshots_from;
 	struct space_run *runs;  /* given by space */
 	size_t run_count, run_cap;
+	bool heads; /* a batch of middle size: pages are asked for by kind */
 	struct lease **leased;   /* values that were written before, and lie in none of runs */
 	size_t leased_count, leased_cap;
 	struct space_run raised; /* new pages at the end, live in space until the commit is built */

@@ -36,6 +36,21 @@ struct space_shelf {
 	size_t count, cap;
 };
 
+/* Where a head (space_head.c) stands: the ready pages of indexes [at, end) are the next that it gives; those before clear were cleared. */
+struct space_head {
+	uint64_t at, end, clear;
+};
+
+#define SPACE_RING 8u
+
+struct space_heads {
+	struct space_head lasting, next, brief; /* next: behind that of lasting; end 0 until it is chosen */
+	uint64_t wanted; /* lasting pages of the last batch */
+	uint64_t ring[SPACE_RING]; /* segments for brief pages, in the order in which they were begun, around */
+	unsigned ring_count, ring_next; /* the oldest */
+	uint64_t looked; /* segments before this one were looked at last */
+};
+
 #define SPACE_GROUP 4096u /* pages, a multiple of 64 */
 
 struct space {
@@ -53,10 +68,17 @@ struct space {
 	struct space_shelf **shelves; /* by snapshot, ascending */
 	size_t shelf_count, shelf_cap;
 	bts_pgno hint;         /* next fit */
+	struct space_heads heads;
 };
 
 enum bts_err space_init(struct space *, struct bts_env *, bts_pgno first, bts_pgno high_water); /* nothing free */
 void space_fini(struct space *);
+
+enum space_kind {
+	SPACE_ANY,
+	SPACE_LASTING, /* of a batch for which space_has_heads: what is changed rarely */
+	SPACE_BRIEF,   /* and what most of such batches change */
+};
 
 /*
  * Give `pages` pages: contiguous if must_join (extents), else as few runs as reasonable, preferring one run (next fit
@@ -69,6 +91,7 @@ struct space_request {
 	bool must_join;
 	bts_pgno max_pages; /* high-water limit */
 	bts_pgno below;	    /* 0; else the lowest pages there are below this one, or BTS_FULL: the mark is not raised */
+	enum space_kind kind;
 };
 enum bts_err space_alloc(struct space *, const struct space_request *, struct space_run *runs, size_t cap, size_t *count);
 /* Make ready at once (undoing an allocation, loading the persisted set).  Every page of it must be live. */
@@ -103,6 +126,11 @@ enum bts_err space_hold(struct space *, struct space_run run, bts_txid birth, bt
 /* Move what has become free from pending to ready.  snapshots ascending, each once. */
 void space_reclaim(struct space *, bts_txid durable, const bts_txid *snapshots, size_t count);
 
+#define SPACE_MIDDLE 10u /* pages: batches of so many and more are of middle size */
+#define SPACE_MANY 512u  /* and from so many on, large */
+/* Are the pages of a batch of so many asked for by kind? */
+bool space_has_heads(const struct space *, uint64_t pages);
+
 bool space_is_ready(const struct space *, bts_pgno);
 /* Is every page of run in [first, high water) and live? */
 bool space_is_live(const struct space *, struct space_run run);
@@ -130,6 +158,13 @@ static inline uint64_t space_popcount(uint64_t word)
  * found, which in a large file does not mean that there is none.
  */
 bool space_window(const struct space *, uint64_t pages, struct space_run *found);
+/* Up to `pages` ready pages for the heads of a kind, taken, in the order they were come by; how many are missing (space_head.c). */
+uint64_t space_take_head(struct space *, enum space_kind kind, uint64_t pages, struct space_run *runs, size_t cap, size_t *count);
+/*
+ * For clean.c: indexes [from, end) in the way of the next two batches' lasting pages, each told once; whoever moves what is live there
+ * makes one piece of them.  false: there are no more.
+ */
+bool space_head_ahead(struct space *, uint64_t *from, uint64_t *end);
 /* The first page index in [from, end) whose ready bit is `ready`; end when there is none. */
 uint64_t space_find(const struct space *, uint64_t from, uint64_t end, bool ready);
 /* Pages just below the mark that are ready, counted up to most. */

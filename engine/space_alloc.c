@@ -16,6 +16,8 @@
  * are ready;
  *  2. the tail, while less than half of the file is ready;
  *  3. the shortest stretch, however few of its pages are ready; then as above.
+ * Of a batch of middle size in a file that is large against it, leaves and the rest are asked for by kind and come from heads
+ * (space_head.c), then from the tail, then as above.
  * Compaction has another aim, and asks for the lowest pages, in as many runs as they come.
  * All of it depends on nothing but the space and the request, so that a replay allocates the same pages.
  */
@@ -448,6 +450,32 @@ static enum bts_err space_alloc_large(struct space *space, const struct space_re
 	return BTS_LIMIT;
 }
 
+/* What the heads have, what is missing behind the end; BTS_LIMIT: nothing is taken. */
+static enum bts_err space_alloc_kind(struct space *space, const struct space_request *request, struct space_run *runs,
+	size_t cap, size_t *count)
+{
+	struct space_request rest = *request;
+	size_t more = 0;
+	enum bts_err err = BTS_OK;
+
+	rest.pages = space_take_head(space, request->kind, request->pages, runs, cap, count);
+	if (rest.pages > 0 && request->kind == SPACE_BRIEF) {
+		rest.pages = space_take_head(space, SPACE_LASTING, rest.pages, runs + *count, cap - *count, &more);
+		*count += more;
+	}
+	if (rest.pages > 0) {
+		err = *count < cap ? space_alloc_tail(space, &rest, runs + *count, &more) : BTS_LIMIT;
+		*count += err == BTS_OK;
+	}
+	if (err == BTS_OK) {
+		space_sort(runs, *count);
+		return BTS_OK;
+	}
+	while (*count > 0)
+		(void)space_give(space, runs[--*count]);
+	return err == BTS_FULL ? BTS_LIMIT : err;
+}
+
 enum bts_err space_alloc(struct space *space, const struct space_request *request, struct space_run *runs,
 	size_t cap, size_t *count)
 {
@@ -462,6 +490,11 @@ enum bts_err space_alloc(struct space *space, const struct space_request *reques
 		return BTS_LIMIT;
 	if (request->below != 0)
 		return space_alloc_low(space, request, runs, cap, count);
+	if (scatter && request->kind != SPACE_ANY) {
+		err = space_alloc_kind(space, request, runs, cap, count);
+		if (err != BTS_LIMIT)
+			return err;
+	}
 	if (scatter && pages >= SPACE_LARGE) {
 		err = space_alloc_large(space, request, runs, cap, count);
 		if (err != BTS_LIMIT)

@@ -123,6 +123,7 @@ static void step_alloc(struct fixture *f)
 		.pages = 1 + rng_below(&f->rng, rng_one_in(&f->rng, 8) ? 3000 : 60),
 		.must_join = rng_one_in(&f->rng, 4),
 		.max_pages = rng_one_in(&f->rng, 8) ? f->high_water : PAGES_MAX,
+		.kind = (enum space_kind)rng_below(&f->rng, 3),
 	};
 	struct space_run runs[128], again[128];
 	size_t cap = rng_one_in(&f->rng, 4) ? 1 + rng_below(&f->rng, 4) : 128, count = 77, twin;
