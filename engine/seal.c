@@ -9,7 +9,6 @@
 #include "seal_internal.h"
 #include "snapshot.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define SEAL_APART 64u /* nodes: from so many on leaves and branches are placed apart */
@@ -455,46 +454,52 @@ static enum bts_err seal_checksums(struct seal *seal)
 	return err ? err : seal_finalise(seal, seal->snapshots_from, seal->count);
 }
 
-static int seal_segment_order(const void *a, const void *b)
+static struct seal_segment seal_segment(const struct seal *seal, const struct seal_item *item)
 {
-	const struct seal_segment *x = a, *y = b;
+	uint32_t page_size = seal->db->pager.page_size;
+	struct seal_segment segment = { item->final.pgno, item->pages, item->image, page_size, NULL, 0 };
+	struct bts_slice value;
 
-	return x->pgno < y->pgno ? -1 : x->pgno > y->pgno;
+	if (item->extent_size > 0 && dirty_value(seal->state->dirty, &item->dirty, &value)) {
+		segment.head = item->header;
+		segment.head_size = layout_extent_header_pages(item->extent_size, page_size) * page_size;
+		segment.body = value.data;
+		segment.body_size = value.size;
+	}
+	if (item->lease != NULL) { /* the header alone is to be written */
+		segment.pages = segment.head_size / page_size;
+		segment.body_size = 0;
+	}
+	return segment;
 }
 
+/* Of the items, and behind them in place of the log's pages. */
 static enum bts_err seal_segments(struct seal *seal)
 {
 	uint32_t page_size = seal->db->pager.page_size;
-	size_t n = 0, total = seal->count + seal->log_pages;
+	size_t total = seal->count + seal->log_pages;
+	struct order_key *keys = seal_keys(seal, total);
 
 	seal->segments = seal->db->env->ops->memory(seal->db->env, NULL, (total + 1) * sizeof(*seal->segments));
-	if (seal->segments == NULL)
+	if (keys == NULL || seal->segments == NULL)
 		return BTS_MEMORY;
-	for (size_t i = 0; i < seal->count; i++) {
-		struct seal_item *item = &seal->items[i];
-		struct seal_segment segment = { item->final.pgno, item->pages, item->image, page_size, NULL, 0 };
-		struct bts_slice value;
-
-		if (item->extent_size > 0 && dirty_value(seal->state->dirty, &item->dirty, &value)) {
-			segment.head = item->header;
-			segment.head_size = layout_extent_header_pages(item->extent_size, page_size) * page_size;
-			segment.body = value.data;
-			segment.body_size = value.size;
-		}
-		if (item->lease != NULL) { /* the header alone is to be written */
-			segment.pages = segment.head_size / page_size;
-			segment.body_size = 0;
-		}
-		seal->segments[n++] = segment;
-		seal->pages += segment.pages;
-	}
+	for (size_t i = 0; i < seal->count; i++)
+		keys[i] = (struct order_key){ seal->items[i].final.pgno, i };
 	for (size_t i = 0; i < seal->log_pages; i++)
-		seal->segments[n++] = (struct seal_segment){ seal->log_numbers[i], 1, seal->log_images + i * page_size,
-			page_size, NULL, 0 };
-	seal->pages += seal->log_pages;
-	seal->segment_count = n;
-	if (n > 1)
-		qsort(seal->segments, n, sizeof(*seal->segments), seal_segment_order);
+		keys[seal->count + i] = (struct order_key){ seal->log_numbers[i], seal->count + i };
+	order_keys(keys, keys + total, total);
+	for (size_t i = 0; i < total; i++) {
+		size_t place = keys[i].place;
+		struct seal_segment *segment = &seal->segments[i];
+
+		if (place < seal->count)
+			*segment = seal_segment(seal, &seal->items[place]);
+		else
+			*segment = (struct seal_segment){ keys[i].number, 1,
+				seal->log_images + (place - seal->count) * page_size, page_size, NULL, 0 };
+		seal->pages += segment->pages;
+	}
+	seal->segment_count = total;
 	return BTS_OK;
 }
 
@@ -589,5 +594,6 @@ void seal_fini(struct seal *seal)
 	env->ops->memory(env, seal->log_images, 0);
 	env->ops->memory(env, seal->log_numbers, 0);
 	env->ops->memory(env, seal->segments, 0);
+	env->ops->memory(env, seal->keys, 0);
 	freelog_delta_fini(&seal->delta);
 }

@@ -44,6 +44,8 @@ struct seal {
 	size_t log_pages;
 	struct seal_segment *segments; /* ascending */
 	size_t segment_count;
+	struct order_key *keys;  /* for sorting */
+	size_t key_cap;
 	uint64_t pages;          /* to be written */
 };
 

@@ -2,6 +2,7 @@
 #ifndef SEAL_INTERNAL_H
 #define SEAL_INTERNAL_H
 
+#include "base/order.h"
 #include "seal.h"
 
 /* Where the pointer to a private page stands, to be set when the page has its place and checksum. */
@@ -24,6 +25,8 @@ struct seal_item {
 
 /* A vector with room for an element at count. */
 bool seal_grow(struct seal *, void **items, size_t *cap, size_t count, size_t size);
+/* Room for so many and as many more; NULL: no memory.  Lent until the next call. */
+struct order_key *seal_keys(struct seal *, size_t count);
 /* No page from this one on: the address range ends. */
 bts_pgno seal_page_limit(const struct seal *);
 /* Single pages, taken from space. */

@@ -15,7 +15,6 @@
 #include "seal_internal.h"
 #include "snapshot.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define SEAL_LOG_SLACK 80u /* entries that placing the log pages themselves may add */
@@ -31,13 +30,6 @@ static enum bts_err seal_retire(struct seal *seal, const struct page_ptr *ptr, u
 static enum bts_err seal_retire_log_page(void *arg, const struct page_ptr *ptr)
 {
 	return seal_retire(arg, ptr, 1);
-}
-
-static int seal_retired_order(const void *a, const void *b)
-{
-	const struct space_pending *x = a, *y = b;
-
-	return x->pgno < y->pgno ? -1 : x->pgno > y->pgno;
 }
 
 static enum bts_err seal_retire_orphan(void *arg, const struct page_ptr *ptr, uint64_t pages)
@@ -123,14 +115,37 @@ static enum bts_err seal_raise(struct seal *seal)
 	return err;
 }
 
+struct order_key *seal_keys(struct seal *seal, size_t count)
+{
+	if (!seal_grow(seal, (void **)&seal->keys, &seal->key_cap, 2 * count, sizeof(*seal->keys)))
+		return NULL;
+	return seal->keys;
+}
+
+static enum bts_err seal_delta_retired(struct seal *seal)
+{
+	struct order_key *keys = seal_keys(seal, seal->retired_count);
+	enum bts_err err = BTS_OK;
+
+	if (keys == NULL)
+		return BTS_MEMORY;
+	for (size_t i = 0; i < seal->retired_count; i++)
+		keys[i] = (struct order_key){ seal->retired[i].pgno, i };
+	order_keys(keys, keys + seal->retired_count, seal->retired_count);
+	for (size_t i = 0; i < seal->retired_count && err == BTS_OK; i++)
+		err = freelog_delta_add(&seal->delta,
+			(struct space_run){ keys[i].number, seal->retired[keys[i].place].count }, true);
+	return err;
+}
+
 static enum bts_err seal_delta(struct seal *seal)
 {
 	enum bts_err err = BTS_OK;
-	struct space_run run = { 0, 0 };
 
 	for (size_t i = 0; i < seal->run_count && err == BTS_OK; i++) {
 		/* Numbers above the old mark come from nowhere: only what was free before is an entry. */
-		run = seal->runs[i];
+		struct space_run run = seal->runs[i];
+
 		if (run.pgno >= seal->old_high_water)
 			continue;
 		if (run.pgno + run.count > seal->old_high_water)
@@ -143,22 +158,7 @@ static enum bts_err seal_delta(struct seal *seal)
 		err = freelog_delta_add(&seal->delta, (struct space_run){ seal->old_high_water, seal->lowered }, false);
 	if (err == BTS_OK)
 		err = freelog_delta_add(&seal->delta, seal->raised, true);
-	if (seal->retired_count > 1)
-		qsort(seal->retired, seal->retired_count, sizeof(*seal->retired), seal_retired_order);
-	run.count = 0;
-	for (size_t i = 0; i <= seal->retired_count && err == BTS_OK; i++) {
-		const struct space_pending *next = i < seal->retired_count ? &seal->retired[i] : NULL;
-
-		if (next != NULL && run.count > 0 && run.pgno + run.count == next->pgno) {
-			run.count += next->count;
-			continue;
-		}
-		if (run.count > 0)
-			err = freelog_delta_add(&seal->delta, run, true);
-		if (next != NULL)
-			run = (struct space_run){ next->pgno, next->count };
-	}
-	return err;
+	return err ? err : seal_delta_retired(seal);
 }
 
 /* The free set after the commit: what space has now, what is retired, raised, and leased to transactions in progress. */

@@ -9,6 +9,8 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static char dir[64], path_a[96], path_b[96];
@@ -153,6 +155,38 @@ static void map_follows_growth(void **state)
 	env->ops->file_close(file);
 }
 
+/* The view that file_map gives: nobody can make it writable, and what it takes to make it is no other use of the file. */
+static void map_only_reads(void **state)
+{
+	struct bts_file *file = open_a(BTS_FILE_WRITE | BTS_FILE_CREATE | BTS_FILE_TRUNCATE), *other;
+	struct iovec iov = {(void *)(uintptr_t) "x", 1};
+	const uint8_t *base = NULL;
+	struct rlimit limit, none;
+
+	(void)state;
+	other = open_a(BTS_FILE_WRITE);
+	assert_int_equal(env->ops->file_lock(file, 0, 1, BTS_LOCK_EXCLUSIVE, 0), 0);
+	assert_int_equal(unlink(path_a), 0); /* nor has it to have a name */
+	assert_int_equal(env->ops->file_pwritev(file, &iov, 1, 0), 0);
+	assert_int_equal(env->ops->file_map(file, 4096, &base), 0);
+	assert_int_equal(base[0], 'x');
+	assert_int_equal(mprotect((void *)(uintptr_t)base, 4096, PROT_READ | PROT_WRITE), -1);
+	assert_int_equal(errno, EACCES);
+	assert_int_equal(env->ops->file_lock(other, 0, 1, BTS_LOCK_SHARED, 0), EAGAIN);
+	env->ops->file_unmap(file, base, 4096);
+	assert_int_equal(env->ops->file_lock(other, 0, 1, BTS_LOCK_SHARED, 0), EAGAIN);
+	/* Where no other descriptor is to be had the one that is there will do. */
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = (struct rlimit){0, limit.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(env->ops->file_map(file, 4096, &base), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(base[0], 'x');
+	env->ops->file_unmap(file, base, 4096);
+	env->ops->file_close(other);
+	env->ops->file_close(file);
+}
+
 static void file_without_a_name(void **state)
 {
 	struct bts_file_identity id;
@@ -244,6 +278,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(reading_and_writing, setup, teardown),
 		cmocka_unit_test_setup_teardown(size_and_identity, setup, teardown),
 		cmocka_unit_test_setup_teardown(map_follows_growth, setup, teardown),
+		cmocka_unit_test_setup_teardown(map_only_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(file_without_a_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(locks, setup, teardown),
 		cmocka_unit_test_setup_teardown(waiting, setup, teardown),
