@@ -62,6 +62,21 @@ class Many(unittest.TestCase):
             check = subprocess.run([harness.binary("bts"), "check", d.file("primary.bts")], capture_output=True)
             self.assertEqual(check.returncode, 0, check)
 
+    def test_more_than_a_batch(self):
+        """Values that are together larger than what one flush takes: the rest is the next batch, in order."""
+        with harness.Dir() as d, harness.primary(d) as p:
+            p.request("PUT", "/v1/buckets/b")
+
+            def write(i):
+                with p.client() as c:
+                    for n in range(3):
+                        put = c.request("PUT", "/v1/buckets/b/keys/%d" % i, b"%d%d" % (n, i % 10) * 500000)
+                        self.assertEqual(put.status, 200 if n else 201, put)
+
+            harness.parallel(40, write)
+            for i in range(40):
+                self.assertEqual(p.value("b", str(i)).body, b"2%d" % (i % 10) * 500000)
+
     def test_keep_alive_connections_do_not_stall(self):
         """Exactly so many sockets ready at once as the library asks for was once a stall of a second."""
         with harness.Dir() as d, harness.primary(d, "--threads", "1") as p:
