@@ -210,7 +210,7 @@ void clean_ahead(struct bts *db, struct state *state)
 	if (state->below != 0 || state->lower || !clean_held(&clean))
 		return;
 	state->ctx.error = &clean.why;
-	if (space_has_heads(&db->space, written)) {
+	if (space_has_heads(&db->space, written) && !db->space.heads.lost) {
 		if (written >= CLEAN_AHEAD)
 			clean_heads(&clean);
 	} else if (replaced >= CLEAN_LARGE && replaced <= CLEAN_MOST &&

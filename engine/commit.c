@@ -153,6 +153,36 @@ static int commit_grow(struct bts *db)
 	return os == ENOTSUP || os == EOPNOTSUPP || error_from_os(os) == BTS_FULL ? 0 : os;
 }
 
+/*
+ * How far heads may raise the mark: to the end of the file, which is made to lie ahead, as that they shall not need what a
+ * full disk has not: there are ready pages for the batch elsewhere.
+ */
+static void commit_heads(struct bts *db, const struct state *state)
+{
+	struct space *space = &db->space;
+	uint64_t nodes = 0, need = (space->high_water + SPACE_MANY) << db->pager.page_shift, step;
+	struct bts_file_identity id;
+	int os;
+
+	space->heads.limit = 0;
+	if (space->heads.quiet > 0)
+		space->heads.quiet--;
+	if (!space_has_heads(space, dirty_bytes(state->dirty) >> db->pager.page_shift))
+		return;
+	for (size_t i = 0; i < state->bucket_count; i++)
+		if (state->buckets[i]->changed && !state->buckets[i]->dropped)
+			nodes += state->buckets[i]->tree.pages;
+	if (!space_heads_starve(space, nodes))
+		return;
+	os = db->env->ops->file_identity(db->file, &id);
+	step = commit_step(need);
+	if (os == 0 && id.size < need && need + step <= db->pager.map_bytes &&
+		db->env->ops->file_reserve(db->file, need + step) == 0)
+		os = db->env->ops->file_identity(db->file, &id);
+	if (os == 0)
+		space->heads.limit = id.size >> db->pager.page_shift;
+}
+
 /* A raised mark promises a file that is as long: nothing of it is written now. */
 static int commit_reach(struct bts *db)
 {
@@ -238,6 +268,7 @@ enum bts_err commit_build(struct bts *db, struct state *state, bts_txid txid, st
 	if (err)
 		return err;
 	db_reclaim(db);
+	commit_heads(db, state);
 	clean_ahead(db, state);
 	err = seal_state(&seal, db, state, txid, &why);
 	if (err)

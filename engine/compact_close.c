@@ -1,8 +1,8 @@
 /*
  * The slack of a file goes back when it is closed.
  *
- * Random batches let a file grow to about twice what lives in it (clean.c), as that is what makes them fast.  The last one to
- * close takes some steps of compaction and cuts the end off, in front of the seal.  Each step is an ordinary commit, safe beside
+ * Random batches let a file grow to twice what lives in it and more (clean.c, space_head.c), as that is what makes them
+ * fast.  The last one to close takes some steps of compaction and cuts the end off, in front of the seal.  Each step is an ordinary commit, safe beside
  * anybody: that nobody else is there is asked for because others would pay for it and write on into the slack; who opens
  * meanwhile does not wait, and ends it.  So does any failure, and what is durable stays so.
  *
@@ -19,7 +19,6 @@
 #define COMPACT_CLOSE_WROTE (UINT64_C(1) << 20)  /* bytes written by the handle, at least */
 #define COMPACT_CLOSE_STEP (UINT64_C(16) << 20)  /* bytes placed by a commit */
 #define COMPACT_CLOSE_STEPS 64u
-#define COMPACT_CLOSE_LEAST 16u    /* pages moved by a step that is worth another */
 #define COMPACT_CLOSE_WAIT_MS 100u /* for somebody who came */
 
 /* Is there enough to be had, for moving at most so many pages, by a handle that wrote so many? */
@@ -55,8 +54,9 @@ static uint64_t compact_close_step(const struct bts *db)
 
 static void compact_close_steps(struct bts *db, uint64_t pages, uint64_t wrote)
 {
-	struct compact_bounds bounds = {.pages = pages, .looks = wrote < pages ? wrote : pages};
-	struct bts_compact_info info = {.size = sizeof(info), .pages_moved = COMPACT_CLOSE_LEAST};
+	/* A page read costs a fraction of one moved, and who points to values must be looked for again when some have moved. */
+	struct compact_bounds bounds = {.pages = pages, .looks = 4 * wrote < pages ? 4 * wrote : pages};
+	struct bts_compact_info info = {.size = sizeof(info), .pages_moved = 1};
 	uint64_t most = compact_close_step(db);
 	bool done;
 	enum bts_err err = BTS_OK;
@@ -67,7 +67,7 @@ static void compact_close_steps(struct bts *db, uint64_t pages, uint64_t wrote)
 
 		if (!shared_without_others(db->shared))
 			return;
-		if (i == COMPACT_CLOSE_STEPS || info.pages_moved < COMPACT_CLOSE_LEAST)
+		if (i == COMPACT_CLOSE_STEPS)
 			budget = 0;
 		err = compact_step(db, budget, &bounds, &info, &done, NULL);
 	}

@@ -269,9 +269,10 @@ bool space_take(struct space *space, struct space_run run)
 void space_lower(struct space *space, bts_pgno mark)
 {
 	ENSURE(mark >= space->first && mark <= space->high_water);
-	if (mark < space->high_water)
-		space_move(
-			space, (struct space_run){mark, space->high_water - mark}, SPACE_READY, SPACE_LIVE);
+	if (mark < space->high_water) {
+		space_move(space, (struct space_run){mark, space->high_water - mark}, SPACE_READY, SPACE_LIVE);
+		space_heads_quiet(space);
+	}
 	space->high_water = mark;
 	if (space->hint > mark)
 		space->hint = space->first;

@@ -49,6 +49,9 @@ struct space_heads {
 	uint64_t ring[SPACE_RING]; /* segments for brief pages, in the order in which they were begun, around */
 	unsigned ring_count, ring_next; /* the oldest */
 	uint64_t looked; /* segments before this one were looked at last */
+	bts_pgno limit;	 /* lasting pages may be had by raising the mark so far; 0: not */
+	unsigned quiet;	 /* commits before heads are used again */
+	bool lost;	 /* they had no good segment, and might not grow */
 };
 
 #define SPACE_GROUP 4096u /* pages, a multiple of 64 */
@@ -130,6 +133,9 @@ void space_reclaim(struct space *, bts_txid durable, const bts_txid *snapshots, 
 #define SPACE_MANY 512u  /* and from so many on, large */
 /* Are the pages of a batch of so many asked for by kind? */
 bool space_has_heads(const struct space *, uint64_t pages);
+/* Would heads be served better by a larger file, when the trees that change have so many nodes?  The caller sees to heads.limit. */
+bool space_heads_starve(const struct space *, uint64_t nodes);
+void space_heads_quiet(struct space *);
 
 bool space_is_ready(const struct space *, bts_pgno);
 /* Is every page of run in [first, high water) and live? */

@@ -19,7 +19,7 @@
  * Of a batch of middle size in a file that is large against it, leaves and the rest are asked for by kind and come from heads
  * (space_head.c), then from the tail, then as above.
  * Compaction has another aim, and asks for the lowest pages, in as many runs as they come.
- * All of it depends on nothing but the space and the request, so that a replay allocates the same pages.
+ * All of it depends on nothing but the space, its hints and heads included, and the request, so that a replay allocates the same pages.
  */
 #include "space.h"
 #include "base/ensure.h"
@@ -450,7 +450,7 @@ static enum bts_err space_alloc_large(struct space *space, const struct space_re
 	return BTS_LIMIT;
 }
 
-/* What the heads have, what is missing behind the end; BTS_LIMIT: nothing is taken. */
+/* What the heads have, what is missing behind the end, within their limit; BTS_LIMIT: nothing is taken. */
 static enum bts_err space_alloc_kind(struct space *space, const struct space_request *request, struct space_run *runs,
 	size_t cap, size_t *count)
 {
@@ -458,6 +458,10 @@ static enum bts_err space_alloc_kind(struct space *space, const struct space_req
 	size_t more = 0;
 	enum bts_err err = BTS_OK;
 
+	if (request->kind == SPACE_LASTING)
+		space->heads.wanted = request->pages;
+	if (rest.max_pages > space->heads.limit)
+		rest.max_pages = space->heads.limit;
 	rest.pages = space_take_head(space, request->kind, request->pages, runs, cap, count);
 	if (rest.pages > 0 && request->kind == SPACE_BRIEF) {
 		rest.pages = space_take_head(space, SPACE_LASTING, rest.pages, runs + *count, cap - *count, &more);
@@ -467,6 +471,8 @@ static enum bts_err space_alloc_kind(struct space *space, const struct space_req
 		err = *count < cap ? space_alloc_tail(space, &rest, runs + *count, &more) : BTS_LIMIT;
 		*count += err == BTS_OK;
 	}
+	if (request->kind == SPACE_LASTING)
+		space->heads.lost = err != BTS_OK;
 	if (err == BTS_OK) {
 		space_sort(runs, *count);
 		return BTS_OK;

@@ -8,10 +8,14 @@
  * front to back, all its ready pages, before it takes the next one; as in a log-structured file system that threads its
  * log through the holes (Rosenblum and Ousterhout, 1992), with its hot and cold data apart.
  *
- * Lasting pages take the segment with the most ready pages.  Where that is not HEAD_READY per cent of one, the file grows
- * instead, until HEAD_FILE per cent of it are ready.  Brief pages go round a ring of segments of their own, which is as long as
+ * Lasting pages take the segment with the most ready pages.  Where that is not HEAD_GOOD per cent of one, the file may grow
+ * instead (heads.limit), while its ready pages are fewer than one and a half times the nodes of the trees that change: nodes, as
+ * heads gain nothing by pages that large values leave and take again.  Where it may not, a segment that is HEAD_FAIR is good enough,
+ * and one that is less is left to those who look for single runs.  Brief pages go round a ring of segments of their own, which is as long as
  * it takes for the oldest one to be all but dead, and SPACE_RING at most; of a tree with more branches than those hold, an older one
  * that is not dead is given up for the one with the most ready pages.
+ *
+ * Who gives up the end of the file is not to meet heads there, which would raise it again: they keep quiet for HEAD_QUIET commits.
  *
  * Heads are hints.  Others may take the pages of a segment at any time, and then it is less of a good place.
  */
@@ -19,16 +23,28 @@
 #include "space.h"
 
 #define HEAD_SEGMENT 512u /* pages */
-#define HEAD_LOOKS 4096u  /* segments that are looked at for one that is taken */
-#define HEAD_READY 85u
-#define HEAD_FILE 60u
+#define HEAD_LOOKS 256u	  /* segments that are looked at for one that is taken */
+#define HEAD_GOOD 85u	  /* per cent of a segment that are ready */
+#define HEAD_FAIR 60u
+#define HEAD_QUIET 256u
 #define HEAD_DEAD (HEAD_SEGMENT - HEAD_SEGMENT / 32) /* ready pages of a segment that is done with */
 #define HEAD_WORTH (HEAD_SEGMENT * 3 / 4)	     /* and of one that is not given up */
 #define HEAD_LEAST UINT64_C(8192)		     /* pages of a file that has heads */
 
 bool space_has_heads(const struct space *space, uint64_t pages)
 {
-	return pages >= SPACE_MIDDLE && pages < SPACE_MANY && space->high_water - space->first >= HEAD_LEAST;
+	return pages >= SPACE_MIDDLE && pages < SPACE_MANY &&
+	       space->high_water - space->first >= HEAD_LEAST && space->heads.quiet == 0;
+}
+
+bool space_heads_starve(const struct space *space, uint64_t nodes)
+{
+	return 2 * space->ready < 3 * nodes;
+}
+
+void space_heads_quiet(struct space *space)
+{
+	space->heads.quiet = HEAD_QUIET;
 }
 
 static uint64_t head_end(const struct space *space)
@@ -82,13 +98,13 @@ static void head_begin(struct space_head *head, uint64_t segment)
 	head->clear = head->at;
 }
 
-/* A segment for lasting pages, to next; false: the file may as well grow. */
+/* A segment for lasting pages, to next; false: none is good enough. */
 static bool head_find_lasting(struct space *space)
 {
 	uint64_t segment = 0, ready = head_choose(space, &segment);
 
-	if (ready == 0 || (100 * ready < HEAD_READY * HEAD_SEGMENT &&
-				  100 * space->ready < HEAD_FILE * (space->high_water - space->first)))
+	if (100 * ready < HEAD_FAIR * HEAD_SEGMENT ||
+		(100 * ready < HEAD_GOOD * HEAD_SEGMENT && space->high_water < space->heads.limit))
 		return false;
 	head_begin(&space->heads.next, segment);
 	return true;
@@ -163,8 +179,6 @@ uint64_t space_take_head(struct space *space, enum space_kind kind, uint64_t pag
 	struct space_head *head = brief ? &space->heads.brief : &space->heads.lasting;
 
 	*count = 0;
-	if (!brief)
-		space->heads.wanted = pages;
 	while (pages > 0 && *count < cap) {
 		uint64_t mark = space->high_water - space->first, end = head->end < mark ? head->end : mark;
 		uint64_t at = space_find(space, head->at, end, true), stop;

@@ -10,6 +10,7 @@ enum bts_err space_set_mark(struct space *space, bts_pgno mark)
 	if (!space_claim(space, (struct space_run){mark, space->high_water - mark}))
 		return BTS_MEMORY;
 	space->high_water = mark;
+	space_heads_quiet(space);
 	if (space->hint > mark)
 		space->hint = space->first;
 	return BTS_OK;

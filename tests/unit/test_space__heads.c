@@ -26,6 +26,7 @@ static void heads_init(struct heads *h, uint64_t pages)
 	h->mem = env_mem_new(0);
 	rng_init(&h->rng, seed);
 	assert_int_equal(space_init(&h->space, env_mem_env(h->mem), FIRST, FIRST + pages), BTS_OK);
+	h->space.heads.limit = LAYOUT_PGNO_LIMIT;
 }
 
 static void heads_fini(struct heads *h)
@@ -58,61 +59,88 @@ static uint64_t heads_segment(const struct heads *h, size_t run)
 /* All that is ready in the emptiest segment, from front to back, by request after request; then the next emptiest. */
 static void heads__fill_the_emptiest_segment(void **state)
 {
+	uint64_t last = 0, of[64] = {0}, live = 0;
 	struct heads h;
-	uint64_t last = 0;
 
 	(void)state;
 	heads_init(&h, 64 * SEGMENT);
-	for (uint64_t i = 0; i < 64 * SEGMENT; i += 2)
-		heads_give(&h, i, 1);
-	for (uint64_t i = 0; i < SEGMENT; i++) {
-		if (i % 8 && i % 2)
-			heads_give(
-				&h, 40 * SEGMENT + i, 1); /* seven of eight, after this and the even ones */
-		if (i % 16 && i % 2)
-			heads_give(&h, 7 * SEGMENT + i, 1);
+	for (uint64_t i = 0; i < 64 * SEGMENT; i++) {
+		uint64_t segment = i / SEGMENT;
+
+		if (segment == 7 ? i % 16 > 0 : segment == 40 ? i % 8 > 0 : i % 2)
+			heads_give(&h, i, 1);
+		else
+			live += segment == 7;
 	}
-	/* A page of each of eight in one of them, of each of sixteen in the other, stays live. */
-	assert_true(space_take(&h.space, (struct space_run){FIRST + 40 * SEGMENT, 1}));
-	for (unsigned n = 0; n < 9; n++) {
-		heads_take(&h, SPACE_LASTING, 51);
-		for (size_t i = 0; i < h.count; i++) {
-			assert_int_equal(heads_segment(&h, i), 7);
-			assert_true(h.runs[i].pgno > last);
-			last = h.runs[i].pgno;
+	for (unsigned n = 0; n < 18; n++) { /* 480 pages of one, and 420 of the 448 of the other */
+		heads_take(&h, SPACE_LASTING, 50);
+		for (size_t i = 0; i < h.count; i++)
+			of[heads_segment(&h, i)] += h.runs[i].count;
+		if (n == 8) {
+			assert_int_equal(of[7], 450);
+			last = h.runs[h.count - 1].pgno + h.runs[h.count - 1].count;
 		}
 	}
-	heads_take(&h, SPACE_LASTING, 51); /* one page is left there */
-	assert_int_equal(heads_segment(&h, 0), 7);
-	for (size_t i = 1; i < h.count; i++)
-		assert_int_equal(heads_segment(&h, i), 40);
+	assert_int_equal(live, SEGMENT / 16);
+	assert_true(last >= FIRST + 7 * SEGMENT + 478); /* front to back */
+	assert_int_equal(of[7], 480);
+	assert_int_equal(of[40], 420);
 	assert_int_equal(h.space.high_water, FIRST + 64 * SEGMENT);
 	heads_fini(&h);
 }
 
-/* Rather than into segments that are half live the file grows; until it is three fifths ready, then they must do. */
-static void heads__grow_within_bounds(void **state)
+/* Rather than into segments that are half live the file grows, so far as it may; into some that are two thirds ready then, not worse ones. */
+static void heads__grow_within_the_limit(void **state)
 {
+	struct space_request request = {.pages = 100, .max_pages = LAYOUT_PGNO_LIMIT, .kind = SPACE_LASTING};
 	struct heads h;
-	uint64_t odd = 0, mark;
+	bts_pgno mark;
 
 	(void)state;
 	heads_init(&h, 64 * SEGMENT);
 	for (uint64_t i = 0; i < 64 * SEGMENT; i += 2)
 		heads_give(&h, i, 1);
-	while (100 * h.space.ready < 60 * (h.space.high_water - FIRST)) {
-		mark = h.space.high_water;
+	mark = h.space.high_water;
+	h.space.heads.limit = mark + 1050;
+	for (unsigned n = 0; n < 10; n++) {
 		heads_take(&h, SPACE_LASTING, 100);
 		assert_int_equal(h.count, 1);
-		assert_int_equal(h.runs[0].pgno, mark);
-		for (unsigned i = 0; i < 100; i++, odd++) /* instead of pages all over the file */
-			heads_give(&h, 2 * (37 * odd % (32 * SEGMENT)) + 1, 1);
+		assert_int_equal(h.runs[0].pgno, mark + 100 * n);
+		assert_false(h.space.heads.lost);
 	}
-	assert_true(odd > 1000);
+	heads_take(&h, SPACE_LASTING, 100); /* where runs are looked for one by one */
+	assert_true(h.space.heads.lost);
+	for (uint64_t i = 0; i < SEGMENT; i += 6)
+		assert_int_equal(
+			space_give(&h.space, (struct space_run){FIRST + 50 * SEGMENT + i + 1, 1}), BTS_OK);
+	h.space.heads.limit = 0;
 	mark = h.space.high_water;
-	heads_take(&h, SPACE_LASTING, 30);
-	assert_true(h.count > 5);
+	assert_int_equal(space_alloc(&h.space, &request, h.runs, CAP, &h.count), BTS_OK);
+	for (size_t i = 0; i < h.count; i++)
+		assert_int_equal(heads_segment(&h, i), 50);
+	assert_false(h.space.heads.lost);
 	assert_int_equal(h.space.high_water, mark);
+	heads_fini(&h);
+}
+
+/* Whoever gives up the end of the file does not meet heads there. */
+static void heads__keep_quiet(void **state)
+{
+	struct heads h;
+
+	(void)state;
+	heads_init(&h, 64 * SEGMENT);
+	heads_give(&h, 0, 64 * SEGMENT);
+	assert_true(space_has_heads(&h.space, SPACE_MIDDLE));
+	assert_false(space_has_heads(&h.space, SPACE_MIDDLE - 1));
+	assert_false(space_has_heads(&h.space, SPACE_MANY));
+	space_lower(&h.space, h.space.high_water);
+	assert_true(space_has_heads(&h.space, 100));
+	space_lower(&h.space, h.space.high_water - 1);
+	assert_false(space_has_heads(&h.space, 100));
+	h.space.heads.quiet = 0;
+	assert_int_equal(space_set_mark(&h.space, h.space.high_water - 1), BTS_OK);
+	assert_false(space_has_heads(&h.space, 100));
 	heads_fini(&h);
 }
 
@@ -220,26 +248,33 @@ static void heads__are_hints(void **state)
 	heads_fini(&h);
 }
 
-/* Nothing is kept of a request that cannot be met: too many pieces, or a file that may not grow. */
+/* Nothing is kept of a request that cannot be met: too many pieces, a file that may not grow, no memory to grow it. */
 static void heads__take_all_or_nothing(void **state)
 {
-	struct space_request request = {.pages = 200, .max_pages = FIRST + 32 * SEGMENT, .kind = SPACE_BRIEF};
+	struct space_request request = {.pages = 200, .max_pages = LAYOUT_PGNO_LIMIT, .kind = SPACE_LASTING};
 	struct heads h;
+	uint64_t ready;
 
 	(void)state;
 	heads_init(&h, 32 * SEGMENT);
-	for (uint64_t i = 0; i < 32 * SEGMENT; i += 2)
-		heads_give(&h, i, 1);
-	assert_int_equal(space_alloc(&h.space, &request, h.runs, 20, &h.count), BTS_LIMIT);
-	assert_int_equal(h.count, 0);
-	assert_int_equal(h.space.ready, 16 * SEGMENT);
-	request.max_pages = LAYOUT_PGNO_LIMIT;
-	env_mem_fail_memory(h.mem, 1, ENV_MEM_STICKY);
-	request.pages = 5000; /* more than the bitmap has room for */
-	request.kind = SPACE_LASTING;
-	assert_true(space_alloc(&h.space, &request, h.runs, CAP, &h.count) != BTS_OK);
-	env_mem_fail_clear(h.mem);
-	assert_int_equal(h.space.ready, 16 * SEGMENT);
+	for (uint64_t i = 0; i < SEGMENT; i += 10)
+		heads_give(&h, i, SEGMENT - i < 9 ? SEGMENT - i : 9);
+	ready = h.space.ready;
+	for (unsigned kind = SPACE_LASTING; kind <= SPACE_BRIEF; kind++) {
+		request.kind = (enum space_kind)kind;
+		request.pages = 200;
+		h.space.heads.limit = 0;
+		assert_int_equal(space_alloc(&h.space, &request, h.runs, 5, &h.count),
+			BTS_OK); /* behind the end, as nobody asked heads */
+		assert_int_equal(h.count, 1);
+		assert_true(h.runs[0].pgno >= FIRST + 32 * SEGMENT);
+		assert_int_equal(h.space.ready, ready);
+		request.pages = ready + 10;
+		request.max_pages = h.space.high_water;
+		assert_int_equal(space_alloc(&h.space, &request, h.runs, CAP, &h.count), BTS_FULL);
+		assert_int_equal(h.space.ready, ready);
+		request.max_pages = h.space.heads.limit = LAYOUT_PGNO_LIMIT;
+	}
 	heads_fini(&h);
 }
 
@@ -247,7 +282,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(heads__fill_the_emptiest_segment),
-		cmocka_unit_test(heads__grow_within_bounds),
+		cmocka_unit_test(heads__grow_within_the_limit),
+		cmocka_unit_test(heads__keep_quiet),
 		cmocka_unit_test(heads__brief_pages_go_round),
 		cmocka_unit_test(heads__tell_what_is_in_the_way),
 		cmocka_unit_test(heads__are_hints),
