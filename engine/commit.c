@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define COMMIT_IOV 256
+#define COMMIT_REFUSED 256u /* batches before room is asked for again, where there was none */
 #define COMMIT_START (UINT64_C(256) << 10) /* bytes of a write that is worth beginning before the flush */
 #define COMMIT_GROW_MIN (UINT64_C(256) << 10) /* bytes the file grows by at least */
 #define COMMIT_GROW_MAX (UINT64_C(16) << 20)  /* and at most, beyond what is needed */
@@ -160,27 +161,37 @@ static int commit_grow(struct bts *db)
 static void commit_heads(struct bts *db, const struct state *state)
 {
 	struct space *space = &db->space;
-	uint64_t nodes = 0, need = (space->high_water + SPACE_MANY) << db->pager.page_shift, step;
+	struct space_heads *heads = &space->heads;
+	uint64_t pages = dirty_bytes(state->dirty) >> db->pager.page_shift, nodes = 0, step;
+	uint64_t need = (space->high_water + SPACE_MANY) << db->pager.page_shift;
 	struct bts_file_identity id;
-	int os;
 
-	space->heads.limit = 0;
-	if (space->heads.quiet > 0)
-		space->heads.quiet--;
-	if (!space_has_heads(space, dirty_bytes(state->dirty) >> db->pager.page_shift))
+	heads->limit = 0;
+	if (state->below != 0 || state->lower)
+		space_heads_quiet(space);
+	if (pages < SPACE_MIDDLE || pages >= SPACE_MANY)
+		return;
+	if (heads->quiet > 0) {
+		heads->quiet--;
+		return;
+	}
+	if (!space_has_heads(space, pages))
 		return;
 	for (size_t i = 0; i < state->bucket_count; i++)
 		if (state->buckets[i]->changed && !state->buckets[i]->dropped)
 			nodes += state->buckets[i]->tree.pages;
-	if (!space_heads_starve(space, nodes))
+	if (!space_heads_starve(space, nodes) || db->env->ops->file_identity(db->file, &id) != 0)
 		return;
-	os = db->env->ops->file_identity(db->file, &id);
 	step = commit_step(need);
-	if (os == 0 && id.size < need && need + step <= db->pager.map_bytes &&
-		db->env->ops->file_reserve(db->file, need + step) == 0)
-		os = db->env->ops->file_identity(db->file, &id);
-	if (os == 0)
-		space->heads.limit = id.size >> db->pager.page_shift;
+	if (heads->refused > 0) {
+		heads->refused--;
+	} else if (id.size < need && need + step <= db->pager.map_bytes) {
+		if (db->env->ops->file_reserve(db->file, need + step) != 0)
+			heads->refused = COMMIT_REFUSED;
+		if (db->env->ops->file_identity(db->file, &id) != 0)
+			return;
+	}
+	heads->limit = id.size >> db->pager.page_shift;
 }
 
 /* A raised mark promises a file that is as long: nothing of it is written now. */

@@ -297,12 +297,17 @@ static int io_posix_file_identity(struct bts_file *file, struct bts_file_identit
  */
 static int io_posix_file_map(struct bts_file *file, size_t size, const uint8_t **base)
 {
-	char self[32];
+	struct stat mine, its;
+	char self[40];
 	void *at;
 	int fd, err;
 
-	snprintf(self, sizeof(self), "/proc/self/fd/%d", io_posix_fd(file));
+	snprintf(self, sizeof(self), "/proc/thread-self/fd/%d", io_posix_fd(file));
 	fd = open(self, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && (fstat(io_posix_fd(file), &mine) || fstat(fd, &its) || mine.st_dev != its.st_dev || mine.st_ino != its.st_ino)) {
+		close(fd);
+		fd = -1;
+	}
 	at = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd < 0 ? io_posix_fd(file) : fd, 0);
 	err = at == MAP_FAILED ? errno : 0;
 	if (fd >= 0)

@@ -15,6 +15,7 @@
  */
 static enum bts_err ring_rebuild(struct bts *db, struct bts_error *error)
 {
+	bts_pgno mark = db->replica ? db->space.high_water : 0;
 	enum bts_err err =
 		SABOTAGE(FAULT_REBUILD_ON_TIP) ? BTS_OK : flush_to(db, db->tip.txid, NULL, NULL, NULL, error);
 
@@ -32,6 +33,8 @@ static enum bts_err ring_rebuild(struct bts *db, struct bts_error *error)
 		space_fini(&db->space);
 		return err;
 	}
+	if (mark > db->space.high_water)
+		space_heads_quiet(&db->space);
 	db->ring = db->tip_ring;
 	db->replica = true;
 	return BTS_OK;

@@ -50,7 +50,9 @@ struct space_heads {
 	unsigned ring_count, ring_next; /* the oldest */
 	uint64_t looked; /* segments before this one were looked at last */
 	bts_pgno limit;	 /* lasting pages may be had by raising the mark so far; 0: not */
-	unsigned quiet;	 /* commits before heads are used again */
+	uint64_t granted; /* pages of it before the whole file is looked at again */
+	unsigned quiet;	 /* batches of middle size before heads are used again */
+	unsigned refused; /* and before more room is asked for, as there was none */
 	bool lost;	 /* they had no good segment, and might not grow */
 };
 

@@ -469,7 +469,10 @@ static enum bts_err space_alloc_kind(struct space *space, const struct space_req
 	}
 	if (rest.pages > 0) {
 		err = *count < cap ? space_alloc_tail(space, &rest, runs + *count, &more) : BTS_LIMIT;
-		*count += err == BTS_OK;
+		if (err == BTS_OK) {
+			space->heads.granted -= rest.pages < space->heads.granted ? rest.pages : space->heads.granted;
+			++*count;
+		}
 	}
 	if (request->kind == SPACE_LASTING)
 		space->heads.lost = err != BTS_OK;

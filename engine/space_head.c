@@ -9,13 +9,13 @@
  * log through the holes (Rosenblum and Ousterhout, 1992), with its hot and cold data apart.
  *
  * Lasting pages take the segment with the most ready pages.  Where that is not HEAD_GOOD per cent of one, the file may grow
- * instead (heads.limit), while its ready pages are fewer than one and a half times the nodes of the trees that change: nodes, as
+ * instead, but only when far more have been looked at, and within heads.limit, while its ready pages are fewer than one and a half times the nodes of the trees that change: nodes, as
  * heads gain nothing by pages that large values leave and take again.  Where it may not, a segment that is HEAD_FAIR is good enough,
  * and one that is less is left to those who look for single runs.  Brief pages go round a ring of segments of their own, which is as long as
  * it takes for the oldest one to be all but dead, and SPACE_RING at most; of a tree with more branches than those hold, an older one
  * that is not dead is given up for the one with the most ready pages.
  *
- * Who gives up the end of the file is not to meet heads there, which would raise it again: they keep quiet for HEAD_QUIET commits.
+ * Who gives up the end of the file is not to meet heads there, which would raise it again: they keep quiet for HEAD_QUIET batches.
  *
  * Heads are hints.  Others may take the pages of a segment at any time, and then it is less of a good place.
  */
@@ -24,9 +24,12 @@
 
 #define HEAD_SEGMENT 512u /* pages */
 #define HEAD_LOOKS 256u	  /* segments that are looked at for one that is taken */
-#define HEAD_GOOD 85u	  /* per cent of a segment that are ready */
+#define HEAD_LOOKS_MANY                                                                                      \
+	65536u /* and before the file grows by HEAD_GRANT pages: a small part of it may be all that changes */
+#define HEAD_GRANT 4096u
+#define HEAD_GOOD 85u /* per cent of a segment that are ready */
 #define HEAD_FAIR 60u
-#define HEAD_QUIET 256u
+#define HEAD_QUIET 1024u
 #define HEAD_DEAD (HEAD_SEGMENT - HEAD_SEGMENT / 32) /* ready pages of a segment that is done with */
 #define HEAD_WORTH (HEAD_SEGMENT * 3 / 4)	     /* and of one that is not given up */
 #define HEAD_LEAST UINT64_C(8192)		     /* pages of a file that has heads */
@@ -73,12 +76,12 @@ static bool head_taken(const struct space *space, uint64_t segment)
 	return heads->next.end == segment || (heads->lasting.end == segment && heads->lasting.at < segment);
 }
 
-/* The segment with the most ready pages of the next HEAD_LOOKS; how many those are, 0 when there is none. */
-static uint64_t head_choose(struct space *space, uint64_t *segment)
+/* The segment with the most ready pages of the next so many; how many those are, 0 when there is none. */
+static uint64_t head_choose(struct space *space, uint64_t looks, uint64_t *segment)
 {
-	uint64_t end = head_end(space), looks = end < HEAD_LOOKS ? end : HEAD_LOOKS, best = 0;
+	uint64_t end = head_end(space), best = 0;
 
-	for (; looks > 0; looks--) {
+	for (looks = looks < end ? looks : end; looks > 0; looks--) {
 		uint64_t at = space->heads.looked < end ? space->heads.looked : 0, ready;
 
 		space->heads.looked = at + 1;
@@ -101,10 +104,20 @@ static void head_begin(struct space_head *head, uint64_t segment)
 /* A segment for lasting pages, to next; false: none is good enough. */
 static bool head_find_lasting(struct space *space)
 {
-	uint64_t segment = 0, ready = head_choose(space, &segment);
+	struct space_heads *heads = &space->heads;
+	bool grow = space->high_water + heads->wanted <= heads->limit;
+	uint64_t segment = 0, ready = head_choose(space, HEAD_LOOKS, &segment);
 
-	if (100 * ready < HEAD_FAIR * HEAD_SEGMENT ||
-		(100 * ready < HEAD_GOOD * HEAD_SEGMENT && space->high_water < space->heads.limit))
+	if (grow && 100 * ready < HEAD_GOOD * HEAD_SEGMENT) {
+		if (heads->granted == 0)
+			ready = head_choose(space, HEAD_LOOKS_MANY, &segment);
+		if (100 * ready < HEAD_GOOD * HEAD_SEGMENT) {
+			if (heads->granted == 0)
+				heads->granted = HEAD_GRANT;
+			return false;
+		}
+	}
+	if (100 * ready < HEAD_FAIR * HEAD_SEGMENT)
 		return false;
 	head_begin(&space->heads.next, segment);
 	return true;
@@ -159,7 +172,7 @@ static bool head_next_brief(struct space *space)
 		ready = oldest < head_end(space) ? head_ready(space, oldest) : 0;
 	}
 	if (ready < HEAD_DEAD && (!full || ready < HEAD_WORTH)) {
-		if (head_choose(space, &segment) < HEAD_WORTH)
+		if (head_choose(space, HEAD_LOOKS, &segment) < HEAD_WORTH)
 			return false;
 		if (!full) { /* behind the newest, before the oldest */
 			for (unsigned i = heads->ring_count++; i > heads->ring_next; i--)

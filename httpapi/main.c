@@ -54,6 +54,7 @@ static void main_block_signals(sigset_t *stop)
 	sigaddset(stop, SIGHUP);
 	sigprocmask(SIG_BLOCK, stop, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a limit of file size is an error like a full disk */
 }
 
 static void main_on_event(void *arg, const struct repl_event *event)

@@ -520,6 +520,7 @@ int main(int argc, char **argv)
 	sigaddset(&start.signals, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &start.signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	main_raise_descriptors();
 	status = MAIN_OK;
 	if (secure_open(&start.values.secure, &events, &guard, &error) ||

@@ -123,6 +123,40 @@ static void heads__grow_within_the_limit(void **state)
 	heads_fini(&h);
 }
 
+/* One good segment far away in a large file is worth looking for; as that there is none is not asked again for each batch. */
+static void heads__look_far_before_growing(void **state)
+{
+	struct heads h;
+	bts_pgno mark;
+
+	(void)state;
+	heads_init(&h, 1000 * SEGMENT);
+	for (uint64_t i = 0; i < 1000 * SEGMENT; i += 2)
+		heads_give(&h, i, 1 + (i / SEGMENT == 900));
+	mark = h.space.high_water;
+	for (unsigned n = 0; n < 5; n++) {
+		heads_take(&h, SPACE_LASTING, 100);
+		assert_int_equal(h.count, 1);
+		assert_int_equal(heads_segment(&h, 0), 900);
+	}
+	assert_int_equal(h.space.high_water, mark);
+	heads_take(&h, SPACE_LASTING, 112);
+	assert_int_equal(h.space.high_water, mark + 100);
+	assert_true(h.space.heads.granted > 1000);
+	heads_give(&h, 100 * SEGMENT + 1, 1); /* dead segments appear behind those that are looked at next */
+	for (uint64_t segment = 500; segment < 1000; segment += 400)
+		for (uint64_t i = 1; i < SEGMENT; i += 2)
+			if (segment != 900)
+				heads_give(&h, segment * SEGMENT + i, 1);
+	for (unsigned n = 0; n < 80 && h.space.high_water < mark + 6000; n++) {
+		heads_take(&h, SPACE_LASTING, 100);
+		if (h.count == 1 && heads_segment(&h, 0) == 500)
+			break;
+	}
+	assert_int_equal(heads_segment(&h, 0), 500);
+	heads_fini(&h);
+}
+
 /* Whoever gives up the end of the file does not meet heads there. */
 static void heads__keep_quiet(void **state)
 {
@@ -283,6 +317,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(heads__fill_the_emptiest_segment),
 		cmocka_unit_test(heads__grow_within_the_limit),
+		cmocka_unit_test(heads__look_far_before_growing),
 		cmocka_unit_test(heads__keep_quiet),
 		cmocka_unit_test(heads__brief_pages_go_round),
 		cmocka_unit_test(heads__tell_what_is_in_the_way),
