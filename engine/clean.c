@@ -199,6 +199,7 @@ void clean_ahead(struct bts *db, struct state *state)
 	struct clean clean = {.db = db, .state = state};
 	struct bts_error *error = state->ctx.error;
 	struct clean_stretch stretch = {0};
+	bool heads;
 	size_t replaced, written = dirty_bytes(state->dirty) >> db->pager.page_shift;
 
 	(void)dirty_freed(state->dirty, &replaced);
@@ -207,15 +208,15 @@ void clean_ahead(struct bts *db, struct state *state)
 	/* Leased pages may hold nodes of old, and are written by others while they are looked at. */
 	if (shared_leases(db->shared) > 0)
 		return;
+	heads = space_has_heads(&db->space, written) && !db->space.heads.lost;
+	if (heads ? written < CLEAN_AHEAD : replaced < CLEAN_LARGE || replaced > CLEAN_MOST)
+		return;
 	if (state->below != 0 || state->lower || !clean_held(&clean))
 		return;
 	state->ctx.error = &clean.why;
-	if (space_has_heads(&db->space, written) && !db->space.heads.lost) {
-		if (written >= CLEAN_AHEAD)
-			clean_heads(&clean);
-	} else if (replaced >= CLEAN_LARGE && replaced <= CLEAN_MOST &&
-		   clean_choose(&clean, (replaced + replaced / 4 + 63) / 64 * 64, &stretch)) {
+	if (heads)
+		clean_heads(&clean);
+	else if (clean_choose(&clean, (replaced + replaced / 4 + 63) / 64 * 64, &stretch))
 		clean_all(&clean, &stretch);
-	}
 	state->ctx.error = error;
 }

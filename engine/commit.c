@@ -155,8 +155,8 @@ static int commit_grow(struct bts *db)
 }
 
 /*
- * How far heads may raise the mark: to the end of the file, which is made to lie ahead, as that they shall not need what a
- * full disk has not: there are ready pages for the batch elsewhere.
+ * How far heads may raise the mark: to the end of the file, which is reserved ahead of them.  They never need what a full disk
+ * does not have, as there are ready pages for the batch elsewhere.
  */
 static void commit_heads(struct bts *db, const struct state *state)
 {

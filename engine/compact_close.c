@@ -2,8 +2,8 @@
  * The slack of a file goes back when it is closed.
  *
  * Random batches let a file grow to twice what lives in it and more (clean.c, space_head.c), as that is what makes them
- * fast.  The last one to close takes some steps of compaction and cuts the end off, in front of the seal.  Each step is an ordinary commit, safe beside
- * anybody: that nobody else is there is asked for because others would pay for it and write on into the slack; who opens
+ * fast.  The last one to close takes some steps of compaction and cuts the end off, in front of the seal.  Each step is an
+ * ordinary commit, safe beside anybody: that nobody else is there is asked for because others would pay for it and write on into the slack; who opens
  * meanwhile does not wait, and ends it.  So does any failure, and what is durable stays so.
  *
  * Who closes often shall not pay often.  Only a large file is looked at, with slack of more than a quarter of what lives in it;

@@ -1,19 +1,21 @@
 /*
  * Heads: where a batch of middle size goes in a file that is large against it.
  *
- * A batch of tens to hundreds of pages pays for each separate piece of it about as much as for six pages (DESIGN.md), so its pages
- * should lie together; but making room by moving what is live costs a random leaf and, mostly, the branch above it, which the
- * batch does not change anyway.  So nothing is moved, and what dies together is kept together: leaves live for as long as it takes to
- * change all of them at random, branches for a few batches.  Each of the two kinds has a head that fills a segment of the file from
- * front to back, all its ready pages, before it takes the next one; as in a log-structured file system that threads its
- * log through the holes (Rosenblum and Ousterhout, 1992), with its hot and cold data apart.
+ * A batch of tens to hundreds of pages pays for each separate piece of it about as much as for seven pages (DESIGN.md), so its
+ * pages should lie together; but to make room by moving what is live costs a random leaf and, mostly, the branch above it,
+ * which the batch does not change anyway.  So what dies together is kept together: leaves live for as long as it takes to
+ * change all of them at random, branches for a few batches.  Each of the two kinds has a head that fills a segment of the file
+ * from front to back, all its ready pages, before it takes the next one; as in a log-structured file system that threads its
+ * log through the holes (Rosenblum and Ousterhout, 1992), with its hot and cold data apart.  Only for the larger of these
+ * batches pays what clean.c does with space_head_ahead: to move the little that is live in front of the leaves' head.
  *
  * Lasting pages take the segment with the most ready pages.  Where that is not HEAD_GOOD per cent of one, the file may grow
- * instead, but only when far more have been looked at, and within heads.limit, while its ready pages are fewer than one and a half times the nodes of the trees that change: nodes, as
- * heads gain nothing by pages that large values leave and take again.  Where it may not, a segment that is HEAD_FAIR is good enough,
- * and one that is less is left to those who look for single runs.  Brief pages go round a ring of segments of their own, which is as long as
- * it takes for the oldest one to be all but dead, and SPACE_RING at most; of a tree with more branches than those hold, an older one
- * that is not dead is given up for the one with the most ready pages.
+ * instead, but only when far more segments have been looked at, within heads.limit, and while its ready pages are fewer than
+ * one and a half times the nodes of the trees that change: nodes, as heads gain nothing by pages that large values leave and
+ * take again.  Where it may not, a segment that is HEAD_FAIR is good enough, and one that is less is left to those who look
+ * for single runs.  Brief pages go round a ring of segments of their own, which is as long as it takes for the oldest one to be
+ * all but dead, and SPACE_RING at most; of a tree with more branches than those hold, an older one that is not dead is given
+ * up for the one with the most ready pages.
  *
  * Who gives up the end of the file is not to meet heads there, which would raise it again: they keep quiet for HEAD_QUIET batches.
  *
@@ -22,12 +24,11 @@
 #include "base/ensure.h"
 #include "space.h"
 
-#define HEAD_SEGMENT 512u /* pages */
-#define HEAD_LOOKS 256u	  /* segments that are looked at for one that is taken */
-#define HEAD_LOOKS_MANY                                                                                      \
-	65536u /* and before the file grows by HEAD_GRANT pages: a small part of it may be all that changes */
-#define HEAD_GRANT 4096u
-#define HEAD_GOOD 85u /* per cent of a segment that are ready */
+#define HEAD_SEGMENT 512u      /* pages */
+#define HEAD_LOOKS 256u	       /* segments that are looked at for one that is taken */
+#define HEAD_LOOKS_MANY 65536u /* and before it grows by a grant: a small part may be all that changes */
+#define HEAD_GRANT 4096u       /* pages */
+#define HEAD_GOOD 85u	       /* per cent of a segment that are ready */
 #define HEAD_FAIR 60u
 #define HEAD_QUIET 1024u
 #define HEAD_DEAD (HEAD_SEGMENT - HEAD_SEGMENT / 32) /* ready pages of a segment that is done with */
