@@ -25,6 +25,7 @@
 
 #include "durable.h"
 #include "handle.h"
+#include "peers.h"
 #include "reply.h"
 #include "request.h"
 #include "role.h"
@@ -37,10 +38,12 @@
 #define UPLOAD_START (UINT64_C(8) << 20)
 #define UPLOADS_MAX                                                                                          \
 	64 /* at a time: each may hold up to the engine's memory for a transaction when no place is to be had */
+#define UPLOADS_SHARE (UPLOADS_MAX / 2) /* of one address: others get through beside it */
 
 struct upload {
 	struct work_job job;
 	struct server *server;
+	struct peer *peer; /* of whose share it is */
 	struct buf piece;
 	int spool;	       /* the file without a name; -1: the size was announced */
 	uint64_t size, copied; /* of the spool: written, and read back */
@@ -65,6 +68,7 @@ static void upload_free(void *state)
 		close(u->spool);
 	if (u->file >= 0)
 		close(u->file);
+	peers_put(u->peer);
 	atomic_fetch_sub(&u->server->uploads, 1);
 	free(u);
 }
@@ -322,19 +326,27 @@ static int upload_open_spool(struct request *r)
 static struct upload *upload_new(struct request *r, int spooled)
 {
 	struct server *s = request_server(r);
+	struct peer *peer = r->conn->peer;
 	struct upload *u = NULL;
 
 	if (handle_ttl(r, &r->op.ttl_ms))
 		return NULL;
+	if (peers_take(peer, UPLOADS_SHARE)) {
+		snprintf(r->problem, sizeof(r->problem), "too many large values are being written from this address");
+		request_refuse(r, 503, "unavailable");
+		return NULL;
+	}
 	if (atomic_fetch_add(&s->uploads, 1) < UPLOADS_MAX)
 		u = calloc(1, sizeof(*u));
 	if (!u) {
 		atomic_fetch_sub(&s->uploads, 1);
+		peers_put(peer);
 		snprintf(r->problem, sizeof(r->problem), "too many large values are being written");
 		request_refuse(r, 503, "unavailable");
 		return NULL;
 	}
 	u->server = s;
+	u->peer = peer;
 	r->state = u;
 	r->state_free = upload_free;
 	u->spool = spooled ? upload_open_spool(r) : -1;

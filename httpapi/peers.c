@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ struct peer {
 	uint64_t key;
 	int v6;
 	unsigned count;
+	atomic_uint taken; /* peers_take */
 };
 
 struct peers {
@@ -121,4 +123,18 @@ void peers_leave(struct peers *p, struct peer *peer)
 		free(peer);
 	}
 	pthread_mutex_unlock(&p->lock);
+}
+
+int peers_take(struct peer *peer, unsigned most)
+{
+	if (!peer || atomic_fetch_add(&peer->taken, 1) < most)
+		return 0;
+	atomic_fetch_sub(&peer->taken, 1);
+	return -1;
+}
+
+void peers_put(struct peer *peer)
+{
+	if (peer)
+		atomic_fetch_sub(&peer->taken, 1);
 }

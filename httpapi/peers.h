@@ -1,4 +1,4 @@
-/* How many connections each address has: one that opens too many gets no more.  Any thread. */
+/* How many connections, and uploads, each address has: one that opens too many gets no more.  Any thread. */
 #ifndef HTTPAPI_PEERS_H
 #define HTTPAPI_PEERS_H
 
@@ -18,5 +18,11 @@ void peers_free(struct peers *); /* NULL is fine */
  */
 int peers_enter(struct peers *, const struct sockaddr *, struct peer **peer);
 void peers_leave(struct peers *, struct peer *); /* NULL is fine */
+/*
+ * What an address may have only so many of at a time: 0, to be given back with peers_put before its connection leaves, or -1.  NULL,
+ * who is not counted, may have any number.
+ */
+int peers_take(struct peer *, unsigned most);
+void peers_put(struct peer *);
 
 #endif

@@ -118,9 +118,9 @@ def fetch(p, key, headers=None):
         return (response.status,) + digest(iter(lambda: response.read(MIB), b""))
 
 
-def begin(p, key, size, sent, extra=b"", target=""):
+def begin(p, key, size, sent, extra=b"", target="", source="127.0.0.1"):
     """A connection that has sent the head of a PUT and so much of its body."""
-    s = socket.create_connection(("127.0.0.1", p.port))
+    s = socket.create_connection(("127.0.0.1", p.port), source_address=(source, 0))
     s.sendall(b"PUT /v1/buckets/b/keys/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n" % ((key + target).encode(), size, extra))
     s.sendall(blob(sent))
     return s
@@ -258,6 +258,32 @@ class Uploads(Values):
         self.assertEqual(send(p, "k", 2 * MIB, False, 0, None, "?ttl=1h").status, 201)
         self.assertIsNone(send(p, "k", 2 * MIB, False).headers["BTS-Expires"])
         self.assertIsNone(p.value("b", "k").headers["BTS-Expires"])
+
+    def test_shares_of_addresses(self):
+        """64 at a time, 32 of one address; what one gives back another can have."""
+        p = self.primary("--max-connections-per-address", "100")
+        held = []
+        self.addCleanup(lambda: [s.close() for s in held])
+
+        def refused(source):
+            with begin(p, "more", 2 * MIB, 2 * MIB, source=source) as s:
+                return b"HTTP/1.1 503 " in reply_of(s)
+
+        for source in ("127.0.0.2", "127.0.0.3"):
+            for _ in range(32):
+                held.append(begin(p, "k%d" % len(held), 2 * MIB, MIB, source=source))
+            harness.await_true(lambda: self.uploads(p) == len(held), what="the uploads to begin")
+            self.assertTrue(refused(source))
+        self.assertTrue(refused("127.0.0.4"))
+        held.pop().close()
+        harness.await_true(lambda: self.uploads(p) == 63, what="one to end")
+        self.assertTrue(refused("127.0.0.2"))
+        held.append(begin(p, "other", 2 * MIB, MIB, source="127.0.0.3"))
+        harness.await_true(lambda: self.uploads(p) == 64, what="another in its place")
+        for i, s in enumerate(held):
+            s.sendall(blob(MIB))
+            self.assertIn(b"HTTP/1.1 201 ", reply_of(s), i)
+        harness.await_true(lambda: self.uploads(p) == 0, what="their end")
 
     def test_clients_that_go_away_leave_nothing(self):
         p = self.primary()
