@@ -49,6 +49,19 @@ static bool space_all(const struct space *space, uint64_t from, uint64_t count, 
 	return true;
 }
 
+/* Pages of that state. */
+static uint64_t space_count(const struct space *space, uint64_t from, uint64_t count, enum space_state state)
+{
+	uint64_t n, sum = 0;
+
+	for (; count > 0; from += n, count -= n) {
+		uint64_t mask = space_word_mask(from, count, &n);
+
+		sum += space_popcount(space_state_word(space, from / 64, state) & mask);
+	}
+	return sum;
+}
+
 /* The first index in [from, end) of a page that is live (or, not live); end when there is none. */
 static uint64_t space_find_live(const struct space *space, uint64_t from, uint64_t end, bool live)
 {
@@ -517,9 +530,9 @@ uint64_t space_free_pages(const struct space *space)
 	return space->ready + space->pending_pages;
 }
 
-/* Cut run out of a list of waiting entries. */
+/* Cut run out of a list of waiting entries; *waiting: its pages that wait in others still. */
 static enum bts_err space_cut(struct space *space, struct space_pending **entries, size_t *count, size_t *cap,
-	struct space_run run)
+	struct space_run run, uint64_t *waiting)
 {
 	bts_pgno end = run.pgno + run.count;
 	size_t kept = 0, old = *count;
@@ -537,6 +550,7 @@ static enum bts_err space_cut(struct space *space, struct space_pending **entrie
 			(*entries)[kept++] = entry;
 			continue;
 		}
+		*waiting -= (stop < end ? stop : end) - (entry.pgno > run.pgno ? entry.pgno : run.pgno);
 		if (stop > end) {
 			rest = entry;
 			rest.pgno = end;
@@ -556,6 +570,21 @@ static enum bts_err space_cut(struct space *space, struct space_pending **entrie
 	return BTS_OK;
 }
 
+/* Another process that found pages ready found them so lately, mostly: they are in the newest lists, which are short. */
+static bool space_cut_all(struct space *space, struct space_run run, uint64_t waiting)
+{
+	if (waiting > 0 &&
+		space_cut(space, &space->pending, &space->pending_count, &space->pending_cap, run, &waiting))
+		return false;
+	for (size_t i = space->shelf_count; i-- > 0 && waiting > 0;) {
+		struct space_shelf *shelf = space->shelves[i];
+
+		if (space_cut(space, &shelf->entries, &shelf->count, &shelf->cap, run, &waiting))
+			return false;
+	}
+	return waiting == 0;
+}
+
 bool space_claim(struct space *space, struct space_run run)
 {
 	uint64_t at, end;
@@ -565,12 +594,8 @@ bool space_claim(struct space *space, struct space_run run)
 	at = run.pgno - space->first;
 	end = at + run.count;
 	if (space_find_live(space, at, end, true) != end ||
-		space_cut(space, &space->pending, &space->pending_count, &space->pending_cap, run))
+		!space_cut_all(space, run, space_count(space, at, run.count, SPACE_WAITING)))
 		return false;
-	for (size_t i = 0; i < space->shelf_count; i++)
-		if (space_cut(space, &space->shelves[i]->entries, &space->shelves[i]->count,
-			    &space->shelves[i]->cap, run))
-			return false;
 	for (; at < end; at++) {
 		struct space_run page = {space->first + at, 1};
 

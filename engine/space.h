@@ -118,8 +118,8 @@ enum bts_err space_set_mark(struct space *, bts_pgno mark);
 /* Take exactly these pages out of ready (a follower installs into them, a log replay): false when one is not ready. */
 bool space_take(struct space *, struct space_run run);
 /*
- * The same, of pages that are ready or pending: another process found them ready.  O(pending entries).  False: a page is live, or
- * no memory; then the space is to be thrown away.
+ * The same, of pages that are ready or pending: another process found them ready.  O(pending entries)
+ * when one is pending for long.  False: a page is live, or no memory; then the space is to be thrown away.
  */
 bool space_claim(struct space *, struct space_run run);
 /* Free later: live now, pending until no snapshot s has birth <= s < freed and freed <= durable. */

@@ -234,6 +234,24 @@ static void step_take(struct fixture *f)
 		model_set(f, run, READY, LIVE);
 }
 
+/* Pages that are ready or wait, in whatever lists; none when one of them is live. */
+static void step_claim(struct fixture *f)
+{
+	struct space_run run = model_pick(f, rng_one_in(&f->rng, 2) ? -1 : WAITING, 40);
+	bool claimed = run.count > 0;
+
+	while (run.pgno > FIRST && run.count < 60 && f->pages[run.pgno - 1].state != LIVE) { /* over the ends of entries */
+		run.pgno--;
+		run.count++;
+	}
+	for (bts_pgno p = run.pgno; p < run.pgno + run.count; p++)
+		claimed = claimed && f->pages[p].state != LIVE;
+	assert_int_equal(space_claim(&f->space, run), claimed);
+	assert_int_equal(space_claim(&f->twin, run), claimed);
+	for (bts_pgno p = run.pgno; claimed && p < run.pgno + run.count; p++)
+		f->pages[p].state = LIVE;
+}
+
 static void step_raise(struct fixture *f)
 {
 	bts_pgno mark = f->high_water + rng_below(&f->rng, 100);
@@ -253,7 +271,10 @@ static void space__random_model(void **state)
 		struct fixture *f = fixture_new(FIRST + 100 * round * round, round);
 
 		for (int i = 0; i < 400; i++) {
-			switch (rng_below(&f->rng, 8)) {
+			switch (rng_below(&f->rng, 9)) {
+			case 8:
+				step_claim(f);
+				break;
 			case 0:
 			case 1:
 			case 2:
