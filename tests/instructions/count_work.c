@@ -17,6 +17,7 @@
 #define KEY 16
 
 static struct bts *db;
+static const char *file;
 static struct bts_error error;
 
 static void must(enum bts_err err, const char *what)
@@ -40,8 +41,9 @@ static int still_random(struct bts_env *env, void *data, size_t size)
 	return 0;
 }
 
-static void open_db(const char *path)
+static struct bts *open_db(const char *path)
 {
+	struct bts *opened;
 	static struct bts_env_ops ops;
 	static struct bts_env env = {&ops};
 	struct bts_options options;
@@ -51,7 +53,8 @@ static void open_db(const char *path)
 	ops.random = still_random;
 	bts_options_init(&options);
 	options.env = &env;
-	must(bts_open(path, &options, &db, &error), path);
+	must(bts_open(path, &options, &opened, &error), path);
+	return opened;
 }
 
 static struct bts_txn *begin(unsigned flags)
@@ -204,6 +207,33 @@ static void commits(unsigned times)
 	}
 }
 
+static void commit_random(struct bts *handle, unsigned from, unsigned puts)
+{
+	struct bts *own = db;
+	struct bts_txn *txn;
+
+	db = handle;
+	txn = begin(BTS_WRITE);
+	for (unsigned i = 0; i < puts; i++)
+		must(bts_put(txn, bucket(txn), key_random(from + i), value, 0), "put");
+	must(bts_commit(txn, &error), "commit");
+	db = own;
+}
+
+/* Two handles, each of which learns from the other's commits, beside a reader who keeps what 300 of them replaced. */
+static void follows(unsigned times)
+{
+	struct bts *other = open_db(file);
+	struct bts_txn *reader = begin(BTS_READ);
+
+	for (unsigned i = 0; i < 300; i++)
+		commit_random(i % 2 ? db : other, 100 * i, 100);
+	for (unsigned i = 0; i < times; i++)
+		commit_random(i % 2 ? db : other, 8 * i, 8);
+	bts_abort(reader);
+	bts_close(other);
+}
+
 static const struct {
 	const char *name;
 	void (*work)(unsigned times);
@@ -216,6 +246,7 @@ static const struct {
 	{"put-random", puts_random},
 	{"put-sorted", puts_sorted},
 	{"commit-one-put", commits},
+	{"commit-followed", follows},
 };
 
 int main(int argc, char **argv)
@@ -227,7 +258,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	write_keys();
-	open_db(argv[1]);
+	file = argv[1];
+	db = open_db(file);
 	if (!strcmp(argv[2], "make"))
 		make();
 	else

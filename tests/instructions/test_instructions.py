@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 LIMITS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'limits.txt')
-TIMES = {'commit-one-put': 300}
+TIMES = {'commit-one-put': 300, 'commit-followed': 200}
 ABOVE, BELOW = 1.10, 0.80
 
 
