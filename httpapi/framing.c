@@ -36,6 +36,7 @@ static enum MHD_Result framing_see(void *cls, enum MHD_ValueKind kind, const cha
 	size_t i;
 
 	(void)kind;
+	f->fields++;
 	rawhead_field(&f->raw, name, value, size);
 	f->bad += !framing_is_token(name, name_size);
 	f->seen |= framing_mark(name, name_size);
@@ -82,19 +83,20 @@ static const char *framing_refusal(const struct framing *f, const char *version)
 }
 
 /* A zero byte, a folded line, a bare line feed. */
-static int framing_is_odd(const struct framing *f, struct MHD_Connection *mhd, const struct framing_line *line)
+static int framing_is_odd(const struct framing *f, const struct framing_line *line)
 {
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-
-	return !strcmp(MHD_get_version(), RAWHEAD_LIBRARY) && info && rawhead_is_odd(&f->raw, line->method, info->header_size);
+	return !strcmp(MHD_get_version(), RAWHEAD_LIBRARY) && f->head && rawhead_is_odd(&f->raw, line->method, f->head);
 }
 
 const char *framing_problem(struct framing *f, struct MHD_Connection *mhd, const struct framing_line *line)
 {
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
 	memset(f, 0, sizeof(*f));
+	f->head = info ? info->header_size : 0;
 	rawhead_begin(&f->raw, line->url, line->target_size, line->version);
 	MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, framing_see, f);
-	if (framing_is_odd(f, mhd, line))
+	if (framing_is_odd(f, line))
 		return "a zero byte, a folded line or a bare line feed in the head";
 	return framing_refusal(f, line->version);
 }

@@ -6,7 +6,6 @@
 #define HTTPAPI_FRAMING_H
 
 #include <stddef.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "rawhead.h"
@@ -16,6 +15,7 @@ struct MHD_Connection;
 struct framing {
 	unsigned hosts, lengths, codings, authorizations, origins, bad;
 	int coding_unknown;
+	size_t head, fields; /* bytes of it, the request line included; how many */
 	struct rawhead raw;
 	uint64_t length; /* Content-Length, 0 without */
 	const char *host, *authorization, *origin; /* values, NULL: absent; borrowed from the connection */

@@ -26,7 +26,14 @@
 
 #define REQUEST_DROP_MAX ((uint64_t)256 << 20) /* of a body that nobody wants */
 #define REQUEST_STRANGER_MAX ((uint64_t)1 << 20) /* of one from who may do nothing, as no credentials were shown or wanted */
-#define REQUEST_MEMORY 16384		       /* of the library for a connection: bounds the headers */
+/*
+ * Of the library for a connection: the head lies there, a record for each of its fields, and behind them the head of the reply.  A write
+ * is not to be made that could not be answered, so what remains for a reply is seen to first.
+ */
+#define REQUEST_MEMORY 24576
+#define REQUEST_HEAD 16384 /* bytes */
+#define REQUEST_FIELD 64   /* at least what the library's record of a field takes */
+#define REQUEST_REPLY 6144 /* a Location with a key of which each byte is encoded, a base of 2 KiB, and the others */
 #define REQUEST_INACTIVITY_S 60
 #define REQUEST_SPARES 256
 #define REQUEST_BODY_KEPT 1024 /* of memory that a spare one has for its next body */
@@ -329,6 +336,10 @@ static enum MHD_Result request_start(
 	r->last = framing.codings != 0;
 	server_conn_headed(r->conn);
 	request_take_id(r);
+	if (framing.head > REQUEST_HEAD || framing.head + framing.fields * REQUEST_FIELD > REQUEST_MEMORY - REQUEST_REPLY) {
+		reply_problem(r, 431, "head-too-large", NULL, "a head of %zu bytes in %zu fields", framing.head, framing.fields);
+		return r->broken ? MHD_NO : MHD_YES;
+	}
 	if (problem) {
 		reply_problem(r, 400, "bad-request", NULL, "%s", problem);
 		return r->broken ? MHD_NO : MHD_YES;
@@ -441,6 +452,30 @@ void request_spares_free(struct server_loop *loop)
 	}
 }
 
+static void request_end(
+	void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode why);
+
+/* One that the library gave up without a word, as it does where its memory for the head is used up. */
+static void request_lost(void *cls, struct MHD_Connection *mhd, struct server_conn *conn)
+{
+	void *context = conn->request;
+
+	if (context)
+		request_end(cls, mhd, &context, MHD_REQUEST_TERMINATED_WITH_ERROR);
+}
+
+/*
+ * The library goes on to take the query apart, a record for each parameter, as many as there are; where these do not fit it answers
+ * while it reads, and knows no more where it is.  We have it all in the target and cut its copy, which it calls its own to change.
+ */
+static void request_hide_query(const char *target)
+{
+	char *query = strchr(target, '?');
+
+	if (query)
+		query[1] = '\0';
+}
+
 static void *request_new(void *cls, const char *target, struct MHD_Connection *mhd)
 {
 	const union MHD_ConnectionInfo *info =
@@ -449,6 +484,7 @@ static void *request_new(void *cls, const char *target, struct MHD_Connection *m
 
 	if (!info || !info->socket_context)
 		return NULL;
+	request_lost(cls, mhd, info->socket_context);
 	r = request_take(cls);
 	if (!r)
 		return NULL;
@@ -457,11 +493,13 @@ static void *request_new(void *cls, const char *target, struct MHD_Connection *m
 	r->started_us = request_now_us();
 	r->target_size = strlen(target);
 	r->uri_err = uri_parse(&r->uri, target, r->problem);
+	request_hide_query(target);
 	if (r->uri_err == URI_MEMORY) {
 		request_give(cls, r);
 		return NULL;
 	}
 	r->loop->called = 1;
+	r->conn->request = r;
 	server_conn_busy(r->conn);
 	metrics_begin(r->loop->metrics);
 	return r;
@@ -479,6 +517,7 @@ static void request_end(
 		return;
 	r->mhd = mhd;
 	r->loop->called = 1;
+	r->conn->request = NULL;
 	request_tell(r);
 	server_conn_idle(r->conn);
 	if (!r->parked) {
@@ -530,6 +569,8 @@ static void request_connection(
 
 		*context = server_conn_new(cls, info ? info->connect_fd : -1);
 	} else {
+		if (*context)
+			request_lost(cls, mhd, *context);
 		server_conn_free(*context);
 		*context = NULL;
 	}

@@ -53,6 +53,7 @@ struct server_conn {
 	int served;    /* one has ended */
 	uint64_t since_ms; /* the begin, or the end of the last request */
 	struct peer *peer; /* the address it counts for; NULL: it is not counted */
+	struct request *request; /* that has begun and not ended */
 	int left;      /* the peer's end was there at the last sweep, and nothing has moved since */
 };
 

@@ -16,8 +16,19 @@
 struct serve_conn {
 	struct serve_conn *next, **link;
 	int fd;
+	struct serve_request *request; /* that has begun and not ended */
 	uint64_t deadline_ms; /* UINT64_MAX: none, a reply is under way */
 };
+
+/* A request that the library gave up without a word, as it does where its memory for the head is used up. */
+static void serve_conn_lost(struct serve *serve, struct MHD_Connection *connection, struct serve_conn *conn)
+{
+	void *context = conn->request;
+
+	conn->request = NULL;
+	if (context)
+		serve_on_completed(serve, connection, &context, MHD_REQUEST_TERMINATED_WITH_ERROR);
+}
 
 void serve_on_connection(void *arg, struct MHD_Connection *connection, void **context,
 	enum MHD_ConnectionNotificationCode code)
@@ -27,6 +38,8 @@ void serve_on_connection(void *arg, struct MHD_Connection *connection, void **co
 	const union MHD_ConnectionInfo *info;
 
 	if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+		if (conn)
+			serve_conn_lost(serve, connection, conn);
 		*context = NULL;
 		if (conn)
 			*conn->link = conn->next;
@@ -67,14 +80,30 @@ void serve_conn_make_room(struct serve *serve)
 	first->deadline_ms = UINT64_MAX;
 }
 
-static void serve_conn_until(struct MHD_Connection *connection, uint64_t deadline_ms)
+static struct serve_conn *serve_conn_of(struct MHD_Connection *connection)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	struct serve_conn *conn = info ? info->socket_context : NULL;
+
+	return info ? info->socket_context : NULL;
+}
+
+static void serve_conn_until(struct MHD_Connection *connection, uint64_t deadline_ms)
+{
+	struct serve_conn *conn = serve_conn_of(connection);
 
 	if (conn)
 		conn->deadline_ms = deadline_ms;
+}
+
+void serve_conn_begun(struct serve *serve, struct MHD_Connection *connection, struct serve_request *request)
+{
+	struct serve_conn *conn = serve_conn_of(connection);
+
+	if (!conn)
+		return;
+	serve_conn_lost(serve, connection, conn);
+	conn->request = request;
 }
 
 void serve_conn_headed(struct MHD_Connection *connection)
@@ -89,6 +118,10 @@ void serve_conn_asked(struct MHD_Connection *connection)
 
 void serve_conn_answered(struct MHD_Connection *connection)
 {
+	struct serve_conn *conn = serve_conn_of(connection);
+
+	if (conn)
+		conn->request = NULL;
 	serve_conn_until(connection, serve_now_ms() + SERVE_KEPT_MS);
 }
 

@@ -34,6 +34,7 @@ struct serve_request {
 	bool begun;	/* the first call of the handler was made */
 	size_t target_size; /* of the target, as it came */
 	bool absolute;	/* the target was not in origin form */
+	bool crowded;	/* its query was cut, as it has more parameters than any path takes */
 	const struct guard_words *refusal; /* told when its body has been read; NULL: it may go on */
 	bool suspended;
 	bool parsed;	   /* query is set */
@@ -160,6 +161,7 @@ enum MHD_Result serve_route(struct serve_request *request, struct MHD_Connection
 /* serve_conn.c: how long a connection may take.  libmicrohttpd's callback; a head, a request, a reply has ended; each turn of the loop */
 void serve_on_connection(
 	void *arg, struct MHD_Connection *connection, void **context, enum MHD_ConnectionNotificationCode code);
+void serve_conn_begun(struct serve *serve, struct MHD_Connection *connection, struct serve_request *request);
 void serve_conn_headed(struct MHD_Connection *connection);
 void serve_conn_asked(struct MHD_Connection *connection);
 void serve_conn_answered(struct MHD_Connection *connection);

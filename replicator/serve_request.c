@@ -15,6 +15,8 @@
 #include <strings.h>
 #include <sys/random.h>
 
+#define SERVE_PARAMETERS 32
+
 /* Identity: parameters are decoded by query.c, once. */
 size_t serve_on_unescape(void *arg, struct MHD_Connection *connection, char *text)
 {
@@ -23,16 +25,34 @@ size_t serve_on_unescape(void *arg, struct MHD_Connection *connection, char *tex
 	return strlen(text);
 }
 
+/*
+ * The library makes a record of each parameter; where these do not fit its memory it answers while it reads, and knows no more where it
+ * is.  So a query with many is cut in its buffer, which it calls its own to change.
+ */
+static bool serve_cut_query(const char *uri)
+{
+	char *query = strchr(uri, '?');
+	unsigned count = 0;
+
+	for (const char *at = query; at && *at; at++)
+		count += *at == '&';
+	if (count < SERVE_PARAMETERS)
+		return false;
+	query[1] = '\0';
+	return true;
+}
+
 void *serve_on_uri(void *arg, const char *uri, struct MHD_Connection *connection)
 {
 	struct serve_request *request = calloc(1, sizeof(*request));
 	size_t size = strcspn(uri, "?");
 
-	(void)connection;
 	if (!request)
 		return NULL;
+	serve_conn_begun(arg, connection, request);
 	request->serve = arg;
 	request->target_size = strlen(uri);
+	request->crowded = serve_cut_query(uri);
 	request->absolute = uri[0] != '/' && strcmp(uri, "*") != 0;
 	if (size >= sizeof(request->path))
 		size = sizeof(request->path) - 1;
@@ -104,6 +124,8 @@ static const char *serve_filter(
 	MHD_get_connection_values_n(connection, MHD_HEADER_KIND, serve_on_filter, &filter);
 	if (request->absolute)
 		return "the request target must begin with a slash";
+	if (request->crowded)
+		return "more than 32 query parameters";
 	if (strcmp(MHD_get_version(), RAWHEAD_LIBRARY) == 0 && info && rawhead_is_odd(&filter.raw, line->method, info->header_size))
 		return "a zero byte, a folded line or a bare line feed in the head";
 	if (filter.bad_name)

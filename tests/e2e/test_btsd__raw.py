@@ -100,6 +100,9 @@ PROBES = (
     ("upgrade", LIVE + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", (200,)),
     ("hop by hop host", LIVE + "Connection: close, keep-alive, Host\r\n\r\n", (200,)),
     ("many fields", LIVE + "".join("X-%d: y\r\n" % i for i in range(5000)) + "\r\n", (400, 413, 431, None)),
+    ("many parameters", LIVE.replace("livez", "livez?" + "a&" * 3000) + "\r\n", (400,)),
+    ("empty parameters", LIVE.replace("livez", "livez?" + "&" * 7000) + "\r\n", (200, 400)),
+    ("parameters behind a zero", LIVE.replace("livez", "livez\0?" + "&" * 7000) + "\r\n", (400, 431, None)),
     ("long name", LIVE + "X" * 60000 + ": y\r\n\r\n", (400, 413, 431, None)),
     ("a handshake of TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\0" * 300, (400, None)),
 )
@@ -164,6 +167,40 @@ class Raw(unittest.TestCase):
             self.assertIn(b"application/problem+json", got)
         self.refused("CONNECT x:80 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.refused("GET /livez?a=b c HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    def in_flight(self):
+        return int(re.search(r"^btsd_requests_in_flight (\d+)$", self.p.get("/metrics").body.decode(), re.M).group(1))
+
+    def test_queries_of_many_parameters(self):
+        """The library has a record for each, and no place for those of these."""
+        for query, status in (("&" * 300, 200), ("&" * 5000, 200), ("a=1&" * 300, 400), ("a=1&" * 3000, 400)):
+            got = self.send("GET /livez?%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % query)
+            self.assertEqual(status_of(got), status, (query[:10], got))
+        for _ in range(20):
+            self.send("GET /livez\0?%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % ("a=1&" * 300), 0.01)
+        harness.await_true(lambda: self.in_flight() == 1, what="the end of all but this one")
+
+    def test_what_is_done_is_answered(self):
+        """Heads up to the limit and beyond, long and of many fields: what is stored was told, what was not told is not stored."""
+        seen = set()
+        heads = ["X-Pad: %s\r\n" % ("a" * n) for n in list(range(9000, 16000, 700)) + list(range(16000, 26000, 250))]
+        heads += ["".join("X%d: y\r\n" % i for i in range(n)) for n in range(100, 700, 9)]
+        heads += ["Cookie: %s\r\n" % ("a=b;" * n) for n in range(10, 3000, 90)]
+        for i, head in enumerate(heads):
+            got = self.send("PUT /v1/buckets/b/keys/head%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 5\r\n%s\r\nhello" %
+                            (i, head), 5)
+            seen.add(status_of(got))
+            self.assertIn(status_of(got), (201, 431, None), got)
+            self.assertEqual(self.p.value("b", "head%d" % i).status, 200 if status_of(got) == 201 else 404, (head[:20], len(head)))
+            if len(head) < 16000 and len(head) + 64 * head.count("\n") < 17500 and "Cookie" not in head:
+                self.assertEqual(status_of(got), 201, (head[:20], len(head)))
+        self.assertLessEqual({201, 431}, seen)
+        for n in (100, 200, 210, 250):  # a Location of 3 KiB
+            with self.subTest(n):
+                got = self.send("PUT /v1/buckets/b/keys/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 5\r\n%s\r\nhello" %
+                                ("%ff" * 1024, "".join("X%d: y\r\n" % i for i in range(n))), 5)
+                self.assertIn(status_of(got), (200, 201, 431))
+        harness.await_true(lambda: self.in_flight() == 1, what="the end of all but this one")
 
     def test_nul_and_slash_are_data(self):
         self.p.put("b", b"cut\0here", b"nul")
