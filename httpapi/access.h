@@ -24,8 +24,11 @@ struct access {
 
 /* The thread; loops: how many rings.  0, or -1 with the reason logged. */
 int access_start(struct access *, const struct config *, unsigned loops);
-/* Settings were read again, or the file was moved away: opens it anew.  What cannot be opened is logged, and the old file stays. */
-void access_reload(struct access *, const struct config *);
+/*
+ * Settings were read again, or the file was moved away: opens it anew.  0, or -1 when it cannot be: that is
+ * logged, and all stays as it was.
+ */
+int access_reload(struct access *, const struct config *);
 /* Writes what is there, but waits at most two seconds for a stalled reader.  After the loops have ended. */
 void access_stop(struct access *);
 

@@ -241,17 +241,18 @@ int access_start(struct access *a, const struct config *config, unsigned loops)
 	return 0;
 }
 
-void access_reload(struct access *a, const struct config *config)
+int access_reload(struct access *a, const struct config *config)
 {
 	int fd = access_open(config->access_log), before;
 
-	access_judge(a, config, fd == ACCESS_SAME ? atomic_load(&a->on) : fd != ACCESS_NONE);
 	if (fd == ACCESS_SAME)
-		return;
+		return -1;
+	access_judge(a, config, fd != ACCESS_NONE);
 	before = atomic_exchange(&a->writer->next_fd, fd);
 	if (before > STDERR_FILENO)
 		close(before);
 	access_wake(a->writer);
+	return 0;
 }
 
 void access_stop(struct access *a)

@@ -359,7 +359,7 @@ int backups_read(struct backup *k, uint64_t at, void *out, size_t size)
 		err = bts_image_read(k->image, at, out, size, &error);
 	pthread_mutex_unlock(&k->reading);
 	if (err) {
-		role_note(k->of->role, err);
+		role_met(k->of->role, err, &error);
 		log_event("error", "backup-cut", LOG_FIELDS(LOG_TEXT("code", bts_err_name(err)), LOG_TEXT("detail", error.text)));
 		return -1;
 	}

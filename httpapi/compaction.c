@@ -89,7 +89,7 @@ static void compaction_end(struct compaction *c, enum bts_err err, int stopped, 
 		c->status.error = *error;
 	now = c->status;
 	pthread_mutex_unlock(&c->lock);
-	role_note(c->role, err);
+	role_met(c->role, err, error);
 	log_event(err ? "error" : "info", "compaction-ended",
 		LOG_FIELDS(LOG_U64("pages_moved", now.pages_moved), LOG_U64("bytes_before", now.bytes_before),
 			LOG_U64("bytes", now.last.file_bytes), LOG_TEXT("detail", err ? error->text : stopped ? "stopped" : "")));

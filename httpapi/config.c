@@ -9,6 +9,7 @@
 #include "follow.h"
 #include "pace.h"
 #include "quorum.h"
+#include "sources.h"
 
 #define CONFIG_THREADS_MAX 64
 #define CONFIG_SNAPSHOTS_MOST 8192 /* half of what the engine has room for */
@@ -29,6 +30,14 @@ static const char *config_check_urls(const char *text)
 	if (scheme && text[scheme] && !strpbrk(text, " \r\n\t\"<>@") && strlen(text) < 1024)
 		return NULL;
 	return "a URL that begins with http:// or https://, without user and password";
+}
+
+static const char *config_check_from(const char *text)
+{
+	struct sources sources;
+	const char *wrong = config_check_urls(text);
+
+	return !wrong && sources_parse(&sources, text, NULL) ? "http://HOST:PORT, or several with commas between" : wrong;
 }
 
 static const char *config_check_name(const char *text)
@@ -91,7 +100,7 @@ static const struct settings_row config_rows[] = {
 		.most = UINT64_C(1) << 40, .flags = SETTINGS_RELOAD, .help = "how many Idempotency-Keys are remembered"},
 
 	SETTINGS_GROUP("Replication"),
-	{"from", SETTINGS_LIST(struct config, from), .arg = "URL", .check = config_check_urls,
+	{"from", SETTINGS_LIST(struct config, from), .arg = "URL", .check = config_check_from,
 		.help = "follower: the node to follow, or several with commas"},
 	{"rejoin", SETTINGS_FLAG(struct config, rejoin),
 		.help = "follower: when its history parted from the source's, write what only this file has to "
@@ -155,6 +164,17 @@ static int config_addresses(struct settings *s, const struct config *c)
 	return settings_refuse(s, "%s", why);
 }
 
+/* A name by default has the port in it that was taken, and is not known yet: then no member is taken for this node. */
+static int config_copies(struct settings *s, const struct config *c)
+{
+	struct quorum quorum;
+
+	if (!c->members || !c->copies || c->copies == QUORUM_ARCHIVE || quorum_init(&quorum, c->name ? c->name : "", c->members) ||
+		c->copies <= quorum.count)
+		return 0;
+	return settings_refuse(s, "--durability %s asks for more copies than --members names other nodes: %zu", c->durability, quorum.count);
+}
+
 /* What clashes with another setting, or depends on one. */
 static int config_complete(struct settings *s, struct config *c)
 {
@@ -185,6 +205,8 @@ static int config_complete(struct settings *s, struct config *c)
 	if (!c->threads)
 		c->threads = cores < 1 ? 1 : cores > CONFIG_THREADS_MAX ? CONFIG_THREADS_MAX : (uint64_t)cores;
 	(void)quorum_parse(c->durability, strlen(c->durability), &c->copies);
+	if (config_copies(s, c))
+		return -1;
 	if (c->primary_url && c->primary_url[strlen(c->primary_url) - 1] == '/') {
 		url = settings_keep(s, c->primary_url);
 		if (!url)

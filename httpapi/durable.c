@@ -200,15 +200,9 @@ static int durable_archive_known(struct request *r)
 
 static void durable_check_level(struct request *r)
 {
-	const struct bts_slice *durability = request_param(r, "durability");
 	unsigned most = quorum_most(durable_quorum(request_server(r)->durable));
 
-	r->copies = request_server(r)->config->copies;
-	if (durability && quorum_parse(durability->data, durability->size, &r->copies)) {
-		snprintf(r->problem, sizeof(r->problem),
-			"the parameter durability is local, replicated:K, K from 1 to %u, or archived", most);
-		request_refuse(r, 400, "invalid-parameter");
-	} else if (r->copies == QUORUM_ARCHIVE) {
+	if (r->copies == QUORUM_ARCHIVE) {
 		if (role_follows(request_role(r)) || durable_archive_known(r))
 			return; /* a follower has other reasons to refuse */
 		snprintf(r->problem, sizeof(r->problem), "no archive of this file is known here");
@@ -220,17 +214,29 @@ static void durable_check_level(struct request *r)
 	}
 }
 
-void durable_check(struct request *r)
+void durable_check_params(struct request *r)
 {
-	const struct bts_slice *timeout = request_param(r, "timeout");
+	const struct bts_slice *durability = request_param(r, "durability"), *timeout = request_param(r, "timeout");
 	uint64_t ms = DURABLE_DEFAULT_MS;
 
-	durable_check_level(r);
-	if (!r->early_status && timeout && (text_duration_ms(timeout->data, timeout->size, &ms) || ms > DURABLE_MAX_MS)) {
+	r->copies = request_server(r)->config->copies;
+	if (durability && quorum_parse(durability->data, durability->size, &r->copies)) {
+		snprintf(r->problem, sizeof(r->problem),
+			"the parameter durability is local, replicated:K, K from 1 to %u, or archived",
+			quorum_most(durable_quorum(request_server(r)->durable)));
+		request_refuse(r, 400, "invalid-parameter");
+	} else if (timeout && (text_duration_ms(timeout->data, timeout->size, &ms) || ms > DURABLE_MAX_MS)) {
 		snprintf(r->problem, sizeof(r->problem), "the parameter timeout is a duration of at most 60s");
 		request_refuse(r, 400, "invalid-parameter");
 	}
 	r->timeout_ms = ms;
+}
+
+void durable_check(struct request *r)
+{
+	durable_check_params(r);
+	if (!r->early_status)
+		durable_check_level(r);
 }
 
 /* 0, or -1 when there is nothing to wait for; then unreached tells. */
@@ -290,23 +296,32 @@ int durable_tell(struct request *r)
 	return !r->unreached;
 }
 
+void durable_member(const struct request *r, struct buf *b)
+{
+	char asked[QUORUM_TEXT_SIZE];
+
+	quorum_text(r->copies, asked);
+	buf_printf(b, ",\"durability-reached\":\"local\",\"durability\":\"%s\"", asked);
+}
+
 void durable_members(struct request *r, struct buf *b)
 {
-	if (!durable_tell(r))
-		buf_str(b, ",\"committed\":true,\"durability-reached\":\"local\"");
+	if (durable_tell(r))
+		return;
+	buf_str(b, ",\"committed\":true");
+	durable_member(r, b);
 }
 
 void durable_reply(struct request *r, unsigned status)
 {
-	char asked[QUORUM_TEXT_SIZE];
 	struct buf b = {0};
 
 	if (durable_tell(r)) {
 		reply_empty(r, status);
 		return;
 	}
-	quorum_text(r->copies, asked);
-	buf_printf(&b, "{\"committed\":true,\"durability-reached\":\"local\",\"durability\":\"%s\",\"txid\":%" PRIu64 "}\n",
-		asked, (uint64_t)r->txid);
+	buf_printf(&b, "{\"committed\":true,\"txid\":%" PRIu64, (uint64_t)r->txid);
+	durable_member(r, &b);
+	buf_str(&b, "}\n");
 	reply_buf(r, 202, "application/json", &b);
 }

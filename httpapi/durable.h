@@ -27,6 +27,8 @@ void durable_stat(struct durable *, struct durable_stat *);
 
 /* Reads the parameters durability and timeout, or the server's default; may refuse. */
 void durable_check(struct request *);
+/* Whether they are well-formed, for what may write and does not; may refuse. */
+void durable_check_params(struct request *);
 /* Its op is about to be queued: the epoch of the moment is the one whose acknowledgements count. */
 void durable_expect(struct request *);
 /*
@@ -38,6 +40,8 @@ void durable_await(struct request *, void (*then)(struct request *));
 void durable_reply(struct request *, unsigned status);
 /* Adds the header that tells what was reached; returns whether that is what was asked for. */
 int durable_tell(struct request *);
-/* Members that tell a client what was reached: `,"committed":true,"durability-reached":"local"`. */
+/* Of one whose copies are missing: `,"durability-reached":"local","durability":"replicated:2"`. */
+void durable_member(const struct request *, struct buf *);
+/* Members that tell a client what was reached, where copies are missing: these and `,"committed":true`. */
 void durable_members(struct request *, struct buf *);
 #endif

@@ -122,12 +122,22 @@ static void backup_opened(struct request *r)
 /* The image that If-Range names, if it is still there. */
 static struct backup *backup_named(struct request *r)
 {
-	const char *tag = request_get_header(r, "If-Range");
-	size_t size = tag ? strlen(tag) : 0;
+	struct bts_slice tag = request_get_value(r, "If-Range");
+	const char *text = tag.data;
 
-	if (size != BACKUPS_ID_TEXT + 1 || tag[0] != '"' || tag[size - 1] != '"' || !request_get_header(r, "Range"))
+	if (tag.size != BACKUPS_ID_TEXT + 1 || text[0] != '"' || text[tag.size - 1] != '"' || !request_get_header(r, "Range"))
 		return NULL;
-	return backups_find(request_server(r)->backups, (struct bts_slice){tag + 1, size - 2});
+	return backups_find(request_server(r)->backups, (struct bts_slice){text + 1, tag.size - 2});
+}
+
+/* An If-Range that names another image than the one of the address makes a Range count for nothing. */
+static int backup_ranged(const struct request *r, const struct backup *backup)
+{
+	struct bts_slice only = request_get_value(r, "If-Range");
+	char tag[BACKUPS_ID_TEXT + 2];
+	int size = snprintf(tag, sizeof(tag), "\"%s\"", backups_id(backup));
+
+	return !only.data || (only.size == (size_t)size && !memcmp(only.data, tag, only.size));
 }
 
 static void backup_gone(struct request *r)
@@ -148,7 +158,7 @@ void handle_backup_get(struct request *r)
 	}
 	backup = image ? backups_find(server->backups, *image) : backup_named(r);
 	if (backup) {
-		backup_reply(r, backup, 1);
+		backup_reply(r, backup, backup_ranged(r, backup));
 		return;
 	}
 	if (image) {

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "accept.h"
 #include "auth.h"
 #include "handle.h"
 #include "reply.h"
@@ -22,9 +23,9 @@ static enum watch_form changes_form(const struct request *r)
 {
 	const char *accept = request_get_header(r, "Accept");
 
-	if (accept && strcasestr(accept, "text/event-stream"))
+	if (accept_names(accept, "text/event-stream"))
 		return WATCH_SSE;
-	return accept && strcasestr(accept, "application/x-ndjson") ? WATCH_NDJSON : WATCH_JSON;
+	return accept_names(accept, "application/x-ndjson") ? WATCH_NDJSON : WATCH_JSON;
 }
 
 static int changes_is(struct bts_slice text, const char *word)
@@ -35,13 +36,13 @@ static int changes_is(struct bts_slice text, const char *word)
 /* Last-Event-ID is what a browser sends when it connects again: it is later than what the address says. */
 static void changes_since(const struct request *r, struct watch_asked *asked)
 {
-	const char *last = asked->filter.form == WATCH_SSE ? request_get_header(r, "Last-Event-ID") : NULL;
+	struct bts_slice last = request_get_value(r, "Last-Event-ID");
 	const struct bts_slice *since = request_param(r, "since");
 
 	if (since)
 		asked->bookmark = *since;
-	if (last && *last)
-		asked->bookmark = (struct bts_slice){last, strlen(last)};
+	if (last.size && asked->filter.form == WATCH_SSE)
+		asked->bookmark = last;
 	if (!asked->bookmark.size)
 		asked->since = WATCH_NOW;
 	else if (changes_is(asked->bookmark, "0") || changes_is(asked->bookmark, "begin"))
@@ -59,7 +60,7 @@ static int changes_bad(struct request *r, const char *name, const char *what)
 static int changes_params(struct request *r, struct watch_asked *asked)
 {
 	const struct bts_slice *bucket = request_param(r, "bucket"), *prefix = request_param(r, "prefix");
-	const struct bts_slice *wait = request_param(r, "wait");
+	const struct bts_slice *wait = request_param(r, "wait"), *values = request_param(r, "values");
 
 	asked->filter.form = changes_form(r);
 	asked->filter.bucket = bucket ? *bucket : (struct bts_slice){"", 0};
@@ -78,7 +79,7 @@ static int changes_params(struct request *r, struct watch_asked *asked)
 			"bucket names that begin with a zero byte are the server's own");
 		return -1;
 	}
-	asked->filter.values = request_param_flag(r, "values");
+	asked->filter.values = values && values->size ? request_param_flag(r, "values") : 0;
 	if (asked->filter.values < 0)
 		return -1;
 	changes_since(r, asked);
@@ -182,10 +183,8 @@ void handle_changes(struct request *r)
 		reply_problem(r, 403, "forbidden", NULL, "these credentials do not allow this bucket");
 		return;
 	}
-	if (r->head) {
-		reply_empty(r, 200);
-		return;
-	}
+	if (r->head)
+		asked.wait_ms = 0; /* there is nothing to wait for in headers alone */
 	refusal = watch_attach(request_server(r)->watch, r, &asked, &watcher);
 	if (refusal) {
 		changes_refuse(r, refusal);

@@ -53,13 +53,13 @@ static void handle_key_missing(struct request *r)
 static unsigned handle_key_part(struct request *r, const struct kv_read *read, struct bts_slice *part)
 {
 	const char *wanted = r->head ? NULL : request_get_header(r, "Range");
-	const char *only = request_get_header(r, "If-Range");
+	struct bts_slice only = request_get_value(r, "If-Range");
 	uint64_t from, count;
 	char text[80];
 
 	*part = read->value;
 	etag_text(read->version, text);
-	if (!wanted || (only && strcmp(only, text)))
+	if (!wanted || (only.data && (only.size != strlen(text) || memcmp(only.data, text, only.size))))
 		return 200;
 	switch (byterange_parse(wanted, read->value.size, &from, &count)) {
 	case BYTERANGE_ALL:

@@ -135,7 +135,7 @@ static void load_written(struct request *r)
 		return;
 	}
 	if (r->op.result == WRITER_FAILED) {
-		role_note(request_role(r), r->op.error.code);
+		role_met(request_role(r), r->op.error.code, &r->op.error);
 		status = reply_meaning(r->op.error.code, &code);
 		load_refuse(r, status, code, 0, r->op.error.text);
 		return;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "accept.h"
 #include "handle.h"
 #include "jsonout.h"
 #include "large.h"
@@ -109,22 +110,25 @@ static int scan_bounds(struct request *r, struct scan *s)
 	return -1;
 }
 
-static int scan_accepts_ndjson(const struct request *r)
+/* One that is there and empty is as good as none. */
+static int scan_given(const struct request *r, const char *name)
 {
-	const char *accept = request_get_header(r, "Accept");
+	const struct bts_slice *value = request_param(r, name);
 
-	return accept && strcasestr(accept, "application/x-ndjson");
+	return value && value->size;
 }
 
 static int scan_params(struct request *r, struct scan *s)
 {
-	s->ndjson = scan_accepts_ndjson(r);
+	s->ndjson = accept_names(request_get_header(r, "Accept"), "application/x-ndjson");
 	s->limit = s->ndjson ? UINT64_MAX : SCAN_LIMIT_DEFAULT;
-	s->reverse = request_param_flag(r, "reverse");
+	s->reverse = scan_given(r, "reverse") ? request_param_flag(r, "reverse") : 0;
 	if (s->reverse < 0)
 		return -1;
-	s->values = request_param_flag(r, "values");
-	if (s->values < 0 ||
+	s->values = scan_given(r, "values") ? request_param_flag(r, "values") : 0;
+	if (s->values < 0)
+		return -1;
+	if (scan_given(r, "limit") &&
 		request_param_u64(r, "limit", 1, s->ndjson ? UINT64_MAX : SCAN_LIMIT_MAX, &s->limit))
 		return -1;
 	return scan_bounds(r, s);

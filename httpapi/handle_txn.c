@@ -230,7 +230,7 @@ static void handle_txn_reply(struct request *r, struct handle_txn *h)
 	if (h->txn.writes)
 		unreached = !durable_tell(r);
 	if (unreached)
-		buf_str(&h->answer, ",\"durability-reached\":\"local\"");
+		durable_member(r, &h->answer);
 	buf_str(&h->answer, "}\n");
 	reply_buf(r, unreached ? 202 : 200, "application/json", &h->answer);
 }
@@ -339,7 +339,9 @@ void handle_txn(struct request *r)
 		handle_txn_allowed(r, &h->txn))
 		return;
 	if (!h->txn.writes) {
-		handle_txn_read(r, h);
+		durable_check_params(r);
+		if (!r->early_status)
+			handle_txn_read(r, h);
 		return;
 	}
 	request_check_write(r);

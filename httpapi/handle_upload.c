@@ -259,7 +259,7 @@ static void upload_refuse(struct request *r)
 		if (r->op.version)
 			handle_key_etag(r, r->op.version);
 	} else if (r->op.result == WRITER_FAILED) {
-		role_note(request_role(r), r->op.error.code);
+		role_met(request_role(r), r->op.error.code, &r->op.error);
 		status = reply_meaning(r->op.error.code, &code);
 		why = r->op.error.text;
 	}

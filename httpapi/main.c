@@ -69,32 +69,15 @@ static const struct repl_events main_events = {main_on_event, NULL};
 
 /* ---- SIGHUP ---- */
 
-/*
- * What has read something in that a reload reads in again.  Runs in the main thread after the settings were taken over; what
- * is found wrong is logged by it and leaves what it had.
- */
-typedef void main_reload_fn(struct server *);
-
-static void main_reload_log(struct server *server)
+/* What may fail comes first: then the settings stay as they were.  What is wrong with a file is logged by who reads it. */
+static const char *main_reload_files(struct server *server, const struct config *fresh)
 {
-	log_init(server->config->log_format == CONFIG_LOG_JSON, server->config->log_level);
+	if (!secure_reload(server->guard, &main_events))
+		return "a certificate or tokens could not be read; the settings stay as they were";
+	if (access_reload(&server->access, fresh))
+		return "the access log could not be opened; the settings stay as they were";
+	return NULL;
 }
-
-static void main_reload_access(struct server *server)
-{
-	access_reload(&server->access, server->config);
-}
-
-static void main_reload_secrets(struct server *server)
-{
-	secure_reload(server->guard, &main_events);
-}
-
-static main_reload_fn *const main_reloads[] = {
-	main_reload_log,
-	main_reload_access,
-	main_reload_secrets,
-};
 
 static void main_reload(struct main_start *start, struct server *server)
 {
@@ -102,15 +85,15 @@ static void main_reload(struct main_start *start, struct server *server)
 	struct config config;
 	char restart[256];
 	unsigned changed;
-	size_t i;
+	const char *wrong = NULL;
 
 	notify_state(NOTIFY_RELOADING);
-	if (config_again(&fresh, &config, start->argc, start->argv)) {
-		log_event("error", "reload-failed", LOG_FIELDS(LOG_TEXT("detail", fresh.why)));
+	wrong = config_again(&fresh, &config, start->argc, start->argv) ? fresh.why : main_reload_files(server, &config);
+	if (wrong) {
+		log_event("error", "reload-failed", LOG_FIELDS(LOG_TEXT("detail", wrong)));
 	} else {
 		changed = settings_adopt(&start->settings, &start->config, &fresh, &config, restart, sizeof(restart));
-		for (i = 0; i < sizeof(main_reloads) / sizeof(main_reloads[0]); i++)
-			main_reloads[i](server);
+		log_init(server->config->log_format == CONFIG_LOG_JSON, server->config->log_level);
 		log_event(*restart ? "warn" : "info", "reloaded",
 			LOG_FIELDS(LOG_U64("changed", changed), LOG_TEXT("needs_restart", restart)));
 	}

@@ -416,6 +416,7 @@ void metrics_write(struct buf *b, struct server *s)
 	metrics_one(b, "btsd_uploads", "gauge", "Large values being written.", s->uploads);
 	metrics_one(b, "btsd_poisoned", "gauge", "1 when nothing more can be committed.",
 		(uint64_t)role_poisoned(s->role));
+	metrics_one(b, "btsd_damage_total", "counter", "Requests and jobs that met a damaged page.", role_damage(s->role));
 	metrics_requests(b, s);
 	metrics_latency(b, s);
 	metrics_traffic(b, s);

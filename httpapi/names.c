@@ -90,6 +90,7 @@ void names_reply(struct request *r, const struct names_kind *kind)
 {
 	struct names *s = calloc(1, sizeof(*s));
 	struct reply_stream stream = {.fill = names_fill, .release = names_release, .arg = s};
+	const struct bts_slice *limit;
 
 	if (!s) {
 		reply_error(r, BTS_MEMORY, NULL);
@@ -98,7 +99,8 @@ void names_reply(struct request *r, const struct names_kind *kind)
 	s->kind = kind;
 	s->request = r;
 	s->limit = NAMES_LIMIT_DEFAULT;
-	if (request_param_u64(r, "limit", 1, NAMES_LIMIT_MAX, &s->limit) || names_begin(r, s))
+	limit = request_param(r, "limit");
+	if ((limit && limit->size && request_param_u64(r, "limit", 1, NAMES_LIMIT_MAX, &s->limit)) || names_begin(r, s))
 		goto fail;
 	s->txn = handle_begin(r);
 	if (!s->txn)

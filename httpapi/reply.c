@@ -434,6 +434,12 @@ static void reply_stream_worked(struct request *r)
 	reply_source_free(s);
 }
 
+/* Or the library would send the last chunk of a body that is not sent. */
+static void reply_head_only(struct MHD_Response *response)
+{
+	MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+}
+
 /* The first block: 0, or -1 when it broke. */
 static int reply_stream_begin(struct request *r, struct reply_source *s)
 {
@@ -459,8 +465,8 @@ static int reply_stream_begin(struct request *r, struct reply_source *s)
 		MHD_SIZE_UNKNOWN, REPLY_BLOCK, reply_read, s, reply_source_free);
 	if (!response)
 		reply_source_free(s);
-	else if (r->head) /* or the library would send the last chunk of a body that is not sent */
-		MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+	else if (r->head)
+		reply_head_only(response);
 	reply_queue(r, status, type, response);
 	return 0;
 }
@@ -517,6 +523,8 @@ void reply_feed(struct request *r, const char *type, reply_feed_fn *read, void *
 	}
 	if (!response)
 		free(feed);
+	else if (r->head)
+		reply_head_only(response);
 	server_conn_owes(r->conn, 0);
 	reply_queue(r, 200, type, response);
 }

@@ -84,5 +84,5 @@ struct reply_memo {
 };
 
 void reply_token_encode(const struct reply_token *, char text[REPLY_TOKEN_MAX]);
-int reply_token_decode(const char *text, struct reply_token *);
+int reply_token_decode(struct bts_slice text, struct reply_token *);
 #endif

@@ -20,13 +20,12 @@ void reply_token_encode(const struct reply_token *token, char text[REPLY_TOKEN_M
 	text[text_base64url_to(text, bytes, sizeof(bytes))] = '\0';
 }
 
-int reply_token_decode(const char *text, struct reply_token *token)
+int reply_token_decode(struct bts_slice text, struct reply_token *token)
 {
 	uint8_t bytes[REPLY_TOKEN_MAX];
-	size_t size = strlen(text);
 	int i;
 
-	if (size >= REPLY_TOKEN_MAX || text_base64url_decode(text, size, bytes) != 21 || bytes[0] != 1)
+	if (text.size >= REPLY_TOKEN_MAX || text_base64url_decode(text.data, text.size, bytes) != 21 || bytes[0] != 1)
 		return -1;
 	memset(token, 0, sizeof(*token));
 	for (i = 0; i < 4; i++)
@@ -78,6 +77,6 @@ void reply_error(struct request *r, enum bts_err err, const struct bts_error *er
 	const char *code;
 	unsigned status = reply_meaning(err, &code);
 
-	role_note(request_role(r), err);
+	role_met(request_role(r), err, error);
 	reply_problem(r, status, code, NULL, "%s", text);
 }

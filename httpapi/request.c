@@ -77,6 +77,20 @@ const char *request_get_header(const struct request *r, const char *name)
 	return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
 }
 
+static size_t request_trimmed(const char *value, size_t size)
+{
+	while (size && (value[size - 1] == ' ' || value[size - 1] == '\t'))
+		size--;
+	return size;
+}
+
+struct bts_slice request_get_value(const struct request *r, const char *name)
+{
+	const char *value = request_get_header(r, name);
+
+	return (struct bts_slice){value, value ? request_trimmed(value, strlen(value)) : 0};
+}
+
 struct request_list {
 	const char *name;
 	struct buf *out;
@@ -93,7 +107,7 @@ static enum MHD_Result request_list_line(void *cls, enum MHD_ValueKind kind, con
 		return MHD_YES;
 	if (list->out->size)
 		list->out->data[list->out->size - 1] = ',';
-	buf_add(list->out, value, size);
+	buf_add(list->out, value, request_trimmed(value, size));
 	buf_add(list->out, "", 1);
 	return list->out->failed ? MHD_NO : MHD_YES;
 }

@@ -113,6 +113,8 @@ struct request {
 
 /* The first line of that name; NULL when absent. */
 const char *request_get_header(const struct request *, const char *name);
+/* The same without the spaces and tabs behind it, which are not of the value (RFC 9110, 5.5); data NULL when absent. */
+struct bts_slice request_get_value(const struct request *, const char *name);
 /* The lines of a list field as one, NUL-terminated; left empty when absent. */
 void request_get_list(const struct request *, const char *name, struct buf *out);
 const struct bts_slice *request_param(const struct request *, const char *name);

@@ -146,7 +146,9 @@ void request_check_route(struct request *r, const char *method, const struct fra
 
 	if (r->uri_err) {
 		request_refuse(r, 400,
-			r->uri_err == URI_NOT_ORIGIN_FORM ? "invalid-target" : "malformed-percent-encoding");
+			r->uri_err == URI_NOT_ORIGIN_FORM ? "invalid-target"
+			: r->uri_err == URI_PARAMS	  ? "invalid-parameter"
+							  : "malformed-percent-encoding");
 		return;
 	}
 	match = route_find(

@@ -12,6 +12,8 @@
 #include "ages.h"
 #include "log.h"
 
+#define ROLE_DAMAGE_MS 1000 /* between lines about damage */
+
 struct role {
 	const struct config *config;
 	struct node *node;
@@ -20,6 +22,7 @@ struct role {
 	atomic_int poisoned, draining;
 	atomic_uint epochs; /* that began here: role_epochs */
 	atomic_uint_least64_t expired;
+	atomic_uint_least64_t damage, damage_told_ms; /* how often damage was met, and when that was logged last (0: never) */
 	pthread_mutex_t lock;	      /* what follows */
 	struct bts_position position; /* epoch_txid's */
 	bts_txid position_txid;
@@ -323,6 +326,28 @@ void role_note(struct role *r, enum bts_err err)
 		log_event("error", "poisoned",
 			LOG_FIELDS(LOG_TEXT("detail",
 				"a flush failed: nothing more can be committed, restart to recover")));
+}
+
+void role_met(struct role *r, enum bts_err err, const struct bts_error *error)
+{
+	uint64_t now = role_clock_ms(), told, met;
+
+	role_note(r, err);
+	if (err != BTS_CORRUPT)
+		return;
+	met = atomic_fetch_add(&r->damage, 1) + 1;
+	told = atomic_load(&r->damage_told_ms);
+	/* A damaged page that many ask for must not fill the log. */
+	if ((told && now - told < ROLE_DAMAGE_MS) || !atomic_compare_exchange_strong(&r->damage_told_ms, &told, now))
+		return;
+	log_event("error", "damaged",
+		LOG_FIELDS(LOG_TEXT("data", r->config->data),
+			LOG_TEXT("detail", error && error->text[0] ? error->text : bts_err_name(err)), LOG_U64("met", met)));
+}
+
+uint64_t role_damage(const struct role *r)
+{
+	return atomic_load(&r->damage);
 }
 
 int role_poisoned(const struct role *r)

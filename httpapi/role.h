@@ -58,6 +58,9 @@ int64_t role_deadline_ms(struct role *);
 
 /* An error that only reopening cures was met; from then on the node is not ready. */
 void role_note(struct role *, enum bts_err err);
+/* The same of one that a client, or whoever started a job, is told of.  Damage is counted, and logged once a second at most. */
+void role_met(struct role *, enum bts_err err, const struct bts_error *error);
+uint64_t role_damage(const struct role *); /* how often it was met */
 int role_poisoned(const struct role *);
 /* Called when a promotion waits for readers here: end what can be ended.  Before anybody asks for one. */
 void role_on_held(struct role *, void (*held)(void *arg), void *arg);

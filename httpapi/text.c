@@ -268,7 +268,7 @@ int text_duration_ms(const char *text, size_t size, uint64_t *ms)
 	} else {
 		return -1;
 	}
-	if (text_u64(text, size - suffix, UINT32_MAX, &value))
+	if (text_u64(text, size - suffix, UINT64_MAX / unit, &value))
 		return -1;
 	*ms = value * unit;
 	return 0;

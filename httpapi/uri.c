@@ -60,7 +60,7 @@ static enum uri_err uri_split_query(struct uri *u, char *query, char problem[128
 		if (n) {
 			if (u->params == URI_PARAMS_MAX) {
 				snprintf(problem, 128, "more than %d query parameters", URI_PARAMS_MAX);
-				return URI_MALFORMED;
+				return URI_PARAMS;
 			}
 			p->name = (struct bts_slice){at, name};
 			p->value = (struct bts_slice){

@@ -31,7 +31,8 @@ enum uri_err {
 	URI_OK,
 	URI_MEMORY,
 	URI_NOT_ORIGIN_FORM, /* absolute-form, authority-form, or not beginning with a slash */
-	URI_MALFORMED,	     /* a bad percent-encoding, '#', or too many parts */
+	URI_MALFORMED,	     /* a bad percent-encoding, '#', or too many segments */
+	URI_PARAMS,	     /* too many query parameters */
 };
 
 /* Parses target, which is copied.  On failure *problem says what and where; uri_fini is needed in any case.

@@ -172,7 +172,7 @@ static void wait_resumed(struct request *r)
 		r->route->handle(r);
 }
 
-static int wait_token(struct request *r, const char *text, uint64_t ms)
+static int wait_token(struct request *r, struct bts_slice text, uint64_t ms)
 {
 	if (reply_token_decode(text, &r->wait_token)) {
 		reply_problem(
@@ -185,8 +185,8 @@ static int wait_token(struct request *r, const char *text, uint64_t ms)
 
 int wait_before(struct request *r)
 {
-	const char *token = request_get_header(r, "BTS-After");
-	const char *staleness = request_get_header(r, "BTS-Max-Staleness");
+	struct bts_slice token = request_get_value(r, "BTS-After");
+	struct bts_slice staleness = request_get_value(r, "BTS-Max-Staleness");
 	const struct bts_slice *text = request_param(r, "wait");
 	uint64_t ms = WAIT_DEFAULT_MS, bound;
 
@@ -195,10 +195,10 @@ int wait_before(struct request *r)
 			r, 400, "invalid-parameter", NULL, "the parameter wait is a duration of at most 60s");
 		return 1;
 	}
-	if (staleness) {
+	if (staleness.data) {
 		uint64_t lag = role_lag_ms(request_role(r));
 
-		if (text_duration_ms(staleness, strlen(staleness), &bound)) {
+		if (text_duration_ms(staleness.data, staleness.size, &bound)) {
 			reply_problem(r, 400, "invalid-header", NULL, "BTS-Max-Staleness is a duration");
 			return 1;
 		}
@@ -208,5 +208,5 @@ int wait_before(struct request *r)
 			return 1;
 		}
 	}
-	return token ? wait_token(r, token, ms) : 0;
+	return token.data ? wait_token(r, token, ms) : 0;
 }

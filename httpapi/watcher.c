@@ -97,7 +97,7 @@ static void watcher_fail(struct watcher *w, enum bts_err err, const struct bts_e
 		reply_meaning(err, &code);
 		detail = error->text[0] ? error->text : bts_err_name(err);
 	}
-	role_note(w->watch->role, err);
+	role_met(w->watch->role, err, error);
 	watch_text_error(&w->out, w->filter.form, code, detail);
 	w->ended = 1;
 }

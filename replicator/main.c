@@ -90,6 +90,11 @@ static const char *main_check_from(const char *text)
 	return sources_parse(&sources, text, NULL) ? "http://HOST:PORT, or several with commas between" : NULL;
 }
 
+static const char *main_check_scrub(const char *text)
+{
+	return *text ? main_check_from(text) : NULL;
+}
+
 static const struct settings_row main_rows[] = {
 	SETTINGS_GROUP("The node"),
 	{"data", SETTINGS_PATH(struct main_settings, data), .arg = "FILE", .help = "the database; opened for reading only, but for --admin"},
@@ -102,7 +107,7 @@ static const struct settings_row main_rows[] = {
 	{"rejoin", SETTINGS_FLAG(struct main_settings, rejoin),
 		.help = "with --admin: when the histories parted, write what only FILE has to FILE.orphans-EPOCH-TXID.ndjson, then "
 			"take the source's"},
-	{"scrub", SETTINGS_TEXT(struct main_settings, scrub), .arg = "URL[,URL]",
+	{"scrub", SETTINGS_TEXT(struct main_settings, scrub), .arg = "URL[,URL]", .check = main_check_scrub,
 		.help = "instead of serving: read every page of FILE, repair damaged ones from these nodes (\"\": only read), "
 			"and exit: 1 when some are left"},
 
@@ -254,9 +259,10 @@ static void main_reload(struct main_start *start, struct guard *guard, const str
 	notify_state(NOTIFY_RELOADING);
 	if (main_read(&fresh, &values, start->argc, start->argv)) {
 		repl_emit(events, REPL_ERROR, "reload-failed", "%s", fresh.why);
+	} else if (!secure_reload(guard, events)) {
+		repl_emit(events, REPL_ERROR, "reload-failed", "a certificate or tokens could not be read; the settings stay as they were");
 	} else {
 		changed = settings_adopt(&start->settings, &start->values, &fresh, &values, restart, sizeof(restart));
-		secure_reload(guard, events);
 		repl_emit(events, *restart ? REPL_WARN : REPL_INFO, "reloaded", "%u changed, needs a restart: %s", changed,
 			*restart ? restart : "none");
 	}

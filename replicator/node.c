@@ -1,10 +1,12 @@
 /* A file and what this process is to it: see node.h. */
 #include "node_private.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "transport.h"
 
@@ -77,7 +79,7 @@ static void node_tell_opened(struct node *n, const struct bts_stat *stat)
 {
 	if (stat->fell_back)
 		repl_emit(&n->options.events, REPL_WARN, "fell-back",
-			"the newest meta page was not valid; the commit before, %llu, is served",
+			"a meta page was not valid; the last commit that is whole is served, under the number %llu",
 			(unsigned long long)stat->durable_txid);
 	else if (!stat->clean_open)
 		repl_emit(&n->options.events, REPL_INFO, "recovered", "transaction %llu", (unsigned long long)stat->durable_txid);
@@ -105,6 +107,23 @@ static enum bts_err node_open_primary(struct node *n, struct bts_error *error)
 	atomic_store(&n->txid, stat.durable_txid);
 	node_tell_opened(n, &stat);
 	return n->options.kind == NODE_PRIMARY || n->options.make ? node_record_primary(n, error) : BTS_OK;
+}
+
+/* A file that is not there yet: can it come?  Else every try to receive it would fail, as if the source were to blame. */
+static enum bts_err node_may_make(const struct node *n, struct bts_error *error)
+{
+	const char *path = n->options.path, *slash = strrchr(path, '/');
+	char *directory = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+	enum bts_err err = BTS_OK;
+
+	if (!directory)
+		return fail_set(error, BTS_MEMORY, "no memory for a node");
+	if (access(path, F_OK) && errno == ENOENT && access(directory, F_OK | W_OK | X_OK))
+		err = fail_os(error, errno, "the directory %.200s", directory);
+	else if (access(path, F_OK) && errno != ENOENT)
+		err = fail_os(error, errno, "%.200s", path);
+	free(directory);
+	return err;
 }
 
 /* A file that is there and nobody writes. */
@@ -137,8 +156,10 @@ static enum bts_err node_start(struct node *n, struct bts_error *error)
 	const char *source = n->options.source;
 	enum bts_err err;
 
-	if (n->options.kind == NODE_FOLLOWER)
-		return node_start_follow(n, source, error);
+	if (n->options.kind == NODE_FOLLOWER) {
+		err = node_may_make(n, error);
+		return err ? err : node_start_follow(n, source, error);
+	}
 	err = node_open_primary(n, error);
 	if (n->options.kind == NODE_PRIMARY || !err)
 		return err;
@@ -146,7 +167,7 @@ static enum bts_err node_start(struct node *n, struct bts_error *error)
 		err = node_open_other(n, error);
 	} else if (err == BTS_NOT_FOUND && (source || n->options.awaits)) {
 		atomic_store(&n->kind, BTS_ROLE_FOLLOWER);
-		err = BTS_OK;
+		err = node_may_make(n, error);
 	}
 	if (err || !source)
 		return err;

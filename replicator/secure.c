@@ -1,7 +1,9 @@
 /* The settings of security that both servers have. */
 #include "secure.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "identity.h"
 #include "tls.h"
@@ -11,6 +13,33 @@ const char *secure_check_scopes(const char *text)
 	unsigned scopes;
 
 	return keyring_scopes_parse(text, &scopes) ? NULL : "of read, write, admin, replicate, elect, with commas";
+}
+
+/* As a request's Host has it, without port and brackets: nothing else could ever be equal. */
+static bool secure_host_can_be(const char *host, size_t size)
+{
+	static const char known[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_";
+	uint8_t address[sizeof(struct in6_addr)];
+	char text[256];
+
+	if (!size || size >= sizeof(text))
+		return false;
+	memcpy(text, host, size);
+	text[size] = '\0';
+	return !strcmp(text, "*") || strspn(text, known) == size || inet_pton(AF_INET6, text, address) == 1;
+}
+
+const char *secure_check_hosts(const char *text)
+{
+	size_t size;
+
+	for (;; text += size + 1) {
+		size = strcspn(text, ",");
+		if (!secure_host_can_be(text, size))
+			return "host names or addresses without scheme, port and brackets, or *, with commas";
+		if (!text[size])
+			return NULL;
+	}
 }
 
 bool secure_fits(const struct secure *s, char why[SECURE_WHY_SIZE])
@@ -60,12 +89,14 @@ enum bts_err secure_open(const struct secure *s, const struct repl_events *event
 		return fail_set(
 			error, BTS_INVALID, "--client-scope: %s", secure_check_scopes(s->client_scope));
 	err = tls_load(&files, error);
+	if (!err && s->tls_ca)
+		err = tls_check_signers(s->tls_ca, error);
 	if (!err)
 		err = identity_set(&identity, error);
 	return err ? err : guard_new(&options, guard, error);
 }
 
-void secure_reload(struct guard *guard, const struct repl_events *events)
+bool secure_reload(struct guard *guard, const struct repl_events *events)
 {
 	struct bts_error error = {0};
 	bool failed = false;
@@ -80,4 +111,5 @@ void secure_reload(struct guard *guard, const struct repl_events *events)
 	}
 	if (!failed)
 		repl_emit(events, REPL_INFO, "secrets-read", "tokens and certificates");
+	return !failed;
 }

@@ -35,11 +35,12 @@ struct secure {
 		.help = "who signs for the nodes that this one asks (PEM; default: as the system has it)"}, \
 	{"upstream-token", SETTINGS_PATH(type, field.upstream_token), .arg = "FILE", \
 		.help = "a file with the token that is shown to them"}, \
-	{"allow-host", SETTINGS_LIST(type, field.allow_host), .arg = "NAME,NAME", \
+	{"allow-host", SETTINGS_LIST(type, field.allow_host), .arg = "NAME,NAME", .check = secure_check_hosts, \
 		.help = "host names that requests may be for, * = any (default: any where credentials are asked for, else localhost and " \
 			"numeric addresses)"}
 /* clang-format on */
 const char *secure_check_scopes(const char *text);
+const char *secure_check_hosts(const char *text);
 
 #define SECURE_WHY_SIZE 320
 
@@ -51,7 +52,7 @@ bool secure_may_serve(const struct secure *, const struct settings_address *, bo
 /* Loads the files.  Owned: guard_free.  Before any thread. */
 BTS_MUST_CHECK enum bts_err secure_open(
 	const struct secure *, const struct repl_events *events, struct guard **guard, struct bts_error *error);
-/* All of them again (SIGHUP); what cannot be read stays as it was.  An event tells what became of it. */
-void secure_reload(struct guard *, const struct repl_events *events);
+/* All of them again (SIGHUP); what cannot be read stays as it was, false then.  An event tells what became of it. */
+BTS_MUST_CHECK bool secure_reload(struct guard *, const struct repl_events *events);
 
 #endif

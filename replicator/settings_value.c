@@ -139,6 +139,8 @@ const char *settings_address_parse(const char *text, struct settings_address *ou
 		return "HOST:PORT";
 	memcpy(host, begin, n);
 	host[n] = '\0';
+	if (!strcmp(host, "*")) /* the library would take it for the loopback */
+		return "HOST:PORT with a numeric address as HOST: 0.0.0.0 or [::] for all of this machine";
 	if (!strcmp(host, "localhost"))
 		strcpy(host, "127.0.0.1");
 	if (getaddrinfo(host, colon + 1, &hints, &found))

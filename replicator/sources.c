@@ -4,6 +4,26 @@
 #include <string.h>
 #include <strings.h>
 
+/* Of "HOST", "HOST:PORT" or "[V6]:PORT", and perhaps a path. */
+static bool sources_port_can_be(const char *authority)
+{
+	size_t size = strcspn(authority, "/"), host = authority[0] == '[' ? strcspn(authority, "]") + 1 : strcspn(authority, ":/"), i;
+	unsigned port = 0;
+
+	if (!host || host > size)
+		return false;
+	if (host == size)
+		return true;
+	if (authority[host] != ':' || size - host < 2 || size - host > 6)
+		return false;
+	for (i = host + 1; i < size; i++) {
+		if (authority[i] < '0' || authority[i] > '9')
+			return false;
+		port = port * 10 + (unsigned)(authority[i] - '0');
+	}
+	return port && port <= 65535;
+}
+
 static enum bts_err sources_add(struct sources *sources, const char *url, size_t size, struct bts_error *error)
 {
 	char *to = sources->urls[sources->count];
@@ -22,6 +42,8 @@ static enum bts_err sources_add(struct sources *sources, const char *url, size_t
 	if (!scheme || size > SOURCES_URL_MAX || strpbrk(to, "?# \t\r\n@"))
 		return fail_set(error, BTS_INVALID, "source '%.*s': must be http://HOST:PORT",
 			size < 80 ? (int)size : 80, url);
+	if (!sources_port_can_be(to + scheme))
+		return fail_set(error, BTS_INVALID, "source '%.80s': no host, or a port that is no number from 1 to 65535", to);
 	while (size > 0 && to[size - 1] == '/')
 		to[--size] = '\0';
 	sources->count++;

@@ -121,6 +121,27 @@ static enum bts_err tls_load_key(struct tls_loaded *loaded, struct bts_error *er
 	return BTS_OK;
 }
 
+enum bts_err tls_check_signers(const char *path, struct bts_error *error)
+{
+	gnutls_x509_crt_t *list = NULL;
+	gnutls_datum_t text = {NULL, 0};
+	uint8_t sum[KEYRING_SUM];
+	unsigned count = 0;
+	enum bts_err err = tls_read(path, &text, sum, error);
+	int status;
+
+	if (err)
+		return err;
+	status = gnutls_x509_crt_list_import2(&list, &count, &text, GNUTLS_X509_FMT_PEM, 0);
+	gnutls_free(text.data);
+	if (status < 0)
+		return tls_refuse(error, path, status);
+	for (unsigned i = 0; i < count; i++)
+		gnutls_x509_crt_deinit(list[i]);
+	gnutls_free(list);
+	return BTS_OK;
+}
+
 static enum bts_err tls_load_clients(struct tls_loaded *loaded, struct bts_error *error)
 {
 	gnutls_datum_t text = {NULL, 0};

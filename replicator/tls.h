@@ -23,6 +23,8 @@ struct tls_files {
 
 /* Before any thread.  The names are borrowed for good.  BTS_INVALID: malformed, or the key is another one's; BTS_IO. */
 BTS_MUST_CHECK enum bts_err tls_load(const struct tls_files *files, struct bts_error *error);
+/* Can those be read who sign for other nodes? */
+BTS_MUST_CHECK enum bts_err tls_check_signers(const char *path, struct bts_error *error);
 /* The same files again; when that fails all stays as it was.  Any thread, one at a time. */
 BTS_MUST_CHECK enum bts_err tls_reload(struct bts_error *error);
 bool tls_on(void);	     /* there is a certificate */

@@ -181,6 +181,31 @@ class Conditions(Api):
                 self.assertEqual(self.with_lines("PUT", path, lines, b"w"), want, lines)
                 self.assertEqual(self.p.value(b, "k").body, b"w" if want[0] == 200 else b"v")
 
+    def test_empty_elements_and_how_many(self):
+        b = self.bucket()
+        tag = self.p.put(b, "k", b"v").headers["ETag"]
+        for tags, status in ((',"1",' + tag, 304), ('"1",,' + tag, 304), (tag + ", ,", 304), (" ,\t" + tag, 304), ('"1",,"v"', 200), (",", 400),
+                             ("", 400), ('"1" "2"', 400), (",".join(['"x"'] * 15 + [tag]), 304), (",".join(['"x"'] * 17), 400),
+                             (",".join(['"x"'] * 16 + [tag]), 400), ("," * 40 + tag, 304)):
+            self.assertEqual(self.p.value(b, "k", {"If-None-Match": tags}).status, status, tags)
+        self.assertEqual(self.p.value(b, "k", {"If-Match": ",".join(["W/" + tag] * 17)}).status, 400)
+        self.assertEqual(self.p.value(b, "k", {"If-Match": ',"1",,' + tag + ","}).status, 200)
+
+    def test_spaces_behind_a_value(self):
+        b = self.bucket()
+        made = self.p.put(b, "k", b"value")
+        tag, token = made.headers["ETag"], made.headers["BTS-Token"]
+        for more in (" ", "\t", " \t "):
+            for name, value, status in (("BTS-After", token, 200), ("BTS-Max-Staleness", "5s", 200), ("If-None-Match", tag, 304),
+                                        ("If-Match", tag, 200), ("Accept", "application/json", 200)):
+                self.assertEqual(self.p.value(b, "k", {name: value + more}).status, status, name)
+            self.assertEqual(self.p.value(b, "k", {"Range": "bytes=1-2" + more, "If-Range": tag + more}).body, b"al")
+        reply = self.p.value(b, "k", {"BTS-After": token + " x"})
+        self.is_problem(reply, 400, "invalid-token")
+        txn = json.dumps({"then": [{"op": "incr", "bucket": b, "key": "n"}]})
+        for key in ("one", "one ", "one\t"):
+            self.assertEqual(self.p.request("POST", "/v1/txn", txn, {"Idempotency-Key": key}).json()["results"][0]["number"], 1)
+
     def test_refused_where_they_are_not_known(self):
         b = self.bucket()
         for method, path, body in (("DELETE", "/v1/buckets/" + b, None), ("PUT", "/v1/buckets/" + b, b'{"content_type":"a/b"}'),
@@ -381,8 +406,24 @@ class Listing(Api):
                             ("limit=99999999999999999999999", "invalid-parameter"), ("reverse=maybe", "invalid-parameter"),
                             ("values=2", "invalid-parameter"), ("limit=1&limit=2", "duplicate-parameter"),
                             ("prefix=" + "x" * 1025, "key-too-long"), ("after=" + "x" * 1500, "invalid-parameter"),
-                            ("wait=5", "invalid-parameter"), ("wait=61s", "invalid-parameter")):
+                            ("wait=5", "invalid-parameter"), ("wait=61s", "invalid-parameter"),
+                            ("&".join("p%d=" % i for i in range(17)), "invalid-parameter"),
+                            ("&".join("p%d=" % i for i in range(16)), "unknown-parameter")):
             self.is_problem(self.p.get(path + query), 400, code)
+
+    def test_empty_parameters(self):
+        b = self.bucket()
+        self.fill(b, [("a", b"1"), ("b", b"2")])
+        for query in ("limit=", "values=", "reverse=", "limit=&values=&reverse=&prefix=&from=&to=&after=&delimiter="):
+            self.assertEqual(self.keys(b, query), ["a", "b"], query)
+        self.assertEqual(self.p.get("/v1/buckets?limit=&after=").status, 200)
+
+    def test_which_form(self):
+        b = self.bucket()
+        for accept, form in (("application/x-ndjson;q=0", "json"), ("application/x-ndjsonfoo", "json"), ("*/*", "json"),
+                             ("text/html, Application/X-NDJSON;q=0.5", "x-ndjson")):
+            reply = self.p.get("/v1/buckets/%s/keys" % b, {"Accept": accept})
+            self.assertEqual(reply.headers["Content-Type"], "application/" + form, accept)
 
 
 class Buckets(Api):

@@ -386,6 +386,7 @@ class File(unittest.TestCase):
                 f.write("broken\n")
             p.signal(1)
             p.wait_log("tokens-not-read")
+            p.wait_log("reload-failed")
             self.assertEqual(p.get("/v1/status", bearer(kept)).status, 200)
 
     def test_a_feed_ends_with_its_token(self):

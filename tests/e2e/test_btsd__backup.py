@@ -136,6 +136,9 @@ class Image(Case):
             self.assertEqual(wrong, [])
         self.restored(image, "copy", r.headers["BTS-Digest"])
         self.refused(p.get(place, {"Range": "bytes=%d-" % size}), 416, "range-not-satisfiable")
+        for only, status in ((tag, 206), (tag + " ", 206), ('"zz"', 200), ("W/" + tag, 200), (tag[:-1], 200), ("", 200)):
+            got = p.get(place, {"Range": "bytes=5-9", "If-Range": only})
+            self.assertEqual((got.status, len(got.body), got.headers["ETag"]), (status, 5 if status == 206 else size, tag), only)
         # Of no image, or of another one: the whole of a new one.
         for headers in ({"Range": "bytes=5-"}, {"Range": "bytes=5-", "If-Range": '"%s"' % ("0" * 32)}):
             new = p.get("/v1/backup?ttl=0s", headers)

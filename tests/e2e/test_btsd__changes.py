@@ -439,6 +439,31 @@ class Changes(unittest.TestCase):
             self.assertEqual((reply.status, reply.code), (429, "too-many-watchers"))
             self.assertIn("Retry-After", reply.headers)
 
+    def test_head(self):
+        """The headers of what a GET would tell now, parameters looked at alike."""
+        p = self.primary()
+        p.put("a", "k", b"v")
+        mark = p.get(target()).json()["bookmark"]
+        for query, status in (("", 200), ("?since=begin", 200), ("?since=" + mark, 200), ("?since=zzz", 400), ("?values=2", 400),
+                              ("?wait=x", 400), ("?prefix=" + "x" * 1025, 400)):
+            for accept in ("application/json", "application/x-ndjson", "text/event-stream"):
+                head = p.request("HEAD", "/v1/changes" + query, headers={"Accept": accept})
+                self.assertEqual((head.status, head.body), (status, b""), (query, accept))
+                self.assertNotEqual(head.headers.get("Content-Length"), "0")
+                if status == 200:
+                    self.assertEqual(head.headers["Content-Type"], accept)
+                    self.assertTrue(head.headers["BTS-Token"])
+        now = p.get("/v1/changes?since=begin&wait=0s")
+        head = p.request("HEAD", "/v1/changes?since=begin")
+        self.assertEqual(head.headers["Content-Length"], now.headers["Content-Length"])
+        reply = p.raw(b"HEAD /v1/changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+        self.assertTrue(reply.endswith(b"\r\n\r\n"), reply)
+
+    def test_which_form(self):
+        p = self.primary()
+        for accept in ("application/x-ndjson;q=0", "application/x-ndjsonfoo", "text/event-stream; q=0.0", "text/event-streams"):
+            self.assertEqual(p.get("/v1/changes?values=", {"Accept": accept}).headers["Content-Type"], "application/json", accept)
+
     def test_nothing_is_held(self):
         """A state is kept for who follows and for bookmarks; when both are gone, so is it."""
         p = self.primary("--changes-retain", "1s")

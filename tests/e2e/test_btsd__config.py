@@ -113,6 +113,27 @@ class Refused(unittest.TestCase):
         self.refused("a follower needs --from", "follower", *GOOD[1:], "--check-config")
         self.refused("--listen HOST:PORT is missing", "--data", "x", "--check-config", program="bts-replicator")
 
+    def test_what_cannot_work(self):
+        follower = ["follower", "--data", "x", "--listen", "127.0.0.1:0"]
+        replicator = ["--data", "x", "--listen", "127.0.0.1:0"]
+        given = GOOD + ["--members", "a,b", "--check-config"]
+        self.refused("more copies than --members", *given, "--durability", "replicated:3")
+        self.refused("more copies than --members", *given, "--name", "a", "--durability", "replicated:2")
+        for right in (("replicated:2",), ("replicated:1", "--name", "a"), ("archived",)):
+            self.assertEqual(run(*given, "--durability", *right).returncode, 0)
+        for wrong in ("http://a,ftp://b", "http://a:1,", "http://a:65536", "http://a:x", "http://a:", "http://:1", "http://[::1]x", "http://[::1"):
+            self.refused("--from", *follower, "--from", wrong, "--check-config")
+            self.refused("--from", *replicator, "--admin", "--name", "n", "--from", wrong, "--check-config", program="bts-replicator")
+            self.refused("--scrub", *replicator, "--scrub", wrong, "--check-config", program="bts-replicator")
+        for right in ("http://a", "http://a:65535/,https://[::1]:1", "http://[::1]"):
+            self.assertEqual(run(*follower, "--from", right, "--check-config").returncode, 0, right)
+        self.assertEqual(run(*replicator, "--scrub", "", "--check-config", program="bts-replicator").returncode, 0)
+        for wrong in ("http://a", "a/b", "a b", "a,,b", "a\x01", "a:80", "[::1]"):
+            self.refused("--allow-host", *GOOD, "--allow-host", wrong, "--check-config")
+            self.refused("--allow-host", *replicator, "--allow-host", wrong, "--check-config", program="bts-replicator")
+        self.assertEqual(run(*GOOD, "--allow-host", "*,a.example,192.0.2.1,2001:db8::1,a_b", "--check-config").returncode, 0)
+        self.refused("0.0.0.0 or [::]", *GOOD[:3], "--listen", "*:0", "--check-config")
+
     def test_ours_may_be_there(self):
         self.assertEqual(run(*GOOD, "--check-config", env={"BTS_BIN": "/x", "BTS_SEED": "1", "BTS_KEEP": "1"}).returncode, 0)
 

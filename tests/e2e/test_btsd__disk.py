@@ -2,6 +2,7 @@
 import os
 import shutil
 import subprocess
+import time
 import unittest
 
 import harness
@@ -84,6 +85,13 @@ class Disk(unittest.TestCase):
                 reply = p.value("b", "bb")
                 self.assertEqual((reply.status, reply.code), (500, "corrupt"), reply)
                 self.assertRegex(reply.json()["detail"], r"page \d+")
+                # Who runs the server is told, too: each is counted, and one a second is logged.
+                p.wait_log(r'level=error event=damaged data=\S+ detail="[^"]*page \d+[^"]*" met=1\n')
+                began, more = time.monotonic(), 5
+                for _ in range(more):
+                    self.assertEqual(p.value("b", "bb").code, "corrupt")
+                self.assertIn(b"\nbtsd_damage_total %d\n" % (1 + more), p.get("/metrics").body)
+                self.assertLessEqual(p.log_text().count("event=damaged"), 2 + int(time.monotonic() - began))
                 self.assertEqual(p.value("b", "cc").body, b"cc-good-value-" * 10000)
                 # A listing is cut in its midst, after a last line that tells why; nobody could take it for whole.
                 with self.assertRaises(harness.http.client.IncompleteRead) as cut:
@@ -93,6 +101,21 @@ class Disk(unittest.TestCase):
                 self.assertEqual(lines[-1]["error"]["code"], "corrupt")
                 self.assertEqual(len(p.get("/v1/buckets/b/keys").json()["items"]), 3)
                 self.assertEqual(p.put("b", "dd", b"new").status, 201)
+                self.assertEqual(p.stop(), 0)
+
+    def test_a_meta_page_that_is_gone(self):
+        """The log tells the number under which the commit before it is served, and not that it was that commit's."""
+        with harness.Dir() as d:
+            with harness.primary(d) as p:
+                p.request("PUT", "/v1/buckets/b")
+                p.put("b", "k", b"v")
+                self.assertEqual(p.stop(), 0)
+            with open(d.file("primary.bts"), "r+b") as f:
+                f.write(bytes(4096))
+            with harness.primary(d) as p:
+                told = p.wait_log(r"event=fell-back detail=\"a meta page was not valid; the last commit that is whole is served, under the number (\d+)\"")
+                self.assertEqual(p.value("b", "k").body, b"v")
+                self.assertEqual(p.status()["txid"], int(told[1]))
                 self.assertEqual(p.stop(), 0)
 
     def test_a_full_disk(self):

@@ -3,6 +3,7 @@ import base64
 import shutil
 import signal
 import struct
+import subprocess
 import time
 import unittest
 
@@ -214,6 +215,20 @@ class Follower(harness.Case):
         self.p.put("b", "after", b"a")
         harness.await_equal(self.p, f)
         self.assertEqual(f.value("b", "after").body, b"a")
+
+    def test_no_directory(self):
+        """Nobody's source is to blame for it."""
+        with harness.Dir() as d:
+            with open(d.file("plain"), "w"):
+                pass
+            for where in (d.file("none"), d.file("plain")):
+                data = ["--data", where + "/x.bts", "--listen", "127.0.0.1:0", "--from", "http://127.0.0.1:9"]
+                for argv in ([harness.binary("btsd"), "follower"], [harness.binary("bts-replicator"), "--admin", "--name", "n"]):
+                    done = subprocess.run(argv + data, capture_output=True, text=True, timeout=20)
+                    self.assertEqual(done.returncode, 1, done)
+                    self.assertIn(where, done.stderr)
+                    self.assertNotIn("retrying", done.stderr)
+                    self.assertNotIn("event=ready", done.stderr)
 
     def test_a_followers_file_is_no_primary(self):
         f = self.follow()

@@ -87,9 +87,12 @@ class AccessLog(unittest.TestCase):
                 self.assertIn("limit=1", await_lines(d.file("access"), 1)[0])
                 self.assertEqual(len(lines(d.file("access.1"))), 1)
                 with open(d.file("conf"), "w") as f:
-                    f.write("access-log = %s\n" % d.file("no/such/folder"))
+                    f.write("access-log = %s\nlog-format = json\n" % d.file("no/such/folder"))
+                reloads = p.log_text().count("event=reloaded")
                 p.signal(signal.SIGHUP)
                 p.wait_log("event=access-log-failed path=")
+                p.wait_log("event=reload-failed")
+                self.assertEqual(p.log_text().count("event=reloaded"), reloads)
                 p.get("/v1/buckets?limit=2")
                 self.assertIn("limit=2", await_lines(d.file("access"), 2)[1])
                 with open(d.file("conf"), "w") as f:

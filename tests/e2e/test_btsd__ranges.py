@@ -178,7 +178,7 @@ class Ranges(harness.SharedCase):
         reply = self.client.request("DELETE", "/v1/buckets/%s/keys?prefix=a&durability=replicated:1&timeout=0s" % bucket)
         self.assertEqual((reply.status, reply.headers["Durability-Reached"]), (202, "local"))
         self.assertEqual(reply.json(), {"deleted": 1, "txid": int(reply.headers["BTS-Txid"]), "committed": True,
-                                        "durability-reached": "local"})
+                                        "durability-reached": "local", "durability": "replicated:1"})
 
 
 if __name__ == "__main__":

@@ -267,9 +267,11 @@ class Tls(unittest.TestCase):
                 good = f.read()
             with open(path, "w") as f:
                 f.write(content)
-            mark = p.log_text().count("certificate-not-read")
+            mark, taken = p.log_text().count("event=reload-failed"), p.log_text().count("event=reloaded")
             p.signal(signal.SIGHUP)
-            harness.await_true(lambda: p.log_text().count("certificate-not-read") > mark, 10, "the complaint")
+            harness.await_true(lambda: p.log_text().count("event=reload-failed") > mark, 10, "the complaint")
+            self.assertEqual(p.log_text().count("certificate-not-read"), mark + 1)
+            self.assertEqual(p.log_text().count("event=reloaded"), taken)
             self.assertEqual(self.served(p.port), now)
             with open(path, "w") as f:
                 f.write(good)
@@ -277,10 +279,34 @@ class Tls(unittest.TestCase):
         self.assertEqual(self.read(kept).status, 200)
         kept.close()
 
+    def test_a_replicator_that_cannot_renew(self):
+        cert, key = self.ca.sign("replicator")
+        with harness.primary(self.dir, data="plain.bts") as p:
+            self.assertEqual(p.stop(), 0)
+        r = self.started(harness.replicator(self.dir, "--tls-cert", cert, "--tls-key", key, data="plain.bts"))
+        with open(cert, "w") as f:
+            f.write("nothing\n")
+        before = self.served(r.port)
+        r.signal(signal.SIGHUP)
+        r.wait_log("event=reload-failed")
+        self.assertEqual(self.served(r.port), before)
+        self.assertNotIn("event=reloaded", r.log_text())
+
     def refused(self, *args):
         done = subprocess.run([harness.binary("btsd"), "primary", "--data", self.dir.file("x.bts")] + list(args), stderr=subprocess.PIPE, timeout=30)
         self.assertIn(done.returncode, (1, 2), done)
         return done.stderr.decode()
+
+    def test_signers_that_cannot_be_read(self):
+        none, wrong = self.dir.file("no-signers"), self.dir.file("wrong-signers")
+        with open(wrong, "w") as f:
+            f.write("nothing\n")
+        for path in (none, wrong):
+            self.assertIn(path, self.refused("--listen", "127.0.0.1:0", "--tls-ca", path))
+            done = subprocess.run([harness.binary("bts-replicator"), "--data", self.dir.file("src.bts"), "--listen", "127.0.0.1:0",
+                                   "--tls-ca", path], stderr=subprocess.PIPE, timeout=30)
+            self.assertIn(done.returncode, (1, 2), done)
+            self.assertIn(path, done.stderr.decode())
 
     def test_addresses_that_others_reach(self):
         tls = ("--tls-cert", self.node[0], "--tls-key", self.node[1])

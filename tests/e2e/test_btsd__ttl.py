@@ -193,6 +193,7 @@ class Ttl(harness.Case):
         self.assertEqual(keys(p), [])
         self.assertEqual(p.get("/v1/buckets").json()["items"][0]["name"], "b")
         put(p, "k", b"1", "36600d")
+        self.assertEqual(put(p, "k", b"1", "4294967296ms").status, 200)
         self.assertEqual([i["name"] for i in p.get("/v1/buckets").json()["items"]], ["b"])
 
 

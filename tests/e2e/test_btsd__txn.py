@@ -184,6 +184,8 @@ class Semantics(Txn):
         empty = len(self.post({"then": [fill]}).body.split(b'"results":')[1]) - len("]}\n")
         self.p.put(b, "f", b"x" * (1048576 - empty))
         self.assertEqual(self.post({"then": [fill]}).status, 200)
+        self.p.put(b, "over", b"x" * (1048577 - empty))
+        self.refused({"then": [dict(get, key="over")]}, 422, "result-too-large", branch="then", operation=0)
         problem = self.refused({"then": [fill, dict(get, key="large")]}, 422, "result-too-large", branch="then", operation=1)
         self.assertIn("a value of 3000000 bytes", problem["detail"])
 
@@ -207,6 +209,18 @@ class Semantics(Txn):
         self.assertEqual((reply.status, reply.headers["Durability-Reached"]), (202, "local"))
         result = reply.json()
         self.assertEqual((result["committed"], result["durability-reached"], result["results"][0]["number"]), (True, "local", 1))
+        self.assertEqual(result["durability"], "replicated:1")
+        reply = self.post('{"key":"k","value":"v"}', "/v1/buckets/%s/load" % b, query="?durability=replicated:1&timeout=0s")
+        self.assertEqual((reply.status, reply.json()["durability"], reply.json()["records"]), (202, "replicated:1", 1))
+
+    def test_malformed_where_nothing_is_written(self):
+        b = self.bucket()
+        for query in ("durability=bad", "durability=", "durability=replicated:0", "timeout=x", "timeout=61s"):
+            for then in ([], [{"op": "get", "bucket": b, "key": "k"}]):
+                reply = self.post({"then": then}, query="?" + query)
+                self.assertEqual((reply.status, reply.code), (400, "invalid-parameter"), (query, then))
+        for query in ("durability=local", "durability=replicated:1", "durability=archived", "timeout=1s"):
+            self.done({"then": []}, query="?" + query)
 
     def test_ttl(self):
         b = self.bucket()

@@ -9,7 +9,8 @@
 static void test_lists(void **state)
 {
 	static const char *const bad[] = {"", ",", "http://a:1,", "http://", "ftp://a:1", "http://a:1,b:2", "http://a:1?x", "http://u@a:1",
-		"http://a:1 ,http://b:2"};
+		"http://a:1 ,http://b:2", "http://a:", "http://a:0", "http://a:65536", "http://a:1x", "http://a:123456", "http://:1", "http://[::1",
+		"http://[::1]1", "http:///x"};
 	struct sources sources = {.count = 0}, before;
 	char many[SOURCES_MAX * 16 + 32] = "", longest[SOURCES_URL_MAX + 16] = "http://";
 	size_t i;

@@ -95,7 +95,7 @@ static void test_params(void **state)
 
 static void test_etags(void **state)
 {
-	static const char *const bad[] = {"", "12", "\"12", "\"1\" \"2\"", "\"1\",", "*x", "W/12"};
+	static const char *const bad[] = {"", "12", "\"12", "\"1\" \"2\"", ",", " , ,", "*,", "\"1\",2", "*x", "W/12"};
 	struct writer_tags tags;
 	size_t i;
 
@@ -107,6 +107,8 @@ static void test_etags(void **state)
 	assert_int_equal(etag_parse("\"12\" , W/\"13\",\"other\"", 0, &tags), 0);
 	assert_int_equal(tags.count, 1);
 	assert_int_equal(tags.versions[0], 12);
+	assert_int_equal(etag_parse(",\"12\",, ,\"13\" ,", 0, &tags), 0);
+	assert_int_equal(tags.count, 2);
 	assert_int_equal(etag_parse("\"12\", W/\"13\",\"012\"", 1, &tags), 0);
 	assert_int_equal(tags.count, 2);
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)

@@ -153,6 +153,13 @@ static void test_numbers(void **state)
 	assert_true(v == 2000);
 	assert_int_equal(text_duration_ms("1m", 2, &v), 0);
 	assert_true(v == 60000);
+	assert_int_equal(text_duration_ms("4294967296ms", 12, &v), 0);
+	assert_true(v == UINT64_C(4294967296));
+	assert_int_equal(text_duration_ms("213503982334d", 13, &v), 0);
+	assert_true(v == UINT64_C(213503982334) * 86400000);
+	assert_int_equal(text_duration_ms("213503982335d", 13, &v), -1);
+	assert_int_equal(text_duration_ms("18446744073709551615ms", 22, &v), 0);
+	assert_int_equal(text_duration_ms("18446744073709551616ms", 22, &v), -1);
 	assert_int_equal(text_duration_ms("2", 1, &v), -1);
 	assert_int_equal(text_duration_ms("s", 1, &v), -1);
 	assert_int_equal(text_duration_ms("ms", 2, &v), -1);
