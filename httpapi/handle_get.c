@@ -14,6 +14,7 @@
 #include "large.h"
 #include "reply.h"
 #include "request.h"
+#include "role.h"
 #include "ttl.h"
 #include "txn_run.h"
 
@@ -139,10 +140,17 @@ static void handle_get_broke(struct request *r, void *arg)
 	reply_error(r, g->broken ? g->broken : BTS_MEMORY, bts_txn_error(g->snapshot));
 }
 
+static void handle_get_cut(struct request *r, void *arg)
+{
+	struct handle_get *g = arg;
+
+	role_met(request_role(r), g->broken, bts_txn_error(g->snapshot));
+}
+
 void handle_get(struct request *r)
 {
 	struct handle_get *g = calloc(1, sizeof(*g));
-	struct reply_stream stream = {handle_get_fill, handle_get_release, g, handle_get_work, handle_get_broke};
+	struct reply_stream stream = {handle_get_fill, handle_get_release, g, handle_get_work, handle_get_broke, handle_get_cut};
 	enum bts_err err;
 	size_t held;
 

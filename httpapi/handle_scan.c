@@ -16,6 +16,7 @@
 #include "range.h"
 #include "reply.h"
 #include "request.h"
+#include "role.h"
 #include "ttl.h"
 
 #define SCAN_LIMIT_DEFAULT 100
@@ -386,11 +387,18 @@ static void scan_broke(struct request *r, void *arg)
 	reply_error(r, s->broken ? s->broken : BTS_MEMORY, bts_txn_error(s->txn));
 }
 
+static void scan_cut(struct request *r, void *arg)
+{
+	struct scan *s = arg;
+
+	role_met(request_role(r), s->broken, bts_txn_error(s->txn));
+}
+
 void handle_scan(struct request *r)
 {
 	struct scan *s = calloc(1, sizeof(*s));
 	struct bts_error error = {0};
-	struct reply_stream stream = {scan_fill, scan_release, s, scan_work, scan_broke};
+	struct reply_stream stream = {scan_fill, scan_release, s, scan_work, scan_broke, scan_cut};
 	enum bts_err err;
 
 	if (!s) {

@@ -8,6 +8,7 @@
 #include "handle.h"
 #include "reply.h"
 #include "request.h"
+#include "role.h"
 
 #define NAMES_LIMIT_DEFAULT 1000
 #define NAMES_LIMIT_MAX 10000
@@ -86,10 +87,17 @@ static int names_begin(struct request *r, struct names *s)
 	return 0;
 }
 
+static void names_cut(struct request *r, void *arg)
+{
+	struct names *s = arg;
+
+	role_met(request_role(r), s->broken, bts_txn_error(s->txn));
+}
+
 void names_reply(struct request *r, const struct names_kind *kind)
 {
 	struct names *s = calloc(1, sizeof(*s));
-	struct reply_stream stream = {.fill = names_fill, .release = names_release, .arg = s};
+	struct reply_stream stream = {.fill = names_fill, .release = names_release, .arg = s, .cut = names_cut};
 	const struct bts_slice *limit;
 
 	if (!s) {

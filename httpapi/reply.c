@@ -390,6 +390,8 @@ static ssize_t reply_read(void *cls, uint64_t offset, char *out, size_t max)
 	if (s->sent == s->block.size && s->more > 0 && s->more != REPLY_WORK) {
 		s->sent = s->block.size = 0;
 		reply_fill(s);
+		if (s->more < 0 && !s->block.failed && s->stream.cut)
+			s->stream.cut(s->request, s->stream.arg);
 	}
 	n = s->block.size - s->sent;
 	if (!n && s->more == REPLY_REST)

@@ -50,6 +50,8 @@ struct reply_stream {
 	int (*work)(void *arg);
 	/* After it the first block broke: replies why, as the caller of reply_stream does otherwise; release follows. */
 	void (*broke)(struct request *, void *arg);
+	/* NULL, or: after it a later block broke, and the connection is cut: notes why. */
+	void (*cut)(struct request *, void *arg);
 };
 /*
  * When all of it fits one block it goes out with its length, else chunked.  0, or -1 when it broke in the

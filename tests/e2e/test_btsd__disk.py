@@ -99,6 +99,7 @@ class Disk(unittest.TestCase):
                 lines = [harness.json.loads(x) for x in cut.exception.partial.splitlines()]
                 self.assertEqual([x.get("key") for x in lines], ["aa", None])
                 self.assertEqual(lines[-1]["error"]["code"], "corrupt")
+                harness.await_true(lambda: b"\nbtsd_damage_total %d\n" % (2 + more) in p.get("/metrics").body, what="its count")
                 self.assertEqual(len(p.get("/v1/buckets/b/keys").json()["items"]), 3)
                 self.assertEqual(p.put("b", "dd", b"new").status, 201)
                 self.assertEqual(p.stop(), 0)
