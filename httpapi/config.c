@@ -170,7 +170,7 @@ static int config_copies(struct settings *s, const struct config *c)
 	struct quorum quorum;
 
 	if (!c->members || !c->copies || c->copies == QUORUM_ARCHIVE || quorum_init(&quorum, c->name ? c->name : "", c->members) ||
-		c->copies <= quorum.count)
+		!quorum.count || c->copies <= quorum.count)
 		return 0;
 	return settings_refuse(s, "--durability %s asks for more copies than --members names other nodes: %zu", c->durability, quorum.count);
 }

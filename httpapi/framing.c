@@ -42,7 +42,9 @@ static enum MHD_Result framing_see(void *cls, enum MHD_ValueKind kind, const cha
 	f->seen |= framing_mark(name, name_size);
 	for (i = 0; i < size; i++)
 		f->bad += (unsigned char)value[i] < ' ' && value[i] != '\t';
-	if (!strcasecmp(name, "Host")) {
+	if (!strcasecmp(name, "Cookie")) {
+		f->cookies += size + 16;
+	} else if (!strcasecmp(name, "Host")) {
 		f->hosts++;
 		f->host = value;
 	} else if (!strcasecmp(name, "Content-Length")) {
@@ -96,6 +98,8 @@ const char *framing_problem(struct framing *f, struct MHD_Connection *mhd, const
 	f->head = info ? info->header_size : 0;
 	rawhead_begin(&f->raw, line->url, line->target_size, line->version);
 	MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, framing_see, f);
+	if (f->cookies) /* taken apart by the library */
+		f->fields += (size_t)MHD_get_connection_values(mhd, MHD_COOKIE_KIND, NULL, NULL);
 	if (framing_is_odd(f, line))
 		return "a zero byte, a folded line or a bare line feed in the head";
 	return framing_refusal(f, line->version);

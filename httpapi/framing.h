@@ -15,7 +15,8 @@ struct MHD_Connection;
 struct framing {
 	unsigned hosts, lengths, codings, authorizations, origins, bad;
 	int coding_unknown;
-	size_t head, fields; /* bytes of it, the request line included; how many */
+	size_t head, fields; /* bytes of it, the request line included; how many, and cookies */
+	size_t cookies;	     /* bytes of them, of which the library has a copy */
 	struct rawhead raw;
 	uint64_t length; /* Content-Length, 0 without */
 	const char *host, *authorization, *origin; /* values, NULL: absent; borrowed from the connection */

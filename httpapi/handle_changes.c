@@ -12,6 +12,7 @@
 #include "handle.h"
 #include "reply.h"
 #include "request.h"
+#include "role.h"
 #include "server.h"
 #include "text.h"
 #include "watch.h"
@@ -126,9 +127,17 @@ static ssize_t changes_read(void *arg, char *out, size_t max)
 	return auth_still(r) ? watcher_read(r->state, out, max) : WATCHER_BROKEN;
 }
 
+static void changes_cut(struct request *r, void *arg)
+{
+	struct bts_error error = {0};
+	enum bts_err err = watcher_broken(arg, &error);
+
+	role_met(request_role(r), err, &error);
+}
+
 static void changes_answer(struct request *r)
 {
-	struct reply_stream stream = {.fill = watcher_fill, .arg = r->state};
+	struct reply_stream stream = {.fill = watcher_fill, .arg = r->state, .cut = changes_cut};
 	struct bts_error error = {0};
 	enum bts_err err;
 
@@ -148,7 +157,7 @@ static void changes_answer(struct request *r)
 	if (!err) {
 		r->txid = watcher_txid(r->state);
 		r->token = 1;
-		err = reply_stream(r, 200, "application/json", &stream) ? BTS_CORRUPT : BTS_OK;
+		err = reply_stream(r, 200, "application/json", &stream) ? watcher_broken(r->state, &error) : BTS_OK;
 	}
 	if (err)
 		reply_error(r, err, &error);

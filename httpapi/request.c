@@ -34,6 +34,8 @@
 #define REQUEST_HEAD 16384 /* bytes */
 #define REQUEST_FIELD 64   /* at least what the library's record of a field takes */
 #define REQUEST_REPLY 6144 /* a Location with a key of which each byte is encoded, a base of 2 KiB, and the others */
+#define REQUEST_FIELDS ((REQUEST_MEMORY / 2 - REQUEST_REPLY) / REQUEST_FIELD) /* beside half of it full of what comes behind */
+#define REQUEST_TRAILERS 1024 /* bytes of fields behind a chunked body, which nobody reads */
 #define REQUEST_INACTIVITY_S 60
 #define REQUEST_SPARES 256
 #define REQUEST_BODY_KEPT 1024 /* of memory that a spare one has for its next body */
@@ -350,7 +352,8 @@ static enum MHD_Result request_start(
 	r->last = framing.codings != 0;
 	server_conn_headed(r->conn);
 	request_take_id(r);
-	if (framing.head > REQUEST_HEAD || framing.head + framing.fields * REQUEST_FIELD > REQUEST_MEMORY - REQUEST_REPLY) {
+	if (framing.head > REQUEST_HEAD || framing.fields > REQUEST_FIELDS ||
+		framing.head + framing.cookies + framing.fields * REQUEST_FIELD > REQUEST_MEMORY - REQUEST_REPLY) {
 		reply_problem(r, 431, "head-too-large", NULL, "a head of %zu bytes in %zu fields", framing.head, framing.fields);
 		return r->broken ? MHD_NO : MHD_YES;
 	}
@@ -542,6 +545,28 @@ static void request_end(
 	r->ended = 1;
 }
 
+static enum MHD_Result request_add_trailer(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_size,
+	const char *value, size_t size)
+{
+	(void)kind;
+	(void)name;
+	(void)value;
+	*(size_t *)cls += name_size + size + REQUEST_FIELD;
+	return MHD_YES;
+}
+
+/* They lie where the reply is to lie, too. */
+static void request_check_trailers(struct request *r)
+{
+	size_t bytes = 0;
+
+	MHD_get_connection_values_n(r->mhd, MHD_FOOTER_KIND, request_add_trailer, &bytes);
+	if (bytes <= REQUEST_TRAILERS)
+		return;
+	snprintf(r->problem, sizeof(r->problem), "too many fields behind the body");
+	request_refuse(r, 431, "head-too-large");
+}
+
 static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, const char *url,
 	const char *method, const char *version, const char *data, size_t *size, void **context)
 {
@@ -564,6 +589,8 @@ static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, con
 		r->received_us = request_timed_us(r);
 	if (r->resume)
 		request_call_resume(r);
+	if (!r->early_status && !r->handled && r->last)
+		request_check_trailers(r);
 	if (!r->early_status && !r->handled) {
 		r->handled = 1;
 		if (!(r->route->flags & ROUTE_READS) || !wait_before(r))
@@ -583,9 +610,13 @@ static void request_connection(
 
 		*context = server_conn_new(cls, info ? info->connect_fd : -1);
 	} else {
-		if (*context)
-			request_lost(cls, mhd, *context);
-		server_conn_free(*context);
+		struct server_conn *conn = *context;
+
+		if (conn && conn->request) {
+			conn->request->headers_seen = 0; /* they are gone */
+			request_lost(cls, mhd, conn);
+		}
+		server_conn_free(conn);
 		*context = NULL;
 	}
 }

@@ -338,7 +338,7 @@ void role_met(struct role *r, enum bts_err err, const struct bts_error *error)
 	met = atomic_fetch_add(&r->damage, 1) + 1;
 	told = atomic_load(&r->damage_told_ms);
 	/* A damaged page that many ask for must not fill the log. */
-	if ((told && now - told < ROLE_DAMAGE_MS) || !atomic_compare_exchange_strong(&r->damage_told_ms, &told, now))
+	if ((told && now < told + ROLE_DAMAGE_MS) || !atomic_compare_exchange_strong(&r->damage_told_ms, &told, now))
 		return;
 	log_event("error", "damaged",
 		LOG_FIELDS(LOG_TEXT("data", r->config->data),

@@ -85,5 +85,7 @@ ssize_t watcher_read(void *watcher, char *out, size_t max);
 /* WATCH_JSON: 1: there is a reply (watcher_fill makes it); 0: the request is to be suspended and resumed to ask again. */
 int watcher_answers(struct watcher *, enum bts_err *err, struct bts_error *error);
 int watcher_fill(void *watcher, struct buf *);
+/* Why that broke. */
+enum bts_err watcher_broken(const struct watcher *, struct bts_error *);
 
 #endif

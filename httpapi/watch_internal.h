@@ -76,6 +76,7 @@ struct watcher {
 	struct watch_channel *channel;
 	struct watcher *next, **link; /* of idle or arriving ones */
 	struct watch_filter filter;
+	enum bts_err met; /* by watcher_fill */
 	enum watch_since since;
 	enum watch_refusal refusal;
 	uint64_t owner; /* who it is, by credentials or address; never 0 */

@@ -301,6 +301,14 @@ int watcher_answers(struct watcher *w, enum bts_err *err, struct bts_error *erro
 	}
 }
 
+enum bts_err watcher_broken(const struct watcher *w, struct bts_error *error)
+{
+	if (!w->met)
+		return BTS_MEMORY;
+	*error = w->walk.error;
+	return w->met;
+}
+
 int watcher_fill(void *arg, struct buf *b)
 {
 	struct watcher *w = arg;
@@ -311,7 +319,8 @@ int watcher_fill(void *arg, struct buf *b)
 	w->out.size = 0;
 	if (w->walking)
 		err = watch_walk_next(&w->walk, b);
-	if (err && err != BTS_NOT_FOUND)
+	w->met = err == BTS_NOT_FOUND ? BTS_OK : err;
+	if (w->met)
 		return -1;
 	if (w->walking && !err)
 		return 1;
