@@ -154,6 +154,8 @@ class Process:
 
     def signal(self, number):
         self.child.send_signal(number)
+        if number == signal.SIGSTOP:  # threads go on until the one that takes the signal has run: wait for the last to stop
+            os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def __enter__(self):
         return self
