@@ -23,21 +23,16 @@ static const char config_usage[] =
 static const char config_trailer[] =
 	"\nSIGTERM and SIGINT finish what is under way and stop.  Exit status: 0, 1 failure, 2 usage.\n";
 
-static const char *config_check_urls(const char *text)
+static const char *config_check_url(const char *text)
 {
-	size_t scheme = !strncmp(text, "http://", 7) ? 7 : !strncmp(text, "https://", 8) ? 8 : 0;
-
-	if (scheme && text[scheme] && !strpbrk(text, " \r\n\t\"<>@") && strlen(text) < 1024)
-		return NULL;
-	return "a URL that begins with http:// or https://, without user and password";
+	return sources_is_url(text) && strlen(text) < 1024 ? NULL : "http://HOST:PORT or https://HOST:PORT, without user and password";
 }
 
 static const char *config_check_from(const char *text)
 {
 	struct sources sources;
-	const char *wrong = config_check_urls(text);
 
-	return !wrong && sources_parse(&sources, text, NULL) ? "http://HOST:PORT, or several with commas between" : wrong;
+	return sources_parse(&sources, text, NULL) ? "http://HOST:PORT, or several with commas between" : NULL;
 }
 
 static const char *config_check_name(const char *text)
@@ -82,7 +77,7 @@ static const struct settings_row config_rows[] = {
 	{"admin-plain", SETTINGS_FLAG(struct config, admin_plain), .help = "no TLS on --admin-listen, which must then be of the loopback"},
 	{"replication-listen", SETTINGS_ADDRESS(struct config, replication), .arg = "HOST:PORT",
 		.help = "replication here; with TLS it is served nowhere else"},
-	{"url", SETTINGS_TEXT(struct config, url), .arg = "URL", .check = config_check_urls,
+	{"url", SETTINGS_TEXT(struct config, url), .arg = "URL", .check = config_check_url,
 		.help = "where this node serves, as told to others (default: http or https, and --listen)"},
 	{"max-connections-per-address", SETTINGS_NUMBER(struct config, per_address), .arg = "N", .least = 1, .most = 100000,
 		.help = "(default: 256, and any number from this machine)"},
@@ -110,7 +105,7 @@ static const struct settings_row config_rows[] = {
 	{"serve-rate", SETTINGS_BYTES(struct config, serve_rate), .arg = "BYTES", .least = PACE_RATE_LEAST,
 		.most = UINT64_C(1) << 40, .help = "sent a second to all followers together (default: no limit)"},
 	{"zstd", SETTINGS_FLAG(struct config, zstd), .help = "follower: have pages compressed on the way"},
-	{"primary-url", SETTINGS_TEXT(struct config, primary_url), .arg = "URL", .check = config_check_urls,
+	{"primary-url", SETTINGS_TEXT(struct config, primary_url), .arg = "URL", .check = config_check_url,
 		.help = "follower: where writes are sent on to"},
 	{"members", SETTINGS_LIST(struct config, members), .arg = "NODE,NODE", .check = config_check_members,
 		.help = "whose copies count for replicated:K (default: any named follower's)"},

@@ -29,17 +29,55 @@ uint64_t framing_mark(const char *name, size_t size)
 	return UINT64_C(1) << ((size * 7 + first * 5 + last) & 63);
 }
 
+/* Fields that say one thing: of two lines a proxy may have gone by the other one.  Those above are counted apart. */
+static const char *const framing_single[] = {"BTS-After", "BTS-Max-Staleness", "Content-Range", "Content-Type", "Idempotency-Key", "If-Range",
+	"Last-Event-ID", "Range"};
+
+struct framing_lines {
+	const char *name;
+	unsigned count;
+};
+
+static enum MHD_Result framing_count(
+	void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	struct framing_lines *lines = cls;
+
+	(void)kind;
+	(void)value;
+	lines->count += !strcasecmp(name, lines->name);
+	return MHD_YES;
+}
+
+/* Few requests get here: only where two names have one mark. */
+static const char *framing_twice(uint64_t again, struct MHD_Connection *mhd)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(framing_single) / sizeof(framing_single[0]); i++) {
+		struct framing_lines lines = {framing_single[i], 0};
+
+		if (again & framing_mark(lines.name, strlen(lines.name)))
+			MHD_get_connection_values(mhd, MHD_HEADER_KIND, framing_count, &lines);
+		if (lines.count > 1)
+			return lines.name;
+	}
+	return NULL;
+}
+
 static enum MHD_Result framing_see(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_size,
 	const char *value, size_t size)
 {
 	struct framing *f = cls;
+	uint64_t mark = framing_mark(name, name_size);
 	size_t i;
 
 	(void)kind;
 	f->fields++;
 	rawhead_field(&f->raw, name, value, size);
 	f->bad += !framing_is_token(name, name_size);
-	f->seen |= framing_mark(name, name_size);
+	f->again |= f->seen & mark;
+	f->seen |= mark;
 	for (i = 0; i < size; i++)
 		f->bad += (unsigned char)value[i] < ' ' && value[i] != '\t';
 	if (!strcasecmp(name, "Cookie")) {
@@ -102,5 +140,6 @@ const char *framing_problem(struct framing *f, struct MHD_Connection *mhd, const
 		f->fields += (size_t)MHD_get_connection_values(mhd, MHD_COOKIE_KIND, NULL, NULL);
 	if (framing_is_odd(f, line))
 		return "a zero byte, a folded line or a bare line feed in the head";
+	f->twice = f->again ? framing_twice(f->again, mhd) : NULL;
 	return framing_refusal(f, line->version);
 }

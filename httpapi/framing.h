@@ -14,6 +14,7 @@ struct MHD_Connection;
 
 struct framing {
 	unsigned hosts, lengths, codings, authorizations, origins, bad;
+	const char *twice; /* NULL, or a field that says one thing and came more than once */
 	int coding_unknown;
 	size_t head, fields; /* bytes of it, the request line included; how many, and cookies */
 	size_t cookies;	     /* bytes of them, of which the library has a copy */
@@ -21,6 +22,7 @@ struct framing {
 	uint64_t length; /* Content-Length, 0 without */
 	const char *host, *authorization, *origin; /* values, NULL: absent; borrowed from the connection */
 	uint64_t seen;	 /* framing_mark of every name: one that is not in it was not sent */
+	uint64_t again;	 /* of every name whose mark was there before */
 };
 
 /* A bit for a header name in any case; different names may have the same. */

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "accept.h"
 #include "auth.h"
 #include "handle.h"
 #include "reply.h"
@@ -22,11 +21,9 @@
 
 static enum watch_form changes_form(const struct request *r)
 {
-	const char *accept = request_get_header(r, "Accept");
-
-	if (accept_names(accept, "text/event-stream"))
+	if (request_accepts(r, "text/event-stream"))
 		return WATCH_SSE;
-	return accept_names(accept, "application/x-ndjson") ? WATCH_NDJSON : WATCH_JSON;
+	return request_accepts(r, "application/x-ndjson") ? WATCH_NDJSON : WATCH_JSON;
 }
 
 static int changes_is(struct bts_slice text, const char *word)

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "accept.h"
 #include "handle.h"
 #include "jsonout.h"
 #include "large.h"
@@ -121,7 +120,7 @@ static int scan_given(const struct request *r, const char *name)
 
 static int scan_params(struct request *r, struct scan *s)
 {
-	s->ndjson = accept_names(request_get_header(r, "Accept"), "application/x-ndjson");
+	s->ndjson = request_accepts(r, "application/x-ndjson");
 	s->limit = s->ndjson ? UINT64_MAX : SCAN_LIMIT_DEFAULT;
 	s->reverse = scan_given(r, "reverse") ? request_param_flag(r, "reverse") : 0;
 	if (s->reverse < 0)

@@ -117,6 +117,8 @@ const char *request_get_header(const struct request *, const char *name);
 struct bts_slice request_get_value(const struct request *, const char *name);
 /* The lines of a list field as one, NUL-terminated; left empty when absent. */
 void request_get_list(const struct request *, const char *name, struct buf *out);
+/* Whether the Accept lines name that media type, with a weight other than 0. */
+int request_accepts(const struct request *, const char *type);
 const struct bts_slice *request_param(const struct request *, const char *name);
 /* A parameter that is yes or no: 0 or 1, -1 after a reply that refuses it. */
 int request_param_flag(struct request *, const char *name);
@@ -128,6 +130,7 @@ void request_refuse(struct request *, unsigned status, const char *code);
 
 /* For request.c, with a sound head: the route is found, what stands against the request is remembered (request_check.c). */
 struct framing;
+void request_take_id(struct request *); /* the client's, or one of ours */
 void request_check_route(struct request *, const char *method, const struct framing *);
 
 /* Of ROUTE_MAY_WRITE, one that writes: refused where others that write would have been before their body was read. */

@@ -171,6 +171,9 @@ void request_check_route(struct request *r, const char *method, const struct fra
 		r->allowed = match.allowed;
 		snprintf(r->problem, sizeof(r->problem), "the method %.20s is not allowed here", method);
 		request_refuse(r, 405, "method-not-allowed");
+	} else if (f->twice) {
+		snprintf(r->problem, sizeof(r->problem), "more than one %s", f->twice);
+		request_refuse(r, 400, "invalid-header");
 	} else {
 		request_check_params(r);
 		request_check_conditions(r);

@@ -28,20 +28,20 @@ static enum uri_err uri_percent(const struct uri *u, struct bts_slice *part, cha
 	return URI_OK;
 }
 
-static enum uri_err uri_split_path(struct uri *u, char *path, char problem[128])
+static void uri_split_path(struct uri *u, char *path)
 {
 	char *at = path + 1;
 
 	for (;;) {
 		size_t n = (size_t)(strchrnul(at, '/') - at);
 
-		if (u->segments == URI_SEGMENTS_MAX) {
-			snprintf(problem, 128, "more than %d path segments", URI_SEGMENTS_MAX);
-			return URI_MALFORMED;
+		if (u->segments == URI_SEGMENTS_MAX) { /* more than any route has */
+			u->segments = 0;
+			return;
 		}
 		u->segment[u->segments++] = (struct bts_slice){at, n};
 		if (!at[n])
-			return URI_OK;
+			return;
 		at += n + 1;
 	}
 }
@@ -82,7 +82,6 @@ enum uri_err uri_parse(struct uri *u, const char *target, char problem[128])
 {
 	size_t size = strlen(target) + 1, good = 0;
 	char *query;
-	enum uri_err err;
 
 	u->segments = u->params = 0;
 	u->target = 2 * size <= sizeof(u->near) ? u->near : malloc(2 * size);
@@ -104,10 +103,8 @@ enum uri_err uri_parse(struct uri *u, const char *target, char problem[128])
 	query = strchr(u->text, '?');
 	if (query)
 		*query++ = '\0';
-	err = uri_split_path(u, u->text, problem);
-	if (!err && query)
-		err = uri_split_query(u, query, problem);
-	return err;
+	uri_split_path(u, u->text);
+	return query ? uri_split_query(u, query, problem) : URI_OK;
 }
 
 void uri_fini(struct uri *u)

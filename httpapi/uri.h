@@ -21,7 +21,7 @@ struct uri_param {
 struct uri {
 	char *target; /* as it came: owned, or in near */
 	char *text;   /* behind it; everything below points into it */
-	unsigned segments, params;
+	unsigned segments, params; /* 0 segments: a path of more than URI_SEGMENTS_MAX */
 	struct bts_slice segment[URI_SEGMENTS_MAX]; /* raw: uri_decode is for the ones that are data */
 	struct uri_param param[URI_PARAMS_MAX];
 	char near[URI_NEAR];
@@ -31,7 +31,7 @@ enum uri_err {
 	URI_OK,
 	URI_MEMORY,
 	URI_NOT_ORIGIN_FORM, /* absolute-form, authority-form, or not beginning with a slash */
-	URI_MALFORMED,	     /* a bad percent-encoding, '#', or too many segments */
+	URI_MALFORMED,	     /* a bad percent-encoding, '#' */
 	URI_PARAMS,	     /* too many query parameters */
 };
 

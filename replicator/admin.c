@@ -146,10 +146,14 @@ static bool admin_take_source(struct admin *admin, char *text)
 
 static bool admin_take_primary(struct admin *admin, char *text)
 {
-	if (strpbrk(text, " \r\n\t\"<>@")) { /* clients are sent there: no password is given away */
+	size_t size = strlen(text);
+
+	if (size > 0 && !sources_is_url(text)) { /* clients are sent there */
 		free(text);
 		return false;
 	}
+	while (size > 0 && text[size - 1] == '/')
+		text[--size] = '\0';
 	return admin_keep(&admin->primary_url, text);
 }
 

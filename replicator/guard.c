@@ -58,13 +58,30 @@ bool guard_is_open(const struct guard *guard)
 	return !guard->keyring && !tls_asks_clients();
 }
 
-/* "Bearer TOKEN", or NULL. */
-static const char *guard_bearer(const char *authorization)
+/* A field's value without the white space that may stand behind it. */
+static struct bts_slice guard_value(const char *field)
 {
+	size_t size = strlen(field);
+
+	while (size > 0 && (field[size - 1] == ' ' || field[size - 1] == '\t'))
+		size--;
+	return (struct bts_slice){field, size};
+}
+
+/* "Bearer TOKEN". */
+static bool guard_bearer(const char *authorization, uint8_t sum[KEYRING_SUM])
+{
+	size_t size = guard_value(authorization).size, at = 7;
+	char token[KEYRING_TOKEN_SIZE];
+
 	if (strncasecmp(authorization, "Bearer ", 7) != 0)
-		return NULL;
-	authorization += 7;
-	return authorization + strspn(authorization, " ");
+		return false;
+	at += strspn(authorization + at, " ");
+	if (size != at + sizeof(token) - 1)
+		return false;
+	memcpy(token, authorization + at, size - at);
+	token[size - at] = '\0';
+	return keyring_token_sum(token, sum);
 }
 
 static void guard_grant(struct guard_grant *grant, const struct keyring_entry *entry)
@@ -78,7 +95,6 @@ static void guard_grant(struct guard_grant *grant, const struct keyring_entry *e
 /* A token counts when there is one, right or wrong; a certificate otherwise. */
 static bool guard_identify(struct guard *guard, const struct guard_caller *caller, struct guard_grant *grant)
 {
-	const char *token = caller->authorization ? guard_bearer(caller->authorization) : NULL;
 	struct keyring_entry entry;
 	uint8_t sum[KEYRING_SUM];
 
@@ -88,8 +104,7 @@ static bool guard_identify(struct guard *guard, const struct guard_caller *calle
 		return true;
 	}
 	if (caller->authorization) {
-		if (!token || !guard->keyring || !keyring_token_sum(token, sum) ||
-			!keyring_find(guard->keyring, sum, &entry))
+		if (!guard->keyring || !guard_bearer(caller->authorization, sum) || !keyring_find(guard->keyring, sum, &entry))
 			return false;
 		guard_grant(grant, &entry);
 		return true;
@@ -110,8 +125,10 @@ static bool guard_identify(struct guard *guard, const struct guard_caller *calle
 /* "HOST", "HOST:PORT" or "[V6]:PORT" without the port and the brackets. */
 static bool guard_host_name(const char *text, char host[GUARD_HOST_SIZE])
 {
-	size_t size = text[0] == '[' ? strcspn(text, "]") : strcspn(text, ":");
+	size_t size = text[0] == '[' ? strcspn(text, "]") : strcspn(text, ":"), most = guard_value(text).size;
 
+	if (size > most)
+		size = most;
 	if (text[0] == '[') {
 		text++;
 		size--;
@@ -156,10 +173,11 @@ static bool guard_host_is_ours(const struct guard *guard, const struct guard_cal
 static bool guard_same_origin(const struct guard_caller *caller)
 {
 	const char *scheme = caller->tls ? "https://" : "http://";
+	struct bts_slice origin = guard_value(caller->origin), host = guard_value(caller->host ? caller->host : "");
 	size_t size = strlen(scheme);
 
-	return caller->host && strncasecmp(caller->origin, scheme, size) == 0 &&
-	       strcasecmp(caller->origin + size, caller->host) == 0;
+	return host.size && strncasecmp(caller->origin, scheme, size) == 0 && origin.size - size == host.size &&
+	       strncasecmp(caller->origin + size, caller->host, host.size) == 0;
 }
 
 enum guard_verdict guard_admit(

@@ -66,10 +66,13 @@ static void serve_make_id(struct serve_request *request, struct MHD_Connection *
 	size_t size = given ? strlen(given) : 0, i;
 	uint64_t random = 0;
 
+	while (size > 0 && (given[size - 1] == ' ' || given[size - 1] == '\t'))
+		size--;
 	for (i = 0; i < size && (isalnum((unsigned char)given[i]) || strchr("._-", given[i])); i++)
 		;
 	if (size > 0 && size <= SERVE_ID_MAX && i == size) {
-		memcpy(request->id, given, size + 1);
+		memcpy(request->id, given, size);
+		request->id[size] = '\0';
 		return;
 	}
 	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define SOURCES_STRANGE "?# \t\r\n@<>\""
+
 /* Of "HOST", "HOST:PORT" or "[V6]:PORT", and perhaps a path. */
 static bool sources_port_can_be(const char *authority)
 {
@@ -24,10 +26,24 @@ static bool sources_port_can_be(const char *authority)
 	return port && port <= 65535;
 }
 
+static size_t sources_scheme(const char *url)
+{
+	if (strncasecmp(url, "http://", 7) == 0)
+		return 7;
+	return strncasecmp(url, "https://", 8) == 0 ? 8 : 0;
+}
+
+bool sources_is_url(const char *text)
+{
+	size_t scheme = sources_scheme(text);
+
+	return scheme && !strpbrk(text, SOURCES_STRANGE ",") && sources_port_can_be(text + scheme);
+}
+
 static enum bts_err sources_add(struct sources *sources, const char *url, size_t size, struct bts_error *error)
 {
 	char *to = sources->urls[sources->count];
-	size_t scheme = 0;
+	size_t scheme;
 
 	if (sources->count == SOURCES_MAX)
 		return fail_set(error, BTS_INVALID, "more than %d sources", SOURCES_MAX);
@@ -35,11 +51,8 @@ static enum bts_err sources_add(struct sources *sources, const char *url, size_t
 		memcpy(to, url, size);
 		to[size] = '\0';
 	}
-	if (size > 7 && strncasecmp(url, "http://", 7) == 0)
-		scheme = 7;
-	else if (size > 8 && strncasecmp(url, "https://", 8) == 0)
-		scheme = 8;
-	if (!scheme || size > SOURCES_URL_MAX || strpbrk(to, "?# \t\r\n@"))
+	scheme = sources_scheme(url);
+	if (!scheme || size > SOURCES_URL_MAX || strpbrk(to, SOURCES_STRANGE))
 		return fail_set(error, BTS_INVALID, "source '%.*s': must be http://HOST:PORT",
 			size < 80 ? (int)size : 80, url);
 	if (!sources_port_can_be(to + scheme))

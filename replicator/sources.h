@@ -19,6 +19,8 @@ struct sources {
 
 /* "http://HOST:PORT,http://HOST:PORT,...".  BTS_INVALID names what is wrong; then *sources is as it was. */
 BTS_MUST_CHECK enum bts_err sources_parse(struct sources *sources, const char *list, struct bts_error *error);
+/* Whether text can be where clients are sent, or find this node: http or https, a host, a port if any, a path if any; nobody's password. */
+bool sources_is_url(const char *text);
 const char *sources_current(const struct sources *); /* borrowed */
 void sources_next(struct sources *);
 /*

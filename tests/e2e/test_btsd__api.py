@@ -203,8 +203,43 @@ class Conditions(Api):
         reply = self.p.value(b, "k", {"BTS-After": token + " x"})
         self.is_problem(reply, 400, "invalid-token")
         txn = json.dumps({"then": [{"op": "incr", "bucket": b, "key": "n"}]})
+        for more in (" ", "\t "):
+            self.assertEqual(self.p.get("/livez", {"X-Request-Id": "mine" + more}).headers["X-Request-Id"], "mine")
         for key in ("one", "one ", "one\t"):
             self.assertEqual(self.p.request("POST", "/v1/txn", txn, {"Idempotency-Key": key}).json()["results"][0]["number"], 1)
+
+    def test_fields_that_came_twice(self):
+        """Of two lines of what says one thing a proxy may have gone by the other one; lists go on in the next line."""
+        b = self.bucket()
+        made = self.p.put(b, "k", b"value")
+        tag, token = made.headers["ETag"], made.headers["BTS-Token"]
+
+        def ask(method, path, *lines, body=""):
+            reply = self.p.raw(("%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s\r\n%s" % (
+                method, path, "".join(x + "\r\n" for x in lines), body)).encode())
+            return int(reply[9:12]), reply
+
+        path = "/v1/buckets/%s/keys/k" % b
+        for name, value in (("BTS-After", token), ("BTS-Max-Staleness", "5s"), ("Range", "bytes=0-0"), ("range", "bytes=1-1"), ("If-Range", tag)):
+            line = name + ": " + value
+            self.assertIn(ask("GET", path, line)[0], (200, 206), name)
+            status, reply = ask("GET", path, line, "X-Other: 1", line.lower())
+            self.assertEqual(status, 400, name)
+            self.assertIn(b'"invalid-header"', reply)
+            self.assertIn(("more than one " + name).lower().encode(), reply.lower())
+        one = "Content-Length: 1"
+        for line in ("Content-Type: text/plain", "Idempotency-Key: x"):
+            self.assertEqual(ask("PUT", path, line, line, one, body="x")[0], 400, line)
+        self.assertEqual(self.p.value(b, "k").body, b"value")
+        self.assertEqual(ask("GET", path, 'If-None-Match: "1"', "If-None-Match: " + tag)[0], 304)
+        lines = ask("GET", "/v1/buckets/%s/keys" % b, "Accept: text/html", "Accept: application/x-ndjson ")[1]
+        self.assertIn(b'{"end":true,"count":1,', lines)
+
+    def test_long_paths(self):
+        b = self.bucket()
+        for n in (1, 2, 3, 20, 1000):
+            self.is_problem(self.p.get("/v1/buckets/%s/keys/a%s" % (b, "/b" * n)), 404, "route-not-found")
+        self.is_problem(self.p.put(b, "a/b", b"", {"If-Match": "*"}), 412, "precondition-failed")
 
     def test_refused_where_they_are_not_known(self):
         b = self.bucket()
@@ -337,6 +372,14 @@ class Listing(Api):
         self.assertEqual(len(self.keys(b)), 100)
         self.assertEqual(len(self.keys(b, "limit=10000")), 525)
         self.assertEqual(self.keys(b, "after=~odd&limit=5"), [])
+        # A key that is a cursor is one; from and to take any key.
+        cursor = self.p.get("/v1/buckets/%s/keys?limit=1" % b).json()["next"]
+        self.p.put(b, cursor, b"")
+        self.assertEqual(self.keys(b, "limit=1&after=" + cursor), ["0001"])
+        ordered = sorted(names + [cursor])
+        at = ordered.index(cursor)
+        self.assertEqual(self.keys(b, "limit=10000&from=%s%%00" % cursor), ordered[at + 1:])
+        self.assertEqual(self.keys(b, "limit=10000&reverse=true&to=" + cursor), ordered[:at][::-1])
 
     def test_items(self):
         b = self.bucket()

@@ -203,10 +203,12 @@ class Matrix(unittest.TestCase):
 
     def test_schemes(self):
         good = self.tokens["read"]
-        for text in ("Bearer", "Bearer ", "Basic " + good, good, "Bearer " + good + "x", "Bearer x" + good, "Bearer bts_"):
+        for text in ("Bearer", "Bearer ", "Basic " + good, good, "Bearer " + good + "x", "Bearer x" + good, "Bearer bts_", "Bearer" + " " * 80,
+                     "Bearer " + good[:-1], "Bearer " + good[:-1] + " ", "Bearer " + good + " x"):
             got = self.p.get("/v1/status", {"Authorization": text})
             self.assertEqual(got.status, 401, text)
-        self.assertEqual(self.p.get("/v1/status", {"Authorization": "bearer  " + good}).status, 200)
+        for text in ("bearer  " + good, "Bearer " + good + " ", "Bearer " + good + "\t \t"):
+            self.assertEqual(self.p.get("/v1/status", {"Authorization": text}).status, 200)
 
     def test_by_rest(self):
         admin = self.head("admin")
@@ -236,6 +238,7 @@ class Matrix(unittest.TestCase):
         got = self.p.get("/", dict(read, **same))
         self.assertEqual(got.status, 200)
         self.assertIsNone(got.headers["Access-Control-Allow-Origin"])
+        self.assertEqual(self.p.get("/", dict(read, **{k: v + " \t" for k, v in same.items()})).status, 200)
         got = self.p.request("POST", "/v1/admin/scrub", None, dict(self.head("admin"), **same))
         self.assertEqual((got.status, got.code), (403, "origin-not-allowed"))
         got = self.p.request("OPTIONS", "/v1/status", None, dict(same, **{"Access-Control-Request-Method": "GET"}))
@@ -275,9 +278,10 @@ class Open(unittest.TestCase):
 
     def test_hosts(self):
         p = self.start()
-        for host in ("localhost", "LocalHost:1", "127.0.0.1:%d" % p.port, "[::1]:80", "192.0.2.1", "[2001:db8::1]:9"):
+        for host in ("localhost", "LocalHost:1", "127.0.0.1:%d" % p.port, "[::1]:80", "192.0.2.1", "[2001:db8::1]:9", "localhost ", "127.0.0.1\t"):
             self.assertEqual(p.get("/v1/buckets", {"Host": host}).status, 200, host)
-        for host in ("rebound.example", "rebound.example:%d" % p.port, "localhost.evil.example", "127.0.0.1.evil.example", "", "[", "1.2.3"):
+        for host in ("rebound.example", "rebound.example:%d" % p.port, "localhost.evil.example", "127.0.0.1.evil.example", "", "[", "1.2.3", "localhost x",
+                     "rebound.example "):
             got = p.get("/v1/buckets", {"Host": host})
             self.assertIn((got.status, got.code), ((421, "host-not-allowed"), (400, "bad-request")), host)
             self.assertEqual(p.get("/livez", {"Host": host}).status, 200)

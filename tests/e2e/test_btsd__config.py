@@ -105,6 +105,16 @@ class Refused(unittest.TestCase):
         self.refused("--from", *GOOD[1:], "--admin", "--name", "n", "--from", "http://me:secret@h:1", "--check-config",
                      program="bts-replicator")
 
+    def test_urls(self):
+        follower = ["follower", "--data", "x", "--listen", "127.0.0.1:0", "--from", "http://h:1"]
+        for url, right in (("http://h:8470", True), ("https://h", True), ("http://h:1/base", True), ("http://[::1]:2", True), ("ftp://h:1", False),
+                           ("http://", False), ("http://:1", False), ("http://h:", False), ("http://h:0", False), ("http://h:65536", False),
+                           ("http://h:x", False), ("http://h:1?x", False), ("http://h:1,http://g:1", False)):
+            for name, rest in (("--url", GOOD), ("--primary-url", follower)):
+                done = run(*rest, name, url, "--check-config")
+                self.assertEqual(done.returncode, 0 if right else 2, (name, url, done.stderr))
+                self.assertTrue(right or name in done.stderr, done.stderr)
+
     def test_check_config(self):
         done = run(*GOOD, "--check-config")
         self.assertEqual((done.returncode, done.stdout), (0, "btsd: the settings are right\n"))
