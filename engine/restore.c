@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "recover.h"
+#include "shared.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -86,7 +87,6 @@ static enum bts_err restore_copy(struct restore *restore, struct bts_error *erro
 static enum bts_err restore_check(struct restore *restore, const char *tmp, struct bts_error *error)
 {
 	struct bts_options options;
-	char lock[PATH_MAX + 8];
 	struct bts *db;
 	enum bts_err err;
 
@@ -100,9 +100,15 @@ static enum bts_err restore_check(struct restore *restore, const char *tmp, stru
 		err = bts_check(db, NULL, error);
 		bts_close(db);
 	}
-	snprintf(lock, sizeof(lock), "%s-lock", tmp);
-	restore->env->ops->path_unlink(restore->env, lock);
 	return err;
+}
+
+static void restore_unlink_lock(struct restore *restore, const char *path)
+{
+	char lock[PATH_MAX + 8];
+
+	snprintf(lock, sizeof(lock), "%s-lock", path);
+	restore->env->ops->path_unlink(restore->env, lock);
 }
 
 /* Both slots anew: of no file yet, so that the first writer begins an epoch (R3); unless asked otherwise, of a new database. */
@@ -142,8 +148,12 @@ static enum bts_err restore_slots(struct restore *restore, struct bts_error *err
 /* The file has all of its pages. */
 static enum bts_err restore_finish(struct restore *restore, const char *tmp, struct bts_error *error)
 {
-	enum bts_err err = restore_check(restore, tmp, error);
+	enum bts_err check = restore_check(restore, tmp, error);
+	enum bts_err err = shared_take(restore->env, tmp, restore->file, check ? NULL : error);
 
+	if (err == BTS_OK)
+		restore_unlink_lock(restore, tmp);
+	err = check ? check : err;
 	if (err == BTS_OK)
 		err = recover_choose(restore->env, restore->file, &restore->state, error);
 	if (err == BTS_OK && restore->state.slot.pending_count > 0)
@@ -221,6 +231,19 @@ enum bts_err bts_restore(
 	return err;
 }
 
+/* Is it a database, and nobody's?  The lock is given back: it would be in the way of the handle that checks. */
+static enum bts_err restore_judge(struct restore *restore, const char *from, struct bts_error *error)
+{
+	struct bts_error why = {0};
+	enum bts_err err = shared_take(restore->env, from, restore->file, error);
+
+	if (err)
+		return err;
+	err = recover_choose(restore->env, restore->file, &restore->state, &why);
+	shared_give(restore->env, restore->file);
+	return err ? error_set(error, err, why.os, "%s: %s", from, why.text) : BTS_OK;
+}
+
 enum bts_err bts_restore_file(
 	const char *from, const char *path, const struct bts_restore_options *options, struct bts_error *error)
 {
@@ -234,7 +257,9 @@ enum bts_err bts_restore_file(
 		return err;
 	env = restore->env;
 	os = env->ops->file_open(env, from, BTS_FILE_WRITE, &restore->file);
-	err = os ? error_os(error, os, "opening %s", from) : restore_finish(restore, from, error);
+	err = os ? error_os(error, os, "opening %s", from) : restore_judge(restore, from, error);
+	if (err == BTS_OK)
+		err = restore_finish(restore, from, error);
 	if (err == BTS_OK)
 		err = recover_link(env, path, from, &there, error);
 	if (os == 0)

@@ -379,6 +379,20 @@ fail:
 	return err;
 }
 
+enum bts_err shared_take(struct bts_env *env, const char *path, struct bts_file *data, struct bts_error *error)
+{
+	int os = env->ops->file_lock(data, SHARED_DATA_BYTE, 1, BTS_LOCK_EXCLUSIVE, 0);
+
+	if (os == EAGAIN)
+		return error_set(error, BTS_BUSY, 0, "%s is in use", path);
+	return os ? error_os(error, os, "cannot lock %s", path) : BTS_OK;
+}
+
+void shared_give(struct bts_env *env, struct bts_file *data)
+{
+	env->ops->file_lock(data, SHARED_DATA_BYTE, 1, BTS_LOCK_NONE, 0);
+}
+
 /* Byte `mine` of the data file shared, unless somebody has `theirs`. */
 static enum bts_err shared_exclude(struct shared *s, uint64_t mine, uint64_t theirs, const char *who, struct bts_error *error)
 {

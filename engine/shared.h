@@ -45,6 +45,9 @@ enum bts_err shared_open(struct bts_env *, const char *path, struct bts_file *da
  */
 enum bts_err shared_open_private(struct bts_env *, const char *path, struct bts_file *data, struct shared **shared,
 	struct bts_error *);
+/* Without opening: nobody has the file open (else BTS_BUSY), and nobody gets it open before _give or until data is closed. */
+enum bts_err shared_take(struct bts_env *, const char *path, struct bts_file *data, struct bts_error *);
+void shared_give(struct bts_env *, struct bts_file *data);
 /* This handle may write: not beside readers of that kind (BTS_BUSY). */
 enum bts_err shared_announce_writer(struct shared *, struct bts_error *);
 enum bts_err shared_settle(struct shared *, struct bts_error *); /* downgrade to shared */

@@ -502,6 +502,37 @@ static void a_file_is_renamed(void **state)
 	world_fini(&w);
 }
 
+/*
+ * A file that somebody has open is not taken from him: its slots used to be written anew and its lock file removed, under the
+ * handles that wrote it.  Nor is a stranger's file a damaged one.
+ */
+static void a_file_in_use_is_left_alone(void **state)
+{
+	struct bts_restore_options options = {.size = sizeof(options), .map_bytes = ENV_MEM_RESERVE_DEFAULT};
+	static const char junk[100000] = "something else";
+	struct bed bed;
+	struct bts *reader;
+
+	(void)state;
+	bed_init_memory(&bed);
+	bed_set(&bed, "b", "k", "v");
+	options.env = env_mem_env(bed.mem);
+	assert_int_equal(bts_restore_file("/db", "/there", &options, &bed.error), BTS_BUSY);
+	assert_non_null(strstr(bed.error.text, "/db"));
+	bed_set(&bed, "b", "k", "w");
+	assert_int_equal(bed_try_open(&bed, BTS_OPEN_READ_ONLY, &reader), BTS_OK);
+	bts_close(bed.db);
+	assert_int_equal(bts_restore_file("/db", "/there", &options, &bed.error), BTS_BUSY);
+	bts_close(reader);
+	env_mem_put_file(bed.mem, "/junk", junk, sizeof(junk));
+	assert_int_equal(bts_restore_file("/junk", "/there", &options, &bed.error), BTS_INVALID);
+	assert_int_equal(bts_restore_file("/db", "/there", &options, &bed.error), BTS_OK);
+	strcpy(bed.path, "/there");
+	bed_open(&bed);
+	bed_holds(&bed, "b", "k", "w");
+	bed_fini(&bed);
+}
+
 /* ---- the image in any order ---- */
 
 static void image_whole(struct bts_image *image, uint8_t *bytes, struct bed *bed)
@@ -646,6 +677,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(restored),
 		cmocka_unit_test(bad_images_are_refused),
 		cmocka_unit_test(a_file_is_renamed),
+		cmocka_unit_test(a_file_in_use_is_left_alone),
 	};
 
 	seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
