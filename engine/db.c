@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 
 #define DB_MAP_BYTES (UINT64_C(4) << 40)
@@ -69,11 +70,30 @@ static enum bts_err db_check_options(const struct bts_options *given, struct bts
 	return BTS_OK;
 }
 
+static char *db_copy(struct bts_env *env, const char *text)
+{
+	size_t size = strlen(text) + 1;
+	char *copy = env->ops->memory(env, NULL, size);
+
+	if (copy != NULL)
+		memcpy(copy, text, size);
+	return copy;
+}
+
+/* Where the working directory has no name, the path has to do as it is. */
+static char *db_place(struct bts_env *env, const char *path)
+{
+	char whole[PATH_MAX];
+
+	if (env->ops->path_whole == NULL || env->ops->path_whole(env, path, whole, sizeof(whole)))
+		return db_copy(env, path);
+	return db_copy(env, whole);
+}
+
 static struct bts *db_new(const struct bts_options *options, const char *path)
 {
 	struct bts_env *env = options->env;
 	struct bts *db = env->ops->memory(env, NULL, sizeof(*db));
-	size_t size = strlen(path) + 1;
 
 	if (db == NULL)
 		return NULL;
@@ -88,11 +108,10 @@ static struct bts *db_new(const struct bts_options *options, const char *path)
 	pthread_mutex_init(&db->publish, NULL);
 	pthread_mutex_init(&db->redirect_lock, NULL);
 	db->envelope = env->ops->memory(env, NULL, sizeof(*db->envelope));
-	db->path = env->ops->memory(env, NULL, size);
+	db->path = db_copy(env, path);
+	db->place = db_place(env, path);
 	db->snapshots = env->ops->memory(env, NULL, SHARED_READERS_MAX * sizeof(*db->snapshots));
-	if (db->path != NULL)
-		memcpy(db->path, path, size);
-	if (db->path == NULL || db->snapshots == NULL || db->envelope == NULL || queue_new(db) ||
+	if (db->path == NULL || db->place == NULL || db->snapshots == NULL || db->envelope == NULL || queue_new(db) ||
 		async_new(db, options->async_delay_ms)) {
 		db_free(db);
 		return NULL;
@@ -126,6 +145,7 @@ void db_free(struct bts *db)
 	pthread_mutex_destroy(&db->redirect_lock);
 	env->ops->memory(env, db->envelope, 0);
 	env->ops->memory(env, db->snapshots, 0);
+	env->ops->memory(env, db->place, 0);
 	env->ops->memory(env, db->path, 0);
 	env->ops->memory(env, db, 0);
 }

@@ -34,7 +34,8 @@ struct pending_log {
 
 struct bts {
 	struct bts_env *env;
-	char *path;
+	char *path;          /* as it was given: for texts */
+	char *place;         /* the same file, whatever the working directory has become: for what is opened beside it */
 	struct bts_file *file;
 	bool read_only;      /* BTS_OPEN_READ_ONLY */
 	bool unwritable;     /* this process has no permission to write the file */

@@ -405,6 +405,18 @@ static int io_posix_path_sync_dir(struct bts_env *env, const char *path)
 	return err;
 }
 
+static int io_posix_path_whole(struct bts_env *env, const char *path, char *out, size_t size)
+{
+	char dir[PATH_MAX] = "";
+	int length;
+
+	(void)env;
+	if (path[0] != '/' && getcwd(dir, sizeof(dir)) == NULL)
+		return errno;
+	length = snprintf(out, size, "%s%s%s", dir, path[0] == '/' ? "" : "/", path);
+	return (size_t)length < size ? 0 : ENAMETOOLONG;
+}
+
 static int io_posix_wait(struct bts_env *env, const uint32_t *word, uint32_t expected, unsigned timeout_ms)
 {
 	struct timespec timeout = {timeout_ms / 1000, (long)(timeout_ms % 1000) * 1000000};
@@ -514,6 +526,7 @@ static const struct bts_env_ops io_posix_ops = {
 	.path_link = io_posix_path_link,
 	.path_unlink = io_posix_path_unlink,
 	.path_sync_dir = io_posix_path_sync_dir,
+	.path_whole = io_posix_path_whole,
 	.wait = io_posix_wait,
 	.wake = io_posix_wake,
 	.clock_ms = io_posix_clock_ms,

@@ -178,7 +178,8 @@ struct bts_options {
 BTS_EXPORT void bts_options_init(struct bts_options *);
 
 /*
- * Open path, creating it when absent (owned: bts_close).  options may be NULL: defaults (read and write,
+ * Open path (copied; a relative one may be followed by a change of the working directory), creating it when absent (owned:
+ * bts_close).  options may be NULL: defaults (read and write,
  * create).  Any number of processes, and handles of one process, may have the file open for reading and writing; a
  * follower's has one that applies (BTS_BUSY otherwise).  Creates path-lock beside the file.  May block for
  * recovery, bounded by the size of one commit.  A handle for reading that may not write path-lock opens a file that is at

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <glob.h>
+#include <limits.h>
 #include <sys/wait.h>
 
 enum {
@@ -422,6 +423,34 @@ static void without_reserving(void **state)
 	bed_fini(&bed);
 }
 
+/* The directory of the database, not the one that the program has gone to since: what it had opened by a relative path. */
+static void another_directory(void **state)
+{
+	char home[PATH_MAX], *slash;
+	struct bed bed, whole;
+	struct bts_txn *txn;
+
+	(void)state;
+	assert_non_null(getcwd(home, sizeof(home)));
+	bed_init_file(&bed);
+	bts_close(bed.db);
+	whole = bed;
+	slash = strrchr(bed.path, '/');
+	*slash = '\0';
+	assert_int_equal(chdir(bed.path), 0);
+	strcpy(bed.path, strrchr(whole.path, '/') + 1);
+	spill_open(&bed, NULL);
+	assert_int_equal(chdir("/proc"), 0); /* no file can be made here */
+	txn = bed_begin(&bed, BTS_WRITE);
+	spill_write(txn, 0, ROUND, 1);
+	bed_commit(&bed, txn);
+	spill_holds(&bed, 0, ROUND, 1);
+	bed_check(&bed);
+	bts_close(bed.db);
+	bed_remove(&whole);
+	assert_int_equal(chdir(home), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -433,6 +462,7 @@ int main(void)
 		cmocka_unit_test(forked),
 		cmocka_unit_test(forked_load),
 		cmocka_unit_test(without_reserving),
+		cmocka_unit_test(another_directory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -271,6 +271,22 @@ static void clocks_random_memory(void **state)
 	assert_int_equal(env->ops->fault(env, "any"), 0);
 }
 
+/* A path that leads to the same file from anywhere; one that does not fit is refused. */
+static void whole_paths(void **state)
+{
+	char here[PATH_MAX], whole[PATH_MAX + 8], want[PATH_MAX + 8];
+
+	(void)state;
+	assert_non_null(getcwd(here, sizeof(here)));
+	snprintf(want, sizeof(want), "%s/a/b", here);
+	assert_int_equal(env->ops->path_whole(env, "a/b", whole, sizeof(whole)), 0);
+	assert_string_equal(whole, want);
+	assert_int_equal(env->ops->path_whole(env, "/a/b", whole, sizeof("/a/b")), 0);
+	assert_string_equal(whole, "/a/b");
+	assert_int_equal(env->ops->path_whole(env, "/a/b", whole, sizeof("/a/b") - 1), ENAMETOOLONG);
+	assert_int_equal(env->ops->path_whole(env, "a/b", whole, strlen(want)), ENAMETOOLONG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -283,6 +299,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(locks, setup, teardown),
 		cmocka_unit_test_setup_teardown(waiting, setup, teardown),
 		cmocka_unit_test_setup_teardown(clocks_random_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(whole_paths, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,6 +78,8 @@ struct bts_env_ops {
 	int (*path_link)(struct bts_env *, const char *from, const char *to); /* EEXIST, never clobbers */
 	int (*path_unlink)(struct bts_env *, const char *path);
 	int (*path_sync_dir)(struct bts_env *, const char *path); /* flush the directory that holds path */
+	/* path as it leads to the same file from any working directory, in size bytes; NULL: every path does */
+	int (*path_whole)(struct bts_env *, const char *path, char *out, size_t size);
 
 	/* waiting on a 32-bit word in a shared mapping, across processes (a futex); 0, ETIMEDOUT, or spurious 0;
 	 * timeout UINT_MAX: for ever */
