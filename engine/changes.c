@@ -17,6 +17,7 @@
 #include <inttypes.h>
 
 #define CHANGES_END_MAX (BTS_KEY_MAX + 1u) /* a key, and the next one after it: with a zero byte behind */
+#define CHANGES_OVER "no further change"
 
 enum changes_at { CHANGES_END, CHANGES_SUBTREE, CHANGES_ENTRY };
 
@@ -366,22 +367,25 @@ enum bts_err bts_diff_next(struct bts_diff *diff, struct bts_change *change, str
 	size_t size = change->size;
 	enum bts_err err;
 
+	if (size < sizeof(size) || size > sizeof(found))
+		return error_set(error, BTS_INVALID, 0, "struct bts_change of %zu bytes: set size first", size);
 	if (diff->over)
 		return diff->error.code
 			       ? error_set(error, diff->error.code, diff->error.os, "%s", diff->error.text)
-			       : BTS_NOT_FOUND;
+			       : error_set(error, BTS_NOT_FOUND, 0, CHANGES_OVER);
 	diff->put = false;
 	err = changes_live(diff);
 	if (!err)
 		err = changes_find(diff, &found);
 	if (err) {
 		diff->over = true;
-		return err == BTS_NOT_FOUND ? err
-					    : error_set(error, err, diff->error.os, "%s", diff->error.text);
+		return err == BTS_NOT_FOUND
+			       ? error_set(error, err, 0, CHANGES_OVER)
+			       : error_set(error, err, diff->error.os, "%s", diff->error.text);
 	}
 	found.bucket = (struct bts_slice){diff->name, diff->name_size};
 	found.size = size;
-	memcpy(change, &found, size < sizeof(found) ? size : sizeof(found));
+	memcpy(change, &found, size);
 	return BTS_OK;
 }
 
@@ -452,6 +456,9 @@ static enum bts_err changes_check(const struct bts_txn *older, const struct bts_
 	if (newer->writing || (older != NULL && (older->writing || older->db != newer->db || older == newer)))
 		return error_set(
 			error, BTS_INVALID, 0, "bts_diff_open: of two read transactions of one handle");
+	if (options != NULL && options->size != sizeof(*options))
+		return error_set(error, BTS_INVALID, 0, "struct bts_diff_options of %zu bytes: set size first",
+			options->size);
 	if (options != NULL && (options->bucket.size > BTS_BUCKET_NAME_MAX ||
 				       options->from.size > BTS_KEY_MAX || options->to.size > BTS_KEY_MAX))
 		return error_set(

@@ -270,10 +270,19 @@ static void role_fill(struct bts *db, struct bts_role *out)
 		out->promised = 0, out->promised_random = 0;
 }
 
+static enum bts_err role_check_size(const struct bts_role *out, struct bts_error *error)
+{
+	if (out != NULL && out->size != sizeof(*out))
+		return error_set(error, BTS_INVALID, 0, "struct bts_role of %zu bytes: set size first", out->size);
+	return BTS_OK;
+}
+
 enum bts_err bts_role(struct bts *db, struct bts_role *out, struct bts_error *error)
 {
-	if (out->size != sizeof(*out))
-		return error_set(error, BTS_INVALID, 0, "struct bts_role of %zu bytes: set size first", out->size);
+	enum bts_err err = role_check_size(out, error);
+
+	if (err)
+		return err;
 	if (shared_foreign(db->shared))
 		return db_usable(db, error);
 	role_fill(db, out);
@@ -284,6 +293,8 @@ enum bts_err bts_demote(struct bts *db, struct bts_role *after, struct bts_error
 {
 	enum bts_err err = db_usable(db, error);
 
+	if (err == BTS_OK)
+		err = role_check_size(after, error);
 	if (err == BTS_OK && db->follower)
 		err = error_set(error, BTS_INVALID, 0, "%s is a follower's file", db->path);
 	if (err == BTS_OK)
@@ -467,7 +478,9 @@ enum bts_err bts_promote(struct bts *db, const struct bts_promotion *given, stru
 		return error_set(error, BTS_INVALID, 0, "struct bts_promotion of %zu bytes: set size first", given->size);
 	if (given != NULL)
 		promotion = *given;
-	err = role_lock(db, error);
+	err = role_check_size(after, error);
+	if (err == BTS_OK)
+		err = role_lock(db, error);
 	if (err)
 		return err;
 	err = role_promote_locked(db, &promotion, error);

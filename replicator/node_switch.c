@@ -320,6 +320,7 @@ static enum bts_err switch_promote(struct node *n, const struct bts_promotion *p
 	enum bts_err err = BTS_BUSY;
 	struct bts *applier;
 
+	out->size = sizeof(*out);
 	for (int i = 0; i < SWITCH_TRIES && err == BTS_BUSY && !atomic_load(&n->cancelled); i++) {
 		if (i == 1 && n->options.held)
 			n->options.held(n->options.held_arg);

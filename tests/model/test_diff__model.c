@@ -234,13 +234,27 @@ static void refused(void **state)
 	assert_int_equal(bts_diff_open(NULL, read, &options, &diff, NULL), BTS_INVALID);
 	options = (struct bts_diff_options){.size = sizeof(options), .to = {name, sizeof(name)}};
 	assert_int_equal(bts_diff_open(NULL, read, &options, &diff, NULL), BTS_INVALID);
+	options = (struct bts_diff_options){.size = 0};
+	assert_int_equal(bts_diff_open(NULL, read, &options, &diff, NULL), BTS_INVALID);
 	assert_int_equal(bts_diff_open(NULL, read, NULL, &diff, NULL), BTS_OK);
+	change.size = 0; /* not set: nothing could be given back */
+	assert_int_equal(bts_diff_next(diff, &change, NULL), BTS_INVALID);
+	change.size = sizeof(change) + 1;
+	assert_int_equal(bts_diff_next(diff, &change, NULL), BTS_INVALID);
+	change.size = sizeof(change);
 	assert_int_equal(bts_diff_seek(diff, (struct bts_slice){0}, bed_text("k"), NULL), BTS_INVALID);
 	assert_int_equal(bts_diff_value(diff, &value, NULL), BTS_INVALID);
 	assert_int_equal(bts_diff_next(diff, &change, NULL), BTS_OK);
 	assert_int_equal(bts_diff_value(diff, &value, NULL), BTS_INVALID);
 	assert_int_equal(bts_diff_next(diff, &change, NULL), BTS_OK);
 	assert_int_equal(bts_diff_value(diff, &value, NULL), BTS_OK);
+	while (bts_diff_next(diff, &change, &bed.error) == BTS_OK)
+		;
+	for (unsigned again = 0; again < 2; again++) {
+		assert_int_equal(bed.error.code, BTS_NOT_FOUND);
+		memset(&bed.error, 0, sizeof(bed.error));
+		assert_int_equal(bts_diff_next(diff, &change, &bed.error), BTS_NOT_FOUND);
+	}
 	bts_diff_close(diff);
 	bts_diff_close(NULL);
 	bts_abort(write);

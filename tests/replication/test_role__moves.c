@@ -423,9 +423,10 @@ static void test_two_promotions(void **state)
 	pair_close(&p);
 }
 
-/* An empty follower, a reader and a follower's file opened to write. */
+/* An empty follower, a reader and a follower's file opened to write; nothing moves when what came of it could not be told. */
 static void test_refused(void **state)
 {
+	struct bts_role unset = {.size = 0};
 	struct bts_error error;
 	struct bts *db;
 	struct pair p;
@@ -443,6 +444,10 @@ static void test_refused(void **state)
 	assert_int_equal(bts_promote(db, NULL, NULL, &error), BTS_READ_ONLY);
 	bts_close(db);
 	assert_int_equal(bts_promote(p.a, NULL, NULL, &error), BTS_EXISTS);
+	assert_int_equal(bts_demote(p.a, &unset, &error), BTS_INVALID);
+	assert_int_equal(role_of(p.a).role, BTS_ROLE_PRIMARY);
+	assert_int_equal(bts_promote(p.b, NULL, &unset, &error), BTS_INVALID);
+	assert_int_equal(role_of(p.b).role, BTS_ROLE_FOLLOWER);
 	assert_int_equal(try_open(env_mem_env(p.m[1]), "/f", 0, &db), BTS_READ_ONLY);
 	pair_close(&p);
 }
