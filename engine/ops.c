@@ -151,7 +151,7 @@ enum bts_err bts_bucket_set_meta(struct bts_txn *txn, struct bts_bucket *handle,
 	if (err == BTS_OK) {
 		bucket->meta_size = (uint8_t)meta.size;
 		if (meta.size > 0)
-			memcpy(bucket->meta, meta.data, meta.size);
+			memmove(bucket->meta, meta.data, meta.size); /* perhaps a part of what it is now */
 		bucket->version = txn->state->ctx.stamp;
 		state_bucket_changed(txn->state, bucket);
 	}
