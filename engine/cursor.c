@@ -13,11 +13,15 @@ enum bts_err bts_cursor_open(struct bts_txn *txn, struct bts_bucket *handle, str
 	struct bucket_state *bucket = (struct bucket_state *)handle;
 	struct bts_cursor *cursor;
 
-	if (bucket->dropped)
-		return error_set(error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+	if (bucket->dropped) {
+		error_set(&txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
+		goto fail;
+	}
 	cursor = env->ops->memory(env, NULL, sizeof(*cursor));
-	if (cursor == NULL)
-		return error_set(error, BTS_MEMORY, 0, "no memory for a cursor");
+	if (cursor == NULL) {
+		error_set(&txn->error, BTS_MEMORY, 0, "no memory for a cursor");
+		goto fail;
+	}
 	memset(cursor, 0, sizeof(*cursor));
 	cursor->txn = txn;
 	cursor->bucket = bucket;
@@ -29,6 +33,10 @@ enum bts_err bts_cursor_open(struct bts_txn *txn, struct bts_bucket *handle, str
 	txn->cursors = cursor;
 	*out = cursor;
 	return BTS_OK;
+fail:
+	if (error != NULL)
+		*error = txn->error;
+	return txn->error.code;
 }
 
 void bts_cursor_close(struct bts_cursor *cursor)
@@ -49,6 +57,8 @@ static enum bts_err cursor_give(struct bts_cursor *cursor, enum bts_err err, con
 {
 	struct bts_slice bytes;
 
+	if (err == BTS_NOT_FOUND)
+		return error_set(&cursor->txn->error, err, 0, "no further entry");
 	if (err)
 		return err;
 	if (value != NULL) {

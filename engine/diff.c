@@ -102,7 +102,9 @@ static enum bts_err diff_new(struct bts *db, bts_txid base, const struct bts_par
 	}
 	err = diff_open(walk);
 	if (err) {
-		if (err != BTS_NOT_FOUND)
+		if (err == BTS_NOT_FOUND)
+			error_set(error, err, 0, "the position of the broken transfer is not in this history");
+		else
 			error_set(error, err, walk->error.os, "%s", walk->error.text);
 		bts_walk_close(walk);
 		return err;
@@ -185,8 +187,10 @@ enum bts_err bts_walk_next(
 	enum bts_err err;
 
 	err = walk->ordered ? diff_order_next(walk, id, bytes) : diff_step(walk, &edge, &image);
-	if (err == BTS_NOT_FOUND || err == BTS_BUSY)
-		return err;
+	if (err == BTS_NOT_FOUND)
+		return error_set(error, err, 0, "no further page");
+	if (err == BTS_BUSY)
+		return error_set(error, err, 0, "still looking for what changed");
 	if (err)
 		return error_set(error, err, walk->error.os, "%s", walk->error.text);
 	if (walk->ordered)

@@ -130,7 +130,8 @@ enum bts_err history_segments(
 		err = history_each_segment(ctx, record, fork_put_segment, &list);
 	if (!err)
 		err = fork_samples(ctx, record, &list);
-	*count = list.count;
+	if (!err)
+		*count = list.count;
 	return err;
 }
 

@@ -98,6 +98,8 @@ static enum bts_err ops_open(struct bts_txn *txn, struct bts_slice name, unsigne
 	enum bts_err read;
 	enum bts_err err = create ? ops_check_write(txn) : txn_live(txn);
 
+	if (err == BTS_OK && flags & ~BTS_CREATE)
+		err = error_set(&txn->error, BTS_INVALID, 0, "bts_bucket: unknown flags %#x", flags);
 	if (err == BTS_OK && create && name.size <= BTS_BUCKET_NAME_MAX)
 		err = ops_log_op(txn, &op);
 	if (err == BTS_OK)
@@ -258,8 +260,10 @@ enum bts_err bts_bucket_next(struct bts_txn *txn, struct bts_slice after, struct
 		read = reads_open(txn, name, bucket);
 	if (read == BTS_OK && err == BTS_OK)
 		read = reads_whole(txn, bucket);
-	if (read || err)
-		return read ? read : err;
+	if (read)
+		return read;
+	if (err)
+		return error_set(&txn->error, err, 0, "no further bucket");
 	ops_fill_info(bucket, info);
 	return BTS_OK;
 }
@@ -277,7 +281,10 @@ static enum bts_err ops_find(struct bts_txn *txn, struct bts_bucket *handle, str
 {
 	enum bts_err err = ops_look(txn, handle, key);
 
-	return err ? err : tree_get(&txn->state->ctx, &((struct bucket_state *)handle)->tree, key, hit);
+	if (err)
+		return err;
+	err = tree_get(&txn->state->ctx, &((struct bucket_state *)handle)->tree, key, hit);
+	return err == BTS_NOT_FOUND ? error_no_key(&txn->error) : err;
 }
 
 void bts_expect(struct bts_txn *txn, struct bts_bucket *handle, const struct bts_slice *keys, size_t count)
@@ -320,7 +327,7 @@ enum bts_err bts_peek(struct bts_txn *txn, struct bts_bucket *bucket, struct bts
 	if (err == BTS_OK)
 		err = tree_peek(&txn->state->ctx, &((struct bucket_state *)bucket)->tree, key, &hit);
 	if (err)
-		return err;
+		return err == BTS_NOT_FOUND ? error_no_key(&txn->error) : err;
 	*value = hit.cell.extent ? (struct bts_slice){NULL, (size_t)hit.cell.size} : hit.cell.value;
 	if (version != NULL)
 		*version = ops_version(txn, &hit);
@@ -361,8 +368,8 @@ enum bts_err ops_check_presence(struct bts_txn *txn, struct bucket_state *bucket
 	err = tree_peek(&txn->state->ctx, &bucket->tree, key, &hit);
 	if (err == BTS_OK && flags == BTS_PUT_NEW)
 		return error_set(&txn->error, BTS_EXISTS, 0, "the key is already there");
-	if (err == BTS_NOT_FOUND && flags == BTS_PUT_NEW)
-		return BTS_OK;
+	if (err == BTS_NOT_FOUND)
+		return flags == BTS_PUT_NEW ? BTS_OK : error_no_key(&txn->error);
 	return err;
 }
 
@@ -424,7 +431,9 @@ enum bts_err bts_del(struct bts_txn *txn, struct bts_bucket *handle, struct bts_
 		err = state_touch(txn->state, bucket);
 	if (err == BTS_OK) {
 		err = tree_del(&txn->state->ctx, &bucket->tree, key);
-		if (err != BTS_NOT_FOUND)
+		if (err == BTS_NOT_FOUND)
+			error_no_key(&txn->error);
+		else
 			bucket->changed = bucket->unsettled = true; /* as in bts_put */
 	}
 	return ops_done(txn, from, err);

@@ -199,7 +199,7 @@ enum bts_err bts_scrub_next(struct bts_scrub *scrub, struct bts_scrub_unit *unit
 	do {
 		err = scrub_next_edge(scrub, &edge);
 		if (err == BTS_NOT_FOUND)
-			return err;
+			return error_set(error, err, 0, "no further page");
 	} while (!err && edge->ptr.birth <= scrub->floor);
 	if (err)
 		return error_set(error, err, scrub->why.os, "%s", scrub->why.text);

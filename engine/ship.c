@@ -93,6 +93,8 @@ enum bts_err bts_ship_fork(struct bts *db, const struct bts_position *claimed, c
 	if (err)
 		return err;
 	err = history_fork(&look.ctx, &look.record, claimed, segments, count, fork);
+	if (err == BTS_NOT_FOUND)
+		error_set(&look.why, err, 0, "no commit is known that both histories have");
 	return ship_look_end(db, &look, err, error);
 }
 

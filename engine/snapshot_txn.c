@@ -170,6 +170,8 @@ enum bts_err bts_snapshot_next(struct bts_txn *txn, struct bts_slice after, stru
 	if (err == BTS_OK && after.size != 0 && cell.key.size == after.size &&
 		memcmp(cell.key.data, after.data, after.size) == 0)
 		err = tree_cursor_next(&cursor, &cell);
+	if (err == BTS_NOT_FOUND)
+		return error_set(&txn->error, err, 0, "no further snapshot");
 	if (err)
 		return err;
 	wrong = snapshot_decode(&cell, &state->record, txn->writing, &snapshot);

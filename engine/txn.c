@@ -359,17 +359,17 @@ enum bts_err bts_commit(struct bts_txn *txn, struct bts_error *error)
 	return bts_commit_id(txn, NULL, error);
 }
 
-enum bts_err bts_refresh(struct bts_txn *txn, struct bts_error *error)
+static enum bts_err txn_refresh(struct bts_txn *txn)
 {
 	enum bts_err err;
 
 	if (txn->group != NULL)
-		return error_set(error, BTS_INVALID, 0, "bts_refresh: a group's transaction is always the newest");
+		return error_set(&txn->error, BTS_INVALID, 0, "bts_refresh: a group's transaction is always the newest");
 	if (txn->exclusive)
-		return error_set(error, BTS_INVALID, 0, "bts_refresh: an exclusive transaction's snapshot is the newest");
+		return error_set(&txn->error, BTS_INVALID, 0, "bts_refresh: an exclusive transaction's snapshot is the newest");
 	/* C4: the winner is built, but readers may not see it yet; without it the same conflict would come again. */
 	if (txn->winner > shared_head_txid(txn->db->shared)) {
-		err = flush_to(txn->db, txn->winner, NULL, NULL, NULL, error);
+		err = flush_to(txn->db, txn->winner, NULL, NULL, NULL, &txn->error);
 		if (err)
 			return err;
 	}
@@ -384,12 +384,19 @@ enum bts_err bts_refresh(struct bts_txn *txn, struct bts_error *error)
 	err = txn_snapshot(txn);
 	if (err) {
 		/* There is no snapshot to stand on: an empty state that finds nothing and takes no write. */
-		if (error != NULL)
-			*error = txn->error;
 		memset(&txn->own.record, 0, sizeof(txn->own.record));
 		state_again(&txn->own);
 		txn->writing = false;
 	}
+	return err;
+}
+
+enum bts_err bts_refresh(struct bts_txn *txn, struct bts_error *error)
+{
+	enum bts_err err = txn_refresh(txn);
+
+	if (err && error != NULL)
+		*error = txn->error;
 	return err;
 }
 

@@ -6,6 +6,7 @@
  */
 #include "bed.h"
 
+#include <btree_store/ship.h>
 #include <rng.h>
 
 #define KEYS 4000u
@@ -112,6 +113,126 @@ static void what_is_refused(void **state)
 	assert_int_equal(bts_begin(bed.db, BTS_WRITE | 0x8000u, &txn, NULL), BTS_INVALID);
 	assert_int_equal(bts_begin(bed.db, 0, &txn, NULL), BTS_INVALID);
 	assert_int_equal(bts_begin(bed.db, BTS_READ | BTS_WRITE, &txn, NULL), BTS_INVALID);
+	bed_fini(&bed);
+}
+
+static void expect_error(const struct bts_error *error, enum bts_err code)
+{
+	assert_int_equal(error->code, code);
+	assert_true(error->text[0] != '\0');
+}
+
+/*
+ * What the last failing call met, absence too: that used to leave the words of an earlier failure, and bts_put_begin gave them out
+ * with BTS_NOT_FOUND.
+ */
+static void the_error_is_of_the_last_failure(void **state)
+{
+	struct bed bed;
+	struct bts_txn *txn;
+	struct bts_bucket *bucket;
+	struct bts_bucket_info info;
+	struct bts_snapshot_info snapshot;
+	struct bts_cursor *cursor;
+	struct bts_stream *stream;
+	struct bts_get_state steps = {0};
+	struct bts_slice value, none = bed_text("none");
+
+	(void)state;
+	bed_init_memory(&bed);
+	bed_set(&bed, "b", "k", "v");
+	txn = bed_begin(&bed, BTS_WRITE);
+	bucket = bed_bucket(txn, "b");
+	assert_int_equal(bts_cursor_open(txn, bucket, &cursor, &bed.error), BTS_OK);
+	for (unsigned call = 0; call < 10; call++) {
+		const enum bts_err calls[] = {
+			call == 0 ? bts_get(txn, bucket, none, &value) : BTS_OK,
+			call == 1 ? bts_peek(txn, bucket, none, &value, NULL) : BTS_OK,
+			call == 2 ? bts_get_bounded(txn, bucket, none, 1, &steps, &value) : BTS_OK,
+			call == 3 ? bts_del(txn, bucket, none) : BTS_OK,
+			call == 4 ? bts_put(txn, bucket, none, none, BTS_PUT_EXISTING) : BTS_OK,
+			call == 5 ? bts_put_begin(txn, bucket, none, 1, BTS_PUT_EXISTING, &stream, &bed.error) : BTS_OK,
+			call == 6 ? bts_cursor_seek(cursor, none, NULL, NULL) : BTS_OK,
+			call == 7 ? bts_cursor_next(cursor, NULL, NULL) : BTS_OK,
+			call == 8 ? bts_bucket_next(txn, bed_text("b"), &info) : BTS_OK,
+			call == 9 ? bts_snapshot_next(txn, bed_text("b"), &snapshot) : BTS_OK,
+		};
+
+		assert_int_equal(calls[call], BTS_NOT_FOUND);
+		expect_error(bts_txn_error(txn), BTS_NOT_FOUND);
+		if (call == 5)
+			expect_error(&bed.error, BTS_NOT_FOUND);
+		assert_int_equal(bts_put(txn, bucket, bed_text("k"), bed_text("w"), BTS_PUT_NEW), BTS_EXISTS);
+		expect_error(bts_txn_error(txn), BTS_EXISTS);
+	}
+	assert_int_equal(bts_bucket(txn, bed_text("b"), 2, &bucket, &bed.error), BTS_INVALID);
+	expect_error(&bed.error, BTS_INVALID);
+	assert_int_equal(bts_bucket_drop(txn, bed_text("b"), NULL), BTS_OK);
+	assert_int_equal(bts_del(txn, bed_bucket(txn, "c"), none), BTS_NOT_FOUND);
+	assert_int_equal(bts_cursor_open(txn, bucket, &cursor, NULL), BTS_INVALID);
+	expect_error(bts_txn_error(txn), BTS_INVALID);
+	bts_abort(txn);
+	txn = bed_begin(&bed, BTS_WRITE | BTS_EXCLUSIVE);
+	assert_int_equal(bts_refresh(txn, NULL), BTS_INVALID);
+	expect_error(bts_txn_error(txn), BTS_INVALID);
+	bts_abort(txn);
+	bed_fini(&bed);
+}
+
+/* What walks pages tells its end as any other failure. */
+static void ends_are_told(void **state)
+{
+	struct bts_partial partial = {.position = {.txid = 1}};
+	struct bts_scrub_unit unit;
+	struct bts_scrub *scrub;
+	struct bts_page_id id;
+	struct bts_slice bytes;
+	struct bts_walk *walk;
+	struct bed bed;
+
+	(void)state;
+	bed_init_memory(&bed);
+	assert_int_equal(bts_walk_open(bed.db, 1, &walk, &bed.error), BTS_OK);
+	assert_int_equal(bts_walk_next(walk, &id, &bytes, &bed.error), BTS_NOT_FOUND);
+	expect_error(&bed.error, BTS_NOT_FOUND);
+	bts_walk_close(walk);
+	memset(&bed.error, 0, sizeof(bed.error));
+	assert_int_equal(bts_walk_open_from(bed.db, &partial, &walk, &bed.error), BTS_NOT_FOUND);
+	expect_error(&bed.error, BTS_NOT_FOUND);
+	memset(&bed.error, 0, sizeof(bed.error));
+	assert_int_equal(bts_scrub_open(bed.db, &scrub, &bed.error), BTS_OK);
+	assert_int_equal(bts_scrub_next(scrub, &unit, &bed.error), BTS_NOT_FOUND);
+	expect_error(&bed.error, BTS_NOT_FOUND);
+	bts_scrub_close(scrub);
+	memset(&bed.error, 0, sizeof(bed.error));
+	assert_int_equal(bts_ship_fork(bed.db, &partial.position, NULL, 0, &partial.position, &bed.error), BTS_NOT_FOUND);
+	expect_error(&bed.error, BTS_NOT_FOUND);
+	bed_fini(&bed);
+}
+
+/* A note made of a part of the one that there is: it was copied over itself with memcpy. */
+static void a_note_of_a_note(void **state)
+{
+	struct bed bed;
+	struct bts_txn *txn;
+	struct bts_bucket *bucket;
+	struct bts_bucket_info info;
+	char note[200];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(note); i++)
+		note[i] = (char)i;
+	bed_init_memory(&bed);
+	txn = bed_begin(&bed, BTS_WRITE);
+	bucket = bed_bucket(txn, "b");
+	assert_int_equal(bts_bucket_set_meta(txn, bucket, (struct bts_slice){note, sizeof(note)}), BTS_OK);
+	assert_int_equal(bts_bucket_info(txn, bucket, &info), BTS_OK);
+	info.meta = (struct bts_slice){(const char *)info.meta.data + 1, info.meta.size - 1};
+	assert_int_equal(bts_bucket_set_meta(txn, bucket, info.meta), BTS_OK);
+	assert_int_equal(bts_bucket_info(txn, bucket, &info), BTS_OK);
+	assert_int_equal(info.meta.size, sizeof(note) - 1);
+	assert_memory_equal(info.meta.data, note + 1, sizeof(note) - 1);
+	bed_commit(&bed, txn);
 	bed_fini(&bed);
 }
 
@@ -408,6 +529,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(keys_and_values),
 		cmocka_unit_test(an_empty_tree),
 		cmocka_unit_test(what_is_refused),
+		cmocka_unit_test(the_error_is_of_the_last_failure),
+		cmocka_unit_test(ends_are_told),
+		cmocka_unit_test(a_note_of_a_note),
 		cmocka_unit_test(large_values),
 		cmocka_unit_test(a_small_address_range),
 		cmocka_unit_test(buckets),
