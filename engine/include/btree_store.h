@@ -9,7 +9,8 @@
  * Outputs are untouched when a call fails, unless said otherwise.
  *
  * Threads: a struct bts may be used by any number of threads.  A transaction, and all that was got from it,
- * belongs to one thread at a time.
+ * belongs to one thread at a time.  A child of fork opens the file itself: transactions that it inherited read on, all else fails,
+ * and all may be ended and closed.
  *
  * Every call that can fail returns enum bts_err and must be checked.  Where a struct bts_error * is taken it
  * may be NULL: detail not wanted.
@@ -328,7 +329,7 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get_bounded(struct bts_txn *txn, stru
 /* bts_put flags */
 #define BTS_PUT_NEW 0x1u      /* BTS_EXISTS when the key is there */
 #define BTS_PUT_EXISTING 0x2u /* BTS_NOT_FOUND when it is not */
-/* Key and value are copied.  A value may be empty, a key may not. */
+/* Key and value are copied, and may be borrowed from this transaction.  A value may be empty, a key may not. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_put(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
 	struct bts_slice value, unsigned flags);
 /*
@@ -388,7 +389,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_savepoint_rollback(struct bts_txn *tx
 /*
  * Cursors move in key order (unsigned bytes) and allocate nothing after opening.  Keys and values are borrowed
  * as by bts_get.  In a write transaction a cursor sees the transaction's later writes and keeps its place; after
- * its entry was deleted, _next gives the following one.  key or value may be NULL: not wanted.
+ * its entry was deleted, _next gives the following one.  At the end _next and _prev give BTS_NOT_FOUND and leave it where it
+ * stands; before the first move they are _first and _last.  key or value may be NULL: not wanted.
  * Owned: bts_cursor_close before the transaction ends (ending the transaction closes what is left open).
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_cursor_open(struct bts_txn *txn, struct bts_bucket *bucket,
@@ -631,8 +633,8 @@ struct bts_restore_options {
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_restore(int fd, const char *path, const struct bts_restore_options *options,
 	struct bts_error *error);
 /*
- * The same from a file of the same file system, closed cleanly, which nobody has open: a follower's that frames were put onto, for one.
- * It is not copied but gets the name path and loses its own.  When this fails, it is worth nothing as it is, and stays; progress is not called.
+ * The same from a file of the same file system, closed cleanly, which nobody has open (BTS_BUSY): a follower's that frames were put
+ * onto, for one.  It is not copied but gets the name path and loses its own.  When this fails, it is worth nothing as it is, and stays; progress is not called.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_restore_file(const char *from, const char *path,
 	const struct bts_restore_options *options, struct bts_error *error);

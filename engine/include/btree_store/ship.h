@@ -307,7 +307,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_promote(struct bts *db, const struct 
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_demote(struct bts *db, struct bts_role *after, struct bts_error *error);
 /*
  * Promise an epoch, durably: no frame of a lower one, or of another one of that number, is applied from here on, and none
- * promised.  On a writer of an earlier epoch it fences too.  BTS_FENCED: that epoch is not above what the file has or promised.
+ * promised.  On a writer of an earlier epoch it fences too.  BTS_FENCED: that epoch is neither above what the file has and promised
+ * nor the very same.  BTS_INVALID: 0, or so far above that its transaction numbers would not suffice.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_promise(struct bts *db, uint32_t epoch, uint64_t epoch_random, struct bts_error *error);
 
