@@ -159,6 +159,8 @@ static enum bts_err restore_finish(struct restore *restore, const char *tmp, str
 	if (err == BTS_OK && restore->state.slot.pending_count > 0)
 		err = error_set(
 			error, BTS_INVALID, 0, "a copy of a follower's file without its pending pages");
+	if (err == BTS_OK && restore->state.slot.record.txid == 0 && !(restore->options->flags & BTS_RESTORE_SAME_ID))
+		err = error_set(error, BTS_INVALID, 0, "of a follower without a commit: there is nothing a new database could begin with");
 	return err ? err : restore_slots(restore, error);
 }
 

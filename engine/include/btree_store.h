@@ -628,7 +628,8 @@ struct bts_restore_options {
 /*
  * Make path from an image read from fd, a backup or a copy of a file that was closed: every page is verified first, then the file
  * appears, complete and durable, or not at all.  It is a new database (its own id, a primary) unless asked to be the
- * same.  BTS_EXISTS when path is there; BTS_INVALID: no database; BTS_CORRUPT.  options may be NULL.
+ * same.  BTS_EXISTS when path is there; BTS_INVALID: no database, or a follower's without a commit, of which no other can be made;
+ * BTS_CORRUPT.  options may be NULL.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_restore(int fd, const char *path, const struct bts_restore_options *options,
 	struct bts_error *error);

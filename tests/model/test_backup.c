@@ -449,6 +449,33 @@ static void bad_images_are_refused(void **state)
 	world_fini(&w);
 }
 
+/* A follower that has received nothing: what was made of it as a new database, with BTS_OK, did not open. */
+static void nothing_makes_no_database(void **state)
+{
+	struct bts_position source;
+	struct bed bed, copy;
+	int fd = scratch();
+
+	(void)state;
+	bed_init_memory(&bed);
+	assert_int_equal(bts_ship_position(bed.db, &source, &bed.error), BTS_OK);
+	bts_close(bed.db);
+	strcpy(bed.path, "/empty");
+	assert_int_equal(bts_ship_create(bed.path, &(struct bts_options){.size = sizeof(struct bts_options), .env = env_mem_env(bed.mem)},
+				 &source, 4096, &bed.error),
+		BTS_OK);
+	assert_int_equal(bed_try_open(&bed, BTS_OPEN_FOLLOWER, &bed.db), BTS_OK);
+	assert_int_equal(bts_backup(bed.db, fd, NULL, &bed.error), BTS_OK);
+	image_new(&copy);
+	assert_int_equal(restore(fd, &copy, 0), BTS_INVALID);
+	assert_int_equal(bed_try_open(&copy, BTS_OPEN_EXISTING, &copy.db), BTS_NOT_FOUND);
+	assert_int_equal(restore(fd, &copy, BTS_RESTORE_SAME_ID), BTS_OK);
+	assert_int_equal(bed_try_open(&copy, BTS_OPEN_FOLLOWER, &copy.db), BTS_OK);
+	bed_fini(&copy);
+	bed_fini(&bed);
+	close(fd);
+}
+
 static enum bts_err restore_file(struct bed *bed, unsigned flags)
 {
 	struct bts_restore_options options = {.size = sizeof(options),
@@ -676,6 +703,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_full_disk),
 		cmocka_unit_test(restored),
 		cmocka_unit_test(bad_images_are_refused),
+		cmocka_unit_test(nothing_makes_no_database),
 		cmocka_unit_test(a_file_is_renamed),
 		cmocka_unit_test(a_file_in_use_is_left_alone),
 	};
