@@ -353,12 +353,16 @@ static enum bts_err changes_find(struct bts_diff *diff, struct bts_change *chang
 	return err;
 }
 
+static enum bts_err changes_live_both(struct bts_txn *older, struct bts_txn *newer, struct bts_error *error)
+{
+	if (older != NULL && txn_live(older))
+		return error_set(error, BTS_EXPIRED, 0, "%s", older->error.text);
+	return txn_live(newer) ? error_set(error, BTS_EXPIRED, 0, "%s", newer->error.text) : BTS_OK;
+}
+
 static enum bts_err changes_live(struct bts_diff *diff)
 {
-	for (unsigned i = 0; i < 2; i++)
-		if (diff->txn[i] != NULL && txn_live(diff->txn[i]))
-			return error_set(&diff->error, BTS_EXPIRED, 0, "%s", diff->txn[i]->error.text);
-	return BTS_OK;
+	return changes_live_both(diff->txn[CHANGES_OLDER], diff->txn[CHANGES_NEWER], &diff->error);
 }
 
 enum bts_err bts_diff_next(struct bts_diff *diff, struct bts_change *change, struct bts_error *error)
@@ -492,6 +496,8 @@ enum bts_err bts_diff_open(struct bts_txn *older, struct bts_txn *newer,
 	struct bts_diff *diff;
 	enum bts_err err = changes_check(older, newer, options, error);
 
+	if (err == BTS_OK)
+		err = changes_live_both(older, newer, error);
 	if (err)
 		return err;
 	diff = env->ops->memory(env, NULL, sizeof(*diff));

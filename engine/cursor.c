@@ -13,6 +13,8 @@ enum bts_err bts_cursor_open(struct bts_txn *txn, struct bts_bucket *handle, str
 	struct bucket_state *bucket = (struct bucket_state *)handle;
 	struct bts_cursor *cursor;
 
+	if (txn_live(txn))
+		goto fail;
 	if (bucket->dropped) {
 		error_set(&txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
 		goto fail;

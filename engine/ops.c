@@ -227,8 +227,10 @@ static void ops_fill_info(const struct bucket_state *bucket, struct bts_bucket_i
 enum bts_err bts_bucket_info(struct bts_txn *txn, struct bts_bucket *handle, struct bts_bucket_info *info)
 {
 	struct bucket_state *bucket = (struct bucket_state *)handle;
-	enum bts_err err;
+	enum bts_err err = txn_live(txn);
 
+	if (err)
+		return err;
 	if (bucket->dropped)
 		return error_set(&txn->error, BTS_INVALID, 0, "the bucket was dropped in this transaction");
 	err = reads_whole(txn, bucket);

@@ -144,7 +144,7 @@ struct bts_options {
 	/*
 	 * Limits on the readers of all processes, looked at after commits of this handle, a few times a second; 0 = none.  A
 	 * reader beyond one is told to end, or on_reader (may be NULL) is asked first: the calls on its transaction then
-	 * fail with BTS_EXPIRED, except the ends of it, bts_commit included, and bts_refresh.  Nothing is taken from it:
+	 * fail with BTS_EXPIRED, except the ends of it, bts_commit included, bts_refresh and the ends of savepoints.  Nothing is taken from it:
 	 * what it borrowed stays, and its pages are not used again until it ends.  Walks and checks do not obey.
 	 */
 	uint64_t reader_pages_max;  /* held_pages */
@@ -298,7 +298,7 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_bucket_rename(struct bts_txn *txn, st
 /* The value is borrowed: in a read transaction until it ends, in a write transaction until its next write. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get(struct bts_txn *txn, struct bts_bucket *bucket, struct bts_slice key,
 	struct bts_slice *value);
-/* The same with the number of the transaction that wrote it (0: this transaction's own, not yet committed). */
+/* The same with the number of the transaction that wrote it (this one's own, not yet committed: 0, in a group what it will have). */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_get_version(struct bts_txn *txn, struct bts_bucket *bucket,
 	struct bts_slice key, struct bts_slice *value, bts_txid *version);
 /*

@@ -240,8 +240,10 @@ static void test_callback_decides(void **state)
 static void test_expired_reader_is_not_robbed(void **state)
 {
 	struct bts_slice value, key, large;
+	struct bts_bucket_info info;
 	struct bts_cursor *cursor;
 	struct bts_bucket *bucket;
+	struct bts_diff *diff;
 	struct bts_txn *reader;
 	struct bed bed;
 
@@ -262,6 +264,9 @@ static void test_expired_reader_is_not_robbed(void **state)
 	assert_string_equal(bts_err_name(BTS_EXPIRED), "snapshot-expired");
 	assert_int_equal(bts_cursor_next(cursor, &key, NULL), BTS_EXPIRED);
 	assert_int_equal(bts_bucket(reader, bed_text("b"), 0, &bucket, NULL), BTS_EXPIRED);
+	assert_int_equal(bts_bucket_info(reader, bucket, &info), BTS_EXPIRED);
+	assert_int_equal(bts_cursor_open(reader, bucket, &cursor, NULL), BTS_EXPIRED);
+	assert_int_equal(bts_diff_open(NULL, reader, NULL, &diff, NULL), BTS_EXPIRED);
 	assert_int_equal(value.size, 60);
 	for (size_t i = 0; i < value.size; i++)
 		assert_int_equal(((const uint8_t *)value.data)[i], 1);
