@@ -150,7 +150,7 @@ void db_free(struct bts *db)
 	env->ops->memory(env, db, 0);
 }
 
-static enum bts_err db_check_poison(const struct bts *db, struct bts_error *error)
+enum bts_err db_check_poison(const struct bts *db, struct bts_error *error)
 {
 	if (shared_poisoned(db->shared))
 		return error_set(error, BTS_POISONED, 0,
@@ -517,6 +517,7 @@ void bts_close(struct bts *db)
 
 enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 {
+	bool commits = db->writer && !db->follower;
 	bts_txid head = shared_head_txid(db->shared);
 	struct bts_error why = { 0 };
 	uint32_t term;
@@ -524,10 +525,13 @@ enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 
 	if (shared_foreign(db->shared))
 		return db_may_write(db, error);
-	if (!db->writer || db->follower)
+	if (!commits && shared_role(db->shared) != META_PRIMARY)
 		return db_check_poison(db, error);
 	term = shared_deadline_term(db->shared);
-	err = head <= shared_durable_txid(db->shared) ? db_check_poison(db, error) : flush_to(db, head, NULL, NULL, NULL, &why);
+	if (!commits)
+		err = async_await(db, head, &why);
+	else
+		err = head <= shared_durable_txid(db->shared) ? db_check_poison(db, &why) : flush_to(db, head, NULL, NULL, NULL, &why);
 	if (err == BTS_OK)
 		return deadline_told(db, term, error);
 	/* What was committed may be told of by nobody, and may stand all the same. */
