@@ -9,6 +9,7 @@
 #include "apply_pair.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -273,6 +274,39 @@ static void test_rot(void **state)
 	pair_close(&p);
 }
 
+/*
+ * A follower opened by a relative path, by a program that goes elsewhere afterwards: its log stood in the new directory, where it took
+ * another file's place.
+ */
+static void test_another_directory(void **state)
+{
+	char home[PATH_MAX], folder[PATH_MAX], name[PATH_MAX];
+	struct bts_txn *held;
+	struct pair p;
+
+	(void)state;
+	pair_open(&p, bts_env_posix(), "moved", 0);
+	bts_close(p.follower);
+	assert_non_null(getcwd(home, sizeof(home)));
+	snprintf(folder, sizeof(folder), "%s", p.path);
+	*strrchr(folder, '/') = '\0';
+	snprintf(name, sizeof(name), "%s", strrchr(p.path, '/') + 1);
+	assert_int_equal(chdir(folder), 0);
+	p.follower = bed_open(bts_env_posix(), name, BTS_OPEN_FOLLOWER, 0);
+	assert_int_equal(chdir("/proc"), 0); /* no file can be made here */
+	assert_int_equal(bts_begin(p.follower, BTS_READ, &held, NULL), BTS_OK);
+	for (unsigned round = 1; round < 4; round++) {
+		pair_overwrite(&p, round, PAIR_KEYS);
+		bed_ship(p.primary, p.follower, NULL);
+	}
+	snprintf(name, sizeof(name), "%s.pending", p.path);
+	assert_int_equal(access(name, F_OK), 0);
+	bts_abort(held);
+	bed_assert_same(p.primary, p.follower);
+	assert_int_equal(chdir(home), 0);
+	pair_close(&p);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -280,6 +314,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_log_outlives_applier),
 		cmocka_unit_test(test_limit),
 		cmocka_unit_test(test_rot),
+		cmocka_unit_test(test_another_directory),
 	};
 	int failed;
 
