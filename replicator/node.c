@@ -142,10 +142,11 @@ static enum bts_err node_open_other(struct node *n, struct bts_error *error)
 	if (err)
 		return err;
 	n->applier = db;
-	atomic_store(&n->db, db);
 	err = bts_role(db, &now, error);
 	if (err)
 		return err;
+	if (now.position.txid) /* else a first sync has broken off in it: nothing to read yet */
+		atomic_store(&n->db, db);
 	atomic_store(&n->kind, (int)now.role);
 	atomic_store(&n->txid, now.position.txid);
 	return BTS_OK;
@@ -169,6 +170,9 @@ static enum bts_err node_start(struct node *n, struct bts_error *error)
 		atomic_store(&n->kind, BTS_ROLE_FOLLOWER);
 		err = node_may_make(n, error);
 	}
+	if (!err && !source && !n->options.awaits && !atomic_load(&n->db))
+		err = fail_set(error, BTS_NOT_FOUND, "%.200s: its first transfer has not ended, and there is no source for the rest",
+			n->options.path);
 	if (err || !source)
 		return err;
 	err = node_start_follow(n, source, error);

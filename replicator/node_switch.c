@@ -164,7 +164,15 @@ static void switch_set_applier(struct node *n, struct bts *db)
 	pthread_rwlock_unlock(&n->switching);
 }
 
-/* The follower's thread ends; its handle stays, as applier, and for readers when they have no other. */
+/* A file that a first sync has only begun to fill has no commit: nobody may read it, nor is there anything to be elected with. */
+static bool switch_holds(struct bts *db)
+{
+	struct bts_position position;
+
+	return db && !bts_ship_position(db, &position, NULL) && position.txid;
+}
+
+/* The follower's thread ends; its handle stays, as applier, and for readers when they have no other and it holds something. */
 static void switch_halt(struct node *n)
 {
 	struct follow_status status;
@@ -180,15 +188,15 @@ static void switch_halt(struct node *n)
 	}
 	if (db)
 		n->applier = db;
-	if (db && !atomic_load(&n->db))
+	if (switch_holds(db) && !atomic_load(&n->db))
 		atomic_store(&n->db, db);
 	n->follow = NULL;
 	pthread_rwlock_unlock(&n->switching);
-	/* A file that was made while we looked is handed out now. */
+	/* A file that was made, or filled, while we looked is handed out now. */
 	if (follow) {
 		db = follow_release(follow);
 		switch_set_applier(n, db);
-		if (!atomic_load(&n->db))
+		if (switch_holds(db) && !atomic_load(&n->db))
 			atomic_store(&n->db, db);
 	}
 }
@@ -375,7 +383,7 @@ static enum bts_err switch_become(struct node *n, const struct node_promotion *w
 
 	if (!err && !n->follow)
 		db = n->applier;
-	if (!err && !db)
+	if (!err && !switch_holds(db)) /* it could not win, and who is asked would be fenced for nothing */
 		err = fail_set(error, BTS_INVALID, "this follower has not received the database yet");
 	if (!err && bts_deadline(db, NULL, NULL) == BTS_FENCED) /* before anybody is asked to promise */
 		err = fail_set(error, BTS_NOT_FOUND, "this node holds no lease, without which it may not be primary");

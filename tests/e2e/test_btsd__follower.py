@@ -79,6 +79,57 @@ class Follower(harness.Case):
         self.assertEqual(f.get("/").status, 200)
         self.assertEqual(f.get("/metrics").status, 200)
 
+    def begun(self, name="begun"):
+        """A follower that is in the middle of its first sync."""
+        self.p.put("b", "large", bytes(range(256)) * 8192)
+        slow = self.started(harness.replicator(self.dir, "--serve-rate", "512K"))
+        f = self.started(harness.follower(self.dir, slow, name=name))
+        harness.await_true(lambda: f.status()["transfer"]["done_bytes"] > 200000, what="a part of the file")
+        return f, slow
+
+    def nothing_to_read(self, f):
+        for path in ("/v1/buckets", "/v1/buckets/b/keys/first", "/v1/changes?wait=0s", "/v1/backup", "/v1/admin/promote", "/readyz"):
+            reply = f.get(path)
+            self.assertEqual((reply.status, reply.code), (503, "unavailable"), path)
+        self.assertEqual(f.request("POST", "/v1/snapshots").status, 503)
+        self.assertEqual((f.status()["txid"], f.status()["root_digest"]), (0, None))
+
+    def test_in_the_middle_of_the_first_sync(self):
+        """
+        To follow somebody else, or a promotion that is refused, halts who follows for a moment.  The file that was begun was taken for
+        one to read from then on: empty, and ready.
+        """
+        f, slow = self.begun()
+        self.nothing_to_read(f)
+        self.assertEqual(f.request("POST", "/v1/admin/follow?url=" + slow.url).status, 200)
+        self.nothing_to_read(f)
+        reply = f.request("POST", "/v1/admin/promote?force=1")
+        self.assertEqual((reply.status, reply.code), (409, "wrong-role"))
+        self.nothing_to_read(f)
+        # Nor is anybody asked for it to be elected: who promises is fenced.
+        reply = f.request("POST", "/v1/admin/promote?members=" + self.p.url)
+        self.assertEqual((reply.status, reply.code), (409, "wrong-role"))
+        self.assertEqual(self.p.put("b", "second", b"2").status, 201)
+        self.assertEqual(f.request("POST", "/v1/admin/follow?url=" + self.r.url).status, 200)
+        harness.await_equal(self.p, f)
+        self.assertEqual((f.value("b", "second").body, f.get("/readyz").status), (b"2", 200))
+        self.assertEqual(f.request("POST", "/v1/admin/follow?url=" + slow.url).status, 200)
+        self.assertEqual(f.value("b", "second").body, b"2")
+        self.assertEqual(f.request("POST", "/v1/admin/promote?force=1").status, 200)
+        self.assertEqual(f.put("b", "third", b"3").status, 201)
+
+    def test_opened_in_the_middle_of_the_first_sync(self):
+        """The same, where the file is opened for whatever role it has: by a node with failover that was started again."""
+        f, _ = self.begun()
+        f.kill()
+        argv = [harness.binary("btsd"), "follower", "--data", self.dir.file("begun.bts"), "--listen", "127.0.0.1:0", "--name", "begun",
+                "--failover", "etcd://127.0.0.1:1/none", "--failover-members", "http://127.0.0.1:1", "--survive", "1", "--members", "begun,other"]
+        f = self.started(harness.Server(argv, self.dir.file("again.log")))
+        self.nothing_to_read(f)
+        self.assertEqual(f.request("POST", "/v1/admin/follow?url=" + self.r.url).status, 200)
+        harness.await_equal(self.p, f)
+        self.assertEqual(f.value("b", "first").body, b"1")
+
     def test_a_token_it_lacks(self):
         f = self.follow()
         self.r.stop()
