@@ -51,7 +51,7 @@ void follow_publish(struct follow *follow, const char *state)
 	follow->status.txid = session->query.after.txid;
 	follow->status.upstream_txid = session->upstream_txid;
 	follow->status.contact_ms = session->contact_ms;
-	follow->status.lag_ms = session->behind_ms;
+	follow->status.lag_ms = session->fresh_ms;
 	follow->status.source_lag_ms = session->source_lag_ms;
 	follow->status.frames = session->frames;
 	snprintf(follow->status.upstream, sizeof(follow->status.upstream), "%s", sources_current(&follow->sources));
@@ -67,15 +67,13 @@ void follow_tell(struct follow *follow)
 {
 	const struct session *session = &follow->session;
 	struct bts *db = atomic_load(&follow->db);
-	struct bts_upstream up = {.fresh_ms = session->contact_ms};
+	struct bts_upstream up = {.fresh_ms = session->fresh_ms};
 	struct bts_error error;
 
 	if (!db)
 		return;
 	snprintf(up.node, sizeof(up.node), "%s", session->query.follower);
 	snprintf(up.via, sizeof(up.via), "%s", session->via);
-	if (session->behind_ms && session->behind_ms < up.fresh_ms)
-		up.fresh_ms = session->behind_ms;
 	/* 0 would say that nobody knows. */
 	if (up.fresh_ms)
 		up.fresh_ms = up.fresh_ms > session->source_lag_ms ? up.fresh_ms - session->source_lag_ms : 1;
@@ -332,6 +330,7 @@ enum bts_err follow_start(const struct follow_options *options, struct follow **
 		goto fail;
 	config.session = (uint64_t)follow_random(NULL) << 32 | follow_random(NULL);
 	session_init(&follow->session, &config, err ? NULL : &own, page_size);
+	follow->session.fresh_ms = options->fresh_ms;
 	follow_leave(follow);
 	transport_set_rate(follow->transport, options->max_rate);
 	follow_tell(follow);
@@ -403,5 +402,5 @@ void follow_status(struct follow *follow, struct follow_status *status)
 	pthread_mutex_unlock(&follow->lock);
 	status->heard = status->contact_ms != 0;
 	status->contact_ms = status->heard && now > status->contact_ms ? now - status->contact_ms : 0;
-	status->lag_ms = status->lag_ms && now > status->lag_ms ? now - status->lag_ms : 0;
+	status->lag_ms = session_lag_ms(status->lag_ms, now);
 }

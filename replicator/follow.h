@@ -34,6 +34,7 @@ struct follow_options {
 	uint64_t graft_after; /* bytes: where frames break off again and again after so many, a graft is tried; 0 = FOLLOW_GRAFT_AFTER */
 	bool rejoin; /* histories that parted: export what is only here, then take the source's (R11) */
 	struct bts *db; /* NULL, or path opened with BTS_OPEN_FOLLOWER already: borrowed until the follower has ended */
+	uint64_t fresh_ms; /* CLOCK_MONOTONIC: what the primary had by then is in the file, as the caller knows; 0 = not known */
 };
 
 struct follow;
@@ -64,9 +65,8 @@ struct follow_status {
 	bts_txid txid;		/* durable here */
 	bts_txid upstream_txid; /* newest the source told of; 0 = not heard yet */
 	bool heard;		/* the source has ever told where it stands */
-	uint64_t
-		contact_ms; /* milliseconds since it last did: what is here is no older than that and lag_ms */
-	uint64_t lag_ms;    /* since when this node is known to be behind; 0 = it is not */
+	uint64_t contact_ms; /* milliseconds since it last did */
+	uint64_t lag_ms; /* since all that the source had was here, as far as is known: SESSION_LAG_UNKNOWN_MS where nothing is */
 	uint64_t source_lag_ms; /* how old what the source gave may have been when it gave it: it may follow, too */
 	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first; "" = not known */
 	uint64_t switches;	/* of source, by failure or by order */

@@ -106,11 +106,11 @@ static enum bts_err follow_finish(struct follow *follow, struct bts_slice record
 
 	follow->apply = NULL;
 	if (SABOTAGED(SABOTAGE_R7_ACK_EARLY))
-		session_applied(&follow->session, &follow->frame, follow_now());
+		session_applied(&follow->session, &follow->frame);
 	err = bts_apply_finish(apply, record, error);
 	if (err)
 		return err;
-	session_applied(&follow->session, &follow->frame, follow_now());
+	session_applied(&follow->session, &follow->frame);
 	follow->broken = 0;
 	follow_compare(follow, follow->frame.target.txid);
 	pthread_mutex_lock(&follow->lock);

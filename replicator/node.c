@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "session.h"
 #include "transport.h"
 
 uint64_t node_clock_ms(void)
@@ -58,6 +59,7 @@ enum bts_err node_start_follow(struct node *n, const char *source, struct bts_er
 		.events = n->options.events,
 		.rejoin = n->options.rejoin,
 		.db = n->applier,
+		.fresh_ms = atomic_load(&n->fresh_ms),
 	};
 	struct bts_options open;
 	struct follow *follow;
@@ -192,8 +194,7 @@ enum bts_err node_open(const struct node_options *options, struct node **out, st
 	pthread_mutex_init(&n->changing, NULL);
 	pthread_rwlock_init(&n->switching, NULL);
 	pthread_mutex_init(&n->scrubbing, NULL);
-	n->started_ms = node_clock_ms();
-	atomic_init(&n->changed_ms, n->started_ms);
+	atomic_init(&n->changed_ms, node_clock_ms());
 	n->options = *options;
 	n->options.path = node_keep_text(n, options->path);
 	n->options.name = node_keep_text(n, options->name);
@@ -376,11 +377,7 @@ static const char *node_mode(const struct follow_status *status)
 static void node_upstream_lag(struct node_upstream *up, const struct follow_status *status)
 {
 	up->head = status->upstream_txid;
-	up->lag_ms = status->lag_ms;
-	/* The source may have committed since its last answer, and may hang without ending the connection. */
-	if (up->lag_ms < up->contact_ms)
-		up->lag_ms = up->contact_ms;
-	up->lag_ms += status->source_lag_ms;
+	up->lag_ms = status->lag_ms + status->source_lag_ms;
 	up->lag_bytes = -1;
 	if (up->head && up->head <= up->txid)
 		up->lag_bytes = 0;
@@ -401,7 +398,8 @@ void node_upstream(struct node *n, struct node_upstream *up)
 			return;
 		snprintf(up->state, sizeof(up->state), "%s", !strcmp(node_word(n), "fenced") ? "fenced" : "stopped");
 		up->txid = node_txid(n);
-		up->contact_ms = up->lag_ms = node_clock_ms() - atomic_load(&n->changed_ms);
+		up->contact_ms = node_clock_ms() - atomic_load(&n->changed_ms);
+		up->lag_ms = session_lag_ms(atomic_load(&n->fresh_ms), node_clock_ms());
 		return;
 	}
 	snprintf(up->state, sizeof(up->state), "%s", status.state);
@@ -410,7 +408,7 @@ void node_upstream(struct node *n, struct node_upstream *up)
 	up->mode = node_mode(&status);
 	up->heard = status.heard;
 	up->stopped = !strcmp(status.state, "stopped");
-	up->contact_ms = status.heard ? status.contact_ms : node_clock_ms() - n->started_ms;
+	up->contact_ms = status.heard ? status.contact_ms : node_clock_ms() - atomic_load(&n->changed_ms);
 	node_upstream_lag(up, &status);
 	snprintf(up->url, sizeof(up->url), "%s", status.upstream);
 	snprintf(up->via, sizeof(up->via), "%s", status.via);

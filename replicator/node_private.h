@@ -16,7 +16,6 @@ struct transport;
 
 struct node {
 	struct node_options options; /* its strings are owned, source aside */
-	uint64_t started_ms;
 	atomic_int kind; /* enum bts_role_kind */
 	_Atomic(const char *) source, primary_url; /* "": none known */
 	/*
@@ -30,6 +29,7 @@ struct node {
 	struct follow *follow;
 	pthread_mutex_t changing; /* one change of role at a time */
 	atomic_uint_least64_t changed_ms;
+	atomic_uint_least64_t fresh_ms; /* while nothing is followed: what the primary had by then is here; 0: not known */
 	atomic_uint_least64_t txid;
 	atomic_bool synced, cancelled;
 	_Atomic(struct failover_run *) failover;

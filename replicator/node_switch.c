@@ -10,6 +10,7 @@
 
 #include "fail.h"
 #include "position.h"
+#include "session.h"
 #include "transport.h"
 
 #define SWITCH_ROUNDS 3	       /* of an election, each with a higher number */
@@ -50,6 +51,8 @@ static void switch_look(struct node *n, struct bts *db)
 		n->options.promoted(n->options.promoted_arg, &now.position);
 	atomic_store(&n->kind, (int)now.role);
 	atomic_store(&n->changed_ms, node_clock_ms());
+	if (was == BTS_ROLE_PRIMARY)
+		atomic_store(&n->fresh_ms, node_clock_ms());
 	if (now.role == BTS_ROLE_FENCED)
 		repl_emit(&n->options.events, REPL_WARN, "fenced", "at transaction %" PRIu64 " of epoch %" PRIu32 ", epoch %" PRIu32 " promised",
 			(uint64_t)now.position.txid, now.position.epoch, now.promised);
@@ -172,6 +175,15 @@ static bool switch_holds(struct bts *db)
 	return db && !bts_ship_position(db, &position, NULL) && position.txid;
 }
 
+/* What is here becomes no fresher by another source being asked. */
+static void switch_keep_lag(struct node *n, uint64_t lag_ms)
+{
+	uint64_t now = node_clock_ms();
+
+	atomic_store(&n->fresh_ms, lag_ms < SESSION_LAG_UNKNOWN_MS && lag_ms < now ? now - lag_ms : 0);
+	atomic_store(&n->changed_ms, now);
+}
+
 /* The follower's thread ends; its handle stays, as applier, and for readers when they have no other and it holds something. */
 static void switch_halt(struct node *n)
 {
@@ -185,6 +197,7 @@ static void switch_halt(struct node *n)
 	if (follow) { /* the newest is told from here on, as nobody follows */
 		follow_status(follow, &status);
 		atomic_store(&n->txid, status.txid);
+		switch_keep_lag(n, status.lag_ms + status.source_lag_ms);
 	}
 	if (db)
 		n->applier = db;

@@ -71,12 +71,11 @@ static void session_heard(struct session *session, const struct session_reply *r
 	session->upstream_txid = reply->txid;
 	session->heard_lag_ms = reply->has_lag ? reply->lag_ms : reply->follower ? SESSION_LAG_UNKNOWN_MS : 0;
 	snprintf(session->via, sizeof(session->via), "%s", reply->via ? reply->via : "");
-	if (reply->txid <= session->query.after.txid) {
-		session->behind_ms = 0;
-		session->source_lag_ms = session->heard_lag_ms;
-	} else if (session->behind_ms == 0) {
-		session->behind_ms = now_ms;
-	}
+	/* What is missing may have been committed right after the last time that nothing was: that stays, else. */
+	if (reply->txid > session->query.after.txid)
+		return;
+	session->fresh_ms = now_ms;
+	session->source_lag_ms = session->heard_lag_ms;
 }
 
 /* A chain of names that this node is in. */
@@ -198,7 +197,7 @@ enum bts_err session_frame(
 	return session_frame_kind(session, header, error);
 }
 
-void session_applied(struct session *session, const struct frame_header *header, uint64_t now_ms)
+void session_applied(struct session *session, const struct frame_header *header)
 {
 	session->query.after = header->target;
 	session->query.has_database = true;
@@ -209,10 +208,13 @@ void session_applied(struct session *session, const struct frame_header *header,
 	session->frames++;
 	/* It says where the source stood when it began to answer, not where it stands now. */
 	session->contact_ms = session->heard_ms;
-	session->source_lag_ms = session->heard_lag_ms;
 	if (session->upstream_txid < header->target.txid)
 		session->upstream_txid = header->target.txid;
-	session->behind_ms = session->upstream_txid > header->target.txid ? now_ms : 0;
+	/* A transfer that was resumed is of a commit from before that; the next answer tells. */
+	if (session->resumed || session->upstream_txid > header->target.txid)
+		return;
+	session->fresh_ms = session->heard_ms;
+	session->source_lag_ms = session->heard_lag_ms;
 }
 
 void session_grafted(struct session *session, const struct bts_position *target, uint64_t now_ms)
@@ -224,7 +226,6 @@ void session_grafted(struct session *session, const struct bts_position *target,
 	session->contact_ms = session->heard_ms = now_ms;
 	if (session->upstream_txid < target->txid)
 		session->upstream_txid = target->txid;
-	session->behind_ms = 0;
 	memset(&session->error, 0, sizeof(session->error));
 }
 
@@ -272,7 +273,9 @@ void session_switch(struct session *session)
 	memset(&session->error, 0, sizeof(session->error));
 }
 
-uint64_t session_lag_ms(const struct session *session, uint64_t now_ms)
+uint64_t session_lag_ms(uint64_t fresh_ms, uint64_t now_ms)
 {
-	return session->behind_ms && now_ms > session->behind_ms ? now_ms - session->behind_ms : 0;
+	if (!fresh_ms)
+		return SESSION_LAG_UNKNOWN_MS;
+	return now_ms > fresh_ms ? now_ms - fresh_ms : 0;
 }

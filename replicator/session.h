@@ -60,7 +60,7 @@ struct session {
 	/* for status */
 	uint64_t upstream_txid; /* newest the source told of; 0 = not heard yet */
 	uint64_t contact_ms;	/* when the source last told its newest txid, 0 = never */
-	uint64_t behind_ms;	/* since when upstream_txid is beyond ours, 0 = it is not */
+	uint64_t fresh_ms;	/* what the source had by then is here, 0 = not known; session_init's caller may know it from before */
 	uint64_t heard_lag_ms;	/* how old what the source had may have been at its last answer */
 	uint64_t source_lag_ms; /* the same, of the answer that brought what is here */
 	char via[BTS_VIA_MAX + 1]; /* the nodes commits come through, the source first; "" = not known */
@@ -93,7 +93,7 @@ struct session_reply {
 	bool has_lag;
 	uint64_t lag_ms; /* BTS-Lag-Ms */
 };
-/* A follower that does not know how old what it has is: a year is beyond every bound somebody may ask for. */
+/* Where it is not known how old what somebody has is: a year is beyond every bound that may be asked for. */
 #define SESSION_LAG_UNKNOWN_MS (UINT64_C(365) * 24 * 3600 * 1000)
 /* Status and headers have come.  BTS_OK: a frame follows.  BTS_NOT_FOUND: a body of no interest (204
  * included). */
@@ -109,7 +109,7 @@ BTS_MUST_CHECK enum bts_err session_frame(
  */
 void session_transfer(struct session *, const struct bts_partial *partial, bool moved);
 /* A whole frame was installed and is durable. */
-void session_applied(struct session *, const struct frame_header *header, uint64_t now_ms);
+void session_applied(struct session *, const struct frame_header *header);
 /* This commit was installed by a graft: a session that had stopped goes on from there. */
 void session_grafted(struct session *, const struct bts_position *target, uint64_t now_ms);
 /* The reply has ended, or never came.  error is NULL for success. */
@@ -121,7 +121,7 @@ void session_retry(struct session *);
 /* Another source from now on: nothing of what the last one said counts, whatever it was. */
 void session_switch(struct session *);
 
-/* Milliseconds the file is known to be behind its source, 0 = it has what the source last told of. */
-uint64_t session_lag_ms(const struct session *, uint64_t now_ms);
+/* How old what is here may be against the source, by its fresh_ms. */
+uint64_t session_lag_ms(uint64_t fresh_ms, uint64_t now_ms);
 
 #endif

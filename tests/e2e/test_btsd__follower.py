@@ -179,6 +179,52 @@ class Follower(harness.Case):
         self.r.signal(signal.SIGCONT)
         harness.await_true(lambda: f.value("b", "first", {"BTS-Max-Staleness": "1500ms"}).body == b"2", 10, "the news")
 
+    def test_no_fresher_for_an_answer(self):
+        """
+        A source that is back tells of commits from while it was away: how old what is here may be goes on from before, and does not begin
+        anew with that answer.  It did, so bounded reads got what was older than their bound, until the frame was there.
+        """
+        f = self.follow()
+        self.assertEqual(self.r.stop(), 0)
+        self.p.put("b", "first", b"2")
+        written = time.monotonic()
+        self.p.put("b", "large", bytes(range(256)) * 4096)
+        time.sleep(1.2)
+        self.r = self.started(harness.replicator(self.dir, "--serve-rate", "512K", listen="127.0.0.1:%d" % self.r.port))
+        seen = 0
+        while f.value("b", "first").body == b"1":
+            age, s = time.monotonic() - written, f.status()
+            reply = f.value("b", "first", {"BTS-Max-Staleness": "1s"})
+            if s["txid"] == s["upstream_txid"] or reply.body == b"2":
+                continue
+            seen += 1
+            self.assertEqual(reply.status, 503, s)
+            self.assertGreaterEqual(s["lag_ms"], int(age * 1000), s)
+            time.sleep(0.02)
+        self.assertGreater(seen, 5)
+        harness.await_true(lambda: f.value("b", "first", {"BTS-Max-Staleness": "1s"}).body == b"2", 10, "the news")
+
+    def test_not_heard_since_it_began(self):
+        """A follower that is started while its source is away does not know how old its file is; it took it for as old as the process."""
+        f = self.follow()
+        self.assertEqual(f.stop(), 0)
+        self.p.put("b", "first", b"2")
+        self.assertEqual(self.r.stop(), 0)
+        f = self.started(harness.follower(self.dir, self.r))
+        self.assertEqual(f.value("b", "first", {"BTS-Max-Staleness": "30d"}).status, 503)
+        self.assertEqual((f.get("/readyz?max_lag=30d").status, f.get("/readyz").status), (503, 200))
+        # Another source changes nothing of that, nor does one that cannot be reached make what is known forgotten.
+        self.r = self.started(harness.replicator(self.dir))
+        self.assertEqual(f.request("POST", "/v1/admin/follow?url=http://127.0.0.1:1").status, 200)
+        self.assertEqual(f.value("b", "first", {"BTS-Max-Staleness": "30d"}).status, 503)
+        self.assertEqual(f.request("POST", "/v1/admin/follow?url=" + self.r.url).status, 200)
+        harness.await_true(lambda: f.value("b", "first", {"BTS-Max-Staleness": "2s"}).body == b"2", 10, "the news")
+        self.assertEqual(f.request("POST", "/v1/admin/follow?url=http://127.0.0.1:1").status, 200)
+        self.assertEqual(f.value("b", "first", {"BTS-Max-Staleness": "10s"}).status, 200)
+        lag = f.status()["lag_ms"]
+        time.sleep(0.2)
+        self.assertGreaterEqual(f.status()["lag_ms"], lag + 200)
+
     def fork(self):
         """Stop the primary, copy its file; the copy's primary, which begins another epoch."""
         self.assertEqual(self.p.stop(), 0)

@@ -63,13 +63,13 @@ static void first_sync_and_on(void **state)
 	asks(&session, 1000,
 		"?after=0&follower=n1&session=0000000000000007&url=http%3A%2F%2F127.0.0.1%3A9&wait=0ms");
 	assert_int_equal(reply(&session, 200, 20, NULL, 1100), BTS_OK);
-	assert_int_equal(session_lag_ms(&session, 1300), 200);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 1300), SESSION_LAG_UNKNOWN_MS);
 	assert_int_equal(session_frame(&session, &header, &error), BTS_OK);
-	session_applied(&session, &header, 1400);
+	session_applied(&session, &header);
 	session_done(&session, NULL);
 	/* What the source said before it sent the frame is no newer for the time the frame took. */
 	assert_int_equal(session.contact_ms, 1100);
-	assert_int_equal(session_lag_ms(&session, 9000), 0);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 1400), 300);
 	assert_int_equal(session.frames, 1);
 	/* The next request acknowledges it. */
 	asks(&session, 1500,
@@ -204,7 +204,7 @@ static void backs_off_until_a_frame_is_applied(void **state)
 	assert_string_equal(session.error.text, "connection refused");
 	asks(&session, 0, "after=5");
 	assert_int_equal(reply(&session, 200, 6, NULL, 0), BTS_OK);
-	session_applied(&session, &header, 0);
+	session_applied(&session, &header);
 	assert_int_equal(session.failures, 0);
 	/* The connection breaks after the frame was installed: no harm, ask on. */
 	session_done(&session, &error);
@@ -325,6 +325,49 @@ static void loops_are_retried(void **state)
 	assert_string_equal(session.via, "n11,n,xn1");
 }
 
+/*
+ * An answer that tells of more than is here does not make what is here fresher: the first commit that is missing may be as old as the last
+ * time that none was.
+ */
+static void behind(void **state)
+{
+	struct bts_error error = {.code = BTS_IO, .text = "no answer"};
+	struct frame_header header = frame(5, 6);
+	struct bts_position position = own(5);
+	struct session_step step;
+	struct session session;
+
+	(void)state;
+	session_init(&session, &config, &position, 4096);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 1), SESSION_LAG_UNKNOWN_MS); /* since whenever this file was written */
+	asks(&session, 10, "after=5");
+	assert_int_equal(reply(&session, 204, 5, NULL, 20), BTS_NOT_FOUND);
+	session_done(&session, NULL);
+	asks(&session, 30, "after=5");
+	session_done(&session, &error);
+	session_next(&session, 4000, &step);
+	assert_int_equal(step.what, SESSION_WAIT);
+	asks(&session, 5000, "wait=0ms");
+	assert_int_equal(reply(&session, 200, 6, NULL, 5001), BTS_OK);
+	assert_int_equal(session.contact_ms, 5001);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 5010), 4990);
+	session_applied(&session, &header);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 6000), 999);
+	session_done(&session, NULL);
+	/* A transfer that goes on is of an older commit than the source has. */
+	session_init(&session, &config, NULL, 0);
+	asks(&session, 7000, "after=0");
+	assert_int_equal(reply(&session, 200, 6, NULL, 7001), BTS_OK);
+	header = frame(0, 6);
+	session.resumed = true;
+	session_applied(&session, &header);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 7002), SESSION_LAG_UNKNOWN_MS);
+	session_done(&session, NULL);
+	asks(&session, 7003, "after=6");
+	assert_int_equal(reply(&session, 204, 6, NULL, 7004), BTS_NOT_FOUND);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 7010), 6);
+}
+
 /* How old what the source had was, when it gave what is here. */
 static void lag_of_the_source(void **state)
 {
@@ -346,7 +389,7 @@ static void lag_of_the_source(void **state)
 	answer.lag_ms = 20;
 	assert_int_equal(session_reply(&session, &answer, 3, &error), BTS_OK);
 	assert_int_equal(session.source_lag_ms, 700); /* until the frame is here */
-	session_applied(&session, &header, 4);
+	session_applied(&session, &header);
 	assert_int_equal(session.source_lag_ms, 20);
 	session_done(&session, NULL);
 	asks(&session, 5, "after=6");
@@ -424,6 +467,7 @@ int main(void)
 		cmocka_unit_test(other_answers_are_retried),
 		cmocka_unit_test(frames_for_another_file),
 		cmocka_unit_test(loops_are_retried),
+		cmocka_unit_test(behind),
 		cmocka_unit_test(lag_of_the_source),
 		cmocka_unit_test(another_source),
 		cmocka_unit_test(transfer_that_is_stuck),
