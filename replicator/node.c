@@ -34,9 +34,9 @@ const char *node_keep_text(struct node *n, const char *text)
 	return kept->text;
 }
 
-enum bts_err node_record_primary(struct node *n, struct bts_error *error)
+enum bts_err node_record_own(struct node *n, uint64_t fresh_ms, struct bts_error *error)
 {
-	struct bts_upstream up = {.fresh_ms = 0};
+	struct bts_upstream up = {.fresh_ms = fresh_ms};
 
 	snprintf(up.node, sizeof(up.node), "%s", n->options.name);
 	return bts_upstream_record(atomic_load(&n->db), &up, error);
@@ -108,7 +108,7 @@ static enum bts_err node_open_primary(struct node *n, struct bts_error *error)
 	atomic_store(&n->kind, BTS_ROLE_PRIMARY);
 	atomic_store(&n->txid, stat.durable_txid);
 	node_tell_opened(n, &stat);
-	return n->options.kind == NODE_PRIMARY || n->options.make ? node_record_primary(n, error) : BTS_OK;
+	return n->options.kind == NODE_PRIMARY || n->options.make ? node_record_own(n, 0, error) : BTS_OK;
 }
 
 /* A file that is not there yet: can it come?  Else every try to receive it would fail, as if the source were to blame. */

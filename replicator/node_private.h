@@ -44,8 +44,11 @@ unsigned node_flags(const struct node *); /* for each handle that writes or may 
 uint64_t node_clock_ms(void); /* monotonic */
 /* Kept until node_close; "" without memory. */
 const char *node_keep_text(struct node *, const char *text);
-/* That this node follows nobody: for a bts-replicator beside it, which tells it to those who follow. */
-enum bts_err node_record_primary(struct node *, struct bts_error *);
+/*
+ * That this node follows nobody, for a bts-replicator beside it, which tells it to those who follow.  fresh_ms: what the primary had
+ * by then is here; 0 of the primary itself.
+ */
+enum bts_err node_record_own(struct node *, uint64_t fresh_ms, struct bts_error *);
 /* The follower's thread, on applier or a handle of its own.  switching is not held. */
 enum bts_err node_start_follow(struct node *, const char *source, struct bts_error *);
 

@@ -51,8 +51,10 @@ static void switch_look(struct node *n, struct bts *db)
 		n->options.promoted(n->options.promoted_arg, &now.position);
 	atomic_store(&n->kind, (int)now.role);
 	atomic_store(&n->changed_ms, node_clock_ms());
-	if (was == BTS_ROLE_PRIMARY)
+	if (was == BTS_ROLE_PRIMARY) {
 		atomic_store(&n->fresh_ms, node_clock_ms());
+		(void)!node_record_own(n, atomic_load(&n->fresh_ms), NULL);
+	}
 	if (now.role == BTS_ROLE_FENCED)
 		repl_emit(&n->options.events, REPL_WARN, "fenced", "at transaction %" PRIu64 " of epoch %" PRIu32 ", epoch %" PRIu32 " promised",
 			(uint64_t)now.position.txid, now.position.epoch, now.promised);
@@ -358,7 +360,7 @@ static enum bts_err switch_promote(struct node *n, const struct bts_promotion *p
 	switch_set_applier(n, NULL);
 	if (applier != atomic_load(&n->db))
 		bts_close(applier);
-	if (node_record_primary(n, error))
+	if (node_record_own(n, 0, error))
 		repl_emit(&n->options.events, REPL_WARN, "not-recorded", "%s", error->text);
 	atomic_store(&n->source, "");
 	atomic_store(&n->primary_url, "");

@@ -42,7 +42,7 @@ static void serve_chain(struct serve_request *request, struct MHD_Response *resp
 	if (via[0])
 		MHD_add_response_header(response, "BTS-Via", via);
 	snprintf(text, sizeof(text), "%" PRIu64, lag_ms);
-	if (known)
+	if (known && strcmp(serve_role(request->serve), "primary") != 0)
 		MHD_add_response_header(response, "BTS-Lag-Ms", text);
 }
 

@@ -211,6 +211,24 @@ class Failover(harness.Case):
         a.start("primary")
         self.assertEqual(a.d.put("b", "k", b"v").status, 201)
 
+    def test_what_follows_the_fenced(self):
+        """It knows how old its data is at most: as old as what fenced the primary.  A source that was fenced said nothing of that, which counted as a year."""
+        a, b = self.pair()
+        c = self.node("c").follow(a.url)
+        harness.await_equal(a.d, c.d)
+        self.assertEqual(a.post("demote").status, 200)
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            for n in (a, b, c):
+                self.assertEqual(n.d.value("b", "first", {"BTS-Max-Staleness": "10s"}).status, 200, n.d.status())
+            time.sleep(0.1)
+        for n in (a, b, c):
+            self.assertGreater(n.d.status()["lag_ms"], 400)
+        self.assertEqual(a.post("promote", force=1).status, 200)
+        for n in (b, c):
+            harness.await_equal(a.d, n.d)
+            harness.await_true(lambda: n.d.status()["lag_ms"] < 1000, what="the lag to end")
+
     def test_embedded_writer_is_fenced(self):
         """A tool in another process demotes the file under a server that writes it."""
         a = self.node("a").start("primary")
