@@ -23,6 +23,7 @@
 #include "role.h"
 #include "server.h"
 #include "txn_run.h"
+#include "wait.h"
 #include "work.h"
 
 /* ---- the body ---- */
@@ -321,13 +322,14 @@ static int handle_txn_key(struct request *r, struct handle_txn *h)
 	return bad ? -1 : 0;
 }
 
-void handle_txn(struct request *r)
+/* What the body says; NULL after a reply. */
+static struct handle_txn *handle_txn_begin(struct request *r)
 {
 	struct handle_txn *h = calloc(1, sizeof(*h));
 
 	if (!h) {
 		reply_error(r, BTS_MEMORY, NULL);
-		return;
+		return NULL;
 	}
 	r->state = h;
 	r->state_free = handle_txn_free;
@@ -337,16 +339,28 @@ void handle_txn(struct request *r)
 	r->op.bytes = r->body.size;
 	if (handle_txn_key(r, h) || handle_txn_take(r, txn_parse, &h->txn, &h->held) ||
 		handle_txn_allowed(r, &h->txn))
+		return NULL;
+	return h;
+}
+
+/* Called again when the commit that it asked for is here.  One that writes is not for a node that is no primary, whatever that has. */
+void handle_txn(struct request *r)
+{
+	int waited = r->state != NULL;
+	struct handle_txn *h = waited ? r->state : handle_txn_begin(r);
+
+	if (!h)
+		return;
+	if (h->txn.writes)
+		request_check_write(r);
+	else
+		durable_check_params(r);
+	if (r->early_status || (!waited && wait_before(r)))
 		return;
 	if (!h->txn.writes) {
-		durable_check_params(r);
-		if (!r->early_status)
-			handle_txn_read(r, h);
+		handle_txn_read(r, h);
 		return;
 	}
-	request_check_write(r);
-	if (r->early_status)
-		return;
 	r->op.kind = WRITER_CALL;
 	r->op.call = handle_txn_call;
 	r->op.arg = h;

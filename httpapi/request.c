@@ -466,7 +466,8 @@ static enum MHD_Result request_access(void *cls, struct MHD_Connection *mhd, con
 		request_check_trailers(r);
 	if (!r->early_status && !r->handled) {
 		r->handled = 1;
-		if (!(r->route->flags & ROUTE_READS) || !wait_before(r))
+		/* Whether one that may write reads, its handler knows. */
+		if ((r->route->flags & (ROUTE_READS | ROUTE_MAY_WRITE)) != ROUTE_READS || !wait_before(r))
 			r->route->handle(r);
 	}
 	if (r->early_status && !r->status)

@@ -25,7 +25,7 @@ struct request;
 #define ROUTE_WRITES 0x2u /* a follower sends it to the primary */
 #define ROUTE_BODY 0x4u	  /* takes a body, collected before handle is called */
 #define ROUTE_READS 0x8u  /* honours BTS-After and BTS-Max-Staleness */
-#define ROUTE_MAY_WRITE 0x10u /* what is in the body tells: the handler calls request_check_write */
+#define ROUTE_MAY_WRITE 0x10u /* what is in the body tells: the handler calls request_check_write, and wait_before where it reads */
 
 /* feed is also called when the headers are there and nothing was refused: no data, and as size the Content-Length, 0 without */
 #define ROUTE_ANNOUNCED 0x40u

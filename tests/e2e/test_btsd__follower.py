@@ -135,6 +135,17 @@ class Follower(harness.Case):
         self.r.stop()
         token = self.p.put("b", "late", b"v").headers["BTS-Token"]
         start = time.monotonic()
+        # A write is for the primary, and waits for nothing here: the one that may be only a read, too.
+        for path, body in (("/v1/buckets/b/keys/x", b"v"), ("/v1/txn", b'{"then":[{"op":"put","bucket":"b","key":"x","value":"v"}]}')):
+            for more in ({"BTS-After": token}, {"BTS-Max-Staleness": "0s"}):
+                reply = f.request("POST" if path == "/v1/txn" else "PUT", path, body, more)
+                self.assertEqual((reply.status, reply.code), (503, "not-primary"), (path, more))
+        self.assertLess(time.monotonic() - start, 2)
+        gets = b'{"then":[{"op":"get","bucket":"b","key":"late"}]}'
+        reply = f.request("POST", "/v1/txn?wait=200ms", gets, {"BTS-After": token})
+        self.assertEqual((reply.status, reply.code), (503, "behind"))
+        self.assertEqual(self.p.request("POST", "/v1/txn", gets, {"BTS-After": token}).json()["results"][0]["value"], "v")
+        start = time.monotonic()
         reply = f.get("/v1/buckets/b/keys/late?wait=300ms", {"BTS-After": token})
         self.assertEqual((reply.status, reply.code, reply.headers["Retry-After"]), (503, "behind", "1"))
         self.assertGreater(time.monotonic() - start, 0.25)
@@ -142,8 +153,11 @@ class Follower(harness.Case):
         # Many waiters do not keep others from being served, and go on when the commit comes.
         results = []
 
-        def wait(_):
-            results.append(f.get("/v1/buckets/b/keys/late?wait=30s", {"BTS-After": token}).status)
+        def wait(i):
+            if i % 2:
+                results.append(f.get("/v1/buckets/b/keys/late?wait=30s", {"BTS-After": token}).status)
+            else:
+                results.append(f.request("POST", "/v1/txn?wait=30s", gets, {"BTS-After": token}).status)
 
         threads = [harness.threading.Thread(target=wait, args=(i,)) for i in range(20)]
         for t in threads:
