@@ -98,9 +98,10 @@ static bool admin_keep(char **place, char *text)
 	return true;
 }
 
+/* Nobody named is nobody asked, which only force may say: an empty list is a slip, as of a variable that is not set. */
 static bool admin_take_members(struct admin *admin, char *text)
 {
-	return admin_keep(&admin->members, text);
+	return admin_keep(&admin->members, text) && *text;
 }
 
 static bool admin_take_survive(struct admin *admin, char *text)
@@ -399,6 +400,8 @@ static enum bts_err admin_demote(struct admin *admin)
 	err = node_demote(admin->node, &admin->now, &admin->error);
 	if (!err && admin->source)
 		err = node_follow(admin->node, admin->source, admin->primary_url, &admin->error);
+	else if (!err && admin->primary_url)
+		node_set_primary_url(admin->node, admin->primary_url);
 	return err;
 }
 

@@ -71,6 +71,7 @@ struct node_promotion {
 BTS_MUST_CHECK enum bts_err node_promote(struct node *, const struct node_promotion *, struct bts_role *, const char **code,
 	char why[ELECT_WHY_SIZE], struct bts_error *);
 BTS_MUST_CHECK enum bts_err node_demote(struct node *, struct bts_role *, struct bts_error *);
+void node_set_primary_url(struct node *, const char *url); /* where writes are sent on to; copied */
 /* Not of a primary (BTS_EXISTS).  primary_url NULL: as before. */
 BTS_MUST_CHECK enum bts_err node_follow(struct node *, const char *source, const char *primary_url, struct bts_error *);
 /* BTS_FENCED: refused, the role tells why.  BTS_DIVERGED: another database. */

@@ -161,6 +161,11 @@ enum bts_err node_demote(struct node *n, struct bts_role *out, struct bts_error 
 	return err;
 }
 
+void node_set_primary_url(struct node *n, const char *url)
+{
+	atomic_store(&n->primary_url, node_keep_text(n, url));
+}
+
 /* A promise may be under way on the one before. */
 static void switch_set_applier(struct node *n, struct bts *db)
 {
@@ -236,7 +241,7 @@ enum bts_err node_follow(struct node *n, const char *source, const char *primary
 	}
 	atomic_store(&n->source, node_keep_text(n, source));
 	if (primary_url)
-		atomic_store(&n->primary_url, node_keep_text(n, primary_url));
+		node_set_primary_url(n, primary_url);
 	atomic_store(&n->kind, BTS_ROLE_FOLLOWER);
 	repl_emit(&n->options.events, REPL_INFO, "follows", "%s", source);
 leave:

@@ -119,6 +119,7 @@ class Failover(harness.Case):
         a.kill()
         stop()
         self.assertEqual(b.post("promote").status, 400)
+        self.assertEqual((b.post("promote", members="").status, b.role()["role"]), (400, "follower"))
         few = b.post("promote", members="%s,http://127.0.0.1:1" % a.url, survive=1)
         self.assertEqual((few.status, few.code), (409, "no-quorum"), few)
         first = b.post("promote", members="%s,%s" % (a.url, c.url), survive=1)
@@ -202,6 +203,10 @@ class Failover(harness.Case):
         self.assertEqual(put.returncode, 1)
         self.assertIn(b"fenced", put.stderr)
         self.assertEqual(a.post("demote").json()["position"], last["position"])
+        # Where writes are to go may be known already, though it is not followed yet.
+        self.assertEqual(a.post("demote", primary_url=b.url).json()["position"], last["position"])
+        reply = a.d.put("b", "k", b"v")
+        self.assertEqual((reply.status, reply.code, reply.headers["Location"]), (307, "not-primary", b.url + "/v1/buckets/b/keys/k"))
         a.stop()
         again = harness.Process(a.d.argv, self.dir.file("again.log"), ready=None)
         self.assertEqual(again.child.wait(30), 1)
