@@ -61,7 +61,6 @@ static void backup_headers(struct request *r, const struct backup *backup)
 	request_set_header(r, "BTS-Position", text);
 	request_set_header(r, "BTS-Digest", digest);
 	r->txid = position->txid;
-	r->token = 1;
 }
 
 /* Takes one use of the image.  ranged: whether a Range counts. */
@@ -109,6 +108,7 @@ static void backup_opened(struct request *r)
 	r->state = NULL;
 	r->state_free = NULL;
 	if (!err) {
+		r->token = 1; /* not of its parts: like a snapshot's it would take a reader back, perhaps into an epoch that has ended */
 		backup_reply(r, backup, 0);
 		return;
 	}

@@ -256,6 +256,22 @@ class Image(Case):
         self.assertEqual(f.request("POST", "/v1/admin/promote?force=1").status, 200)
         self.refused(f.get(got.headers["Content-Location"]), 410, "snapshot-expired")
 
+    def test_parts_have_no_token(self):
+        """It was that of the newest epoch with the image's number: after a promotion a commit that never was."""
+        p = self.primary()
+        fill(p, 20, 0)
+        f = self.started(harness.follower(self.dir, p))
+        harness.await_equal(p, f)
+        got = f.get("/v1/backup")
+        self.assertEqual(got.headers["BTS-Token"], p.value("b", "k00001").headers["BTS-Token"])
+        self.assertEqual(f.request("POST", "/v1/admin/promote?force=1").status, 200)
+        self.assertEqual(f.put("b", "new", b"x").status, 201)
+        for headers in ({}, {"Range": "bytes=0-9"}):
+            part = f.get(got.headers["Content-Location"], headers)
+            self.assertEqual((part.headers["BTS-Position"], part.headers["BTS-Token"]), (got.headers["BTS-Position"], None))
+        part = f.get("/v1/backup", {"Range": "bytes=0-9", "If-Range": got.headers["ETag"]})
+        self.assertEqual((part.status, part.headers["BTS-Token"]), (206, None))
+
 
 class Since(Case):
     def stat(self, file):
