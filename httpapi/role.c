@@ -266,6 +266,14 @@ void role_committed(struct role *r, bts_txid txid)
 	pthread_mutex_unlock(&r->lock);
 }
 
+void role_saw(struct role *r, bts_txid txid)
+{
+	if (!role_follows(r))
+		role_committed(r, txid);
+	else
+		node_committed(r->node, txid); /* counts where nothing is followed */
+}
+
 uint64_t role_commit_age_ms(struct role *r, bts_txid txid)
 {
 	uint64_t now = role_clock_ms(), age;

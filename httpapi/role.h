@@ -42,6 +42,7 @@ int role_epoch_of(struct role *, bts_txid txid, uint32_t *number, uint64_t *rand
  * none. */
 void role_committed(struct role *, bts_txid txid);
 uint64_t role_commit_age_ms(struct role *, bts_txid txid);
+void role_saw(struct role *, bts_txid txid); /* that this is committed, by whatever process */
 
 /* Where the replication's events go: the log. */
 struct repl_events;

@@ -68,8 +68,9 @@ static void *wait_main(void *arg)
 			pthread_cond_wait(&w->some, &w->lock);
 		stopping = w->stopping && !w->list;
 		pthread_mutex_unlock(&w->lock);
-		if (!stopping && role_txid(w->role) == head && db)
-			(void)!bts_ship_wait(db, head, WAIT_TICK_MS, &head);
+		/* Others than this process commit, too: what is not known of would be no news to wait for. */
+		if (!stopping && role_txid(w->role) == head && db && !bts_ship_wait(db, head, WAIT_TICK_MS, &head))
+			role_saw(w->role, head);
 	}
 	return NULL;
 }

@@ -1,8 +1,12 @@
 """A C program that uses only the library, with bts-replicator beside it: replicated like everything else, also when it is killed."""
+import base64
+import os
 import queue
 import signal
+import struct
 import subprocess
 import threading
+import time
 import unittest
 
 import harness
@@ -33,6 +37,13 @@ class Writer:
         self.child.wait()
 
 
+def cpu_seconds(pid):
+    """Of all its threads so far."""
+    with open("/proc/%d/stat" % pid) as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Embedded(harness.Case):
     def setUp(self):
         super().setUp()
@@ -52,6 +63,37 @@ class Embedded(harness.Case):
         self.assertIsNone(w.next())
         w = self.writer(0, 1)
         self.assertEqual(w.next()[0], 4)  # it goes on where it was
+
+    def test_readers_wait_for_it(self):
+        """
+        Beside btsd, which writes the file, too.  A reader that waited (BTS-After) after another program's first commit kept a core
+        busy until its time was up, and was let go only then, though that program had made the commit it waited for.
+        """
+        p = self.started(harness.primary(self.dir))
+        p.request("PUT", "/v1/buckets/events")
+        token = bytearray(base64.urlsafe_b64decode(p.put("events", "k", b"v").headers["BTS-Token"] + "=="))
+        w = self.writer(0, 1)
+        self.assertIsNotNone(w.next())
+        newest = p.status()["txid"]
+        struct.pack_into("<Q", token, 13, newest + 1)
+        after = {"BTS-After": base64.urlsafe_b64encode(bytes(token)).decode().rstrip("=")}
+        replies = []
+
+        def wait():
+            start = time.monotonic()
+            replies.append((p.get("/v1/buckets/events/keys/k?wait=20s", after).status, time.monotonic() - start))
+
+        t = threading.Thread(target=wait)
+        t.start()
+        time.sleep(0.3)
+        before = cpu_seconds(p.pid)
+        time.sleep(1)
+        self.assertLess(cpu_seconds(p.pid) - before, 0.5)
+        self.assertEqual(replies, [])
+        self.assertIsNotNone(self.writer(0, 1).next())
+        t.join()
+        self.assertEqual(replies[0][0], 200)
+        self.assertLess(replies[0][1], 10)
 
     def test_replicated_and_killed(self):
         w = self.writer(1)
