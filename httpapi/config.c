@@ -25,7 +25,7 @@ static const char config_trailer[] =
 
 static const char *config_check_url(const char *text)
 {
-	return sources_is_url(text) && strlen(text) < 1024 ? NULL : "http://HOST:PORT or https://HOST:PORT, without user and password";
+	return sources_is_url(text) ? NULL : "http://HOST:PORT or https://HOST:PORT, without user and password";
 }
 
 static const char *config_check_from(const char *text)

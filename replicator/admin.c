@@ -145,11 +145,12 @@ static bool admin_take_source(struct admin *admin, char *text)
 	return false;
 }
 
+/* Clients are sent there, with the target of their request behind it: an address, and no password is given away.  Empty: nobody. */
 static bool admin_take_primary(struct admin *admin, char *text)
 {
 	size_t size = strlen(text);
 
-	if (size > 0 && !sources_is_url(text)) { /* clients are sent there */
+	if (size > 0 && !sources_is_url(text)) {
 		free(text);
 		return false;
 	}
@@ -174,7 +175,9 @@ static bool admin_take_database(struct admin *admin, char *text)
 
 static bool admin_take_peers(struct admin *admin, char *text)
 {
-	return admin_keep(&admin->peers, text);
+	struct sources sources;
+
+	return admin_keep(&admin->peers, text) && (!*text || !sources_parse(&sources, text, NULL));
 }
 
 static bool admin_take_rate(struct admin *admin, char *text)

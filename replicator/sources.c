@@ -37,7 +37,7 @@ bool sources_is_url(const char *text)
 {
 	size_t scheme = sources_scheme(text);
 
-	return scheme && !strpbrk(text, SOURCES_STRANGE ",") && sources_port_can_be(text + scheme);
+	return scheme && strlen(text) <= SOURCES_PLACE_MAX && !strpbrk(text, SOURCES_STRANGE ",") && sources_port_can_be(text + scheme);
 }
 
 static enum bts_err sources_add(struct sources *sources, const char *url, size_t size, struct bts_error *error)

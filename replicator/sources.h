@@ -9,6 +9,7 @@
 #include "fail.h"
 
 #define SOURCES_URL_MAX 255
+#define SOURCES_PLACE_MAX 1023
 #define SOURCES_MAX 16
 
 struct sources {

@@ -207,6 +207,10 @@ class Failover(harness.Case):
         self.assertEqual(a.post("demote", primary_url=b.url).json()["position"], last["position"])
         reply = a.d.put("b", "k", b"v")
         self.assertEqual((reply.status, reply.code, reply.headers["Location"]), (307, "not-primary", b.url + "/v1/buckets/b/keys/k"))
+        for url in ("garbage", "//host", "ftp://host", "http://", "http:///", "http://user@host", "http://host?x"):
+            self.assertEqual(a.post("demote", primary_url=url).code, "invalid-parameter", url)
+        self.assertEqual(a.post("demote", primary_url=b.url + "/").status, 200)
+        self.assertEqual(a.d.put("b", "k", b"v").headers["Location"], b.url + "/v1/buckets/b/keys/k")
         a.stop()
         again = harness.Process(a.d.argv, self.dir.file("again.log"), ready=None)
         self.assertEqual(again.child.wait(30), 1)

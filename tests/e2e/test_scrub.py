@@ -62,6 +62,7 @@ class Scrub(harness.Case):
         self.assertEqual((now["lost"], now["ended"], now["error"]), (0, True, ""))
         harness.await_equal(self.p, self.f)
         self.assertEqual(self.f.request("POST", "/v1/admin/scrub?rate=1").status, 400)
+        self.assertEqual(self.f.request("POST", "/v1/admin/scrub?from=garbage").status, 400)
 
     def test_a_page_nobody_has(self):
         live = [n for n in leaf_pages(self.path("primary.bts"))]
