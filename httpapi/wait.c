@@ -167,9 +167,28 @@ static int wait_for(struct request *r)
 	return 1;
 }
 
+/* 0, or 1 after a refusal.  Judged when the read is about to begin: to have waited for a commit makes nothing fresh. */
+static int wait_stale(struct request *r)
+{
+	struct bts_slice staleness = request_get_value(r, "BTS-Max-Staleness");
+	uint64_t lag, bound;
+
+	if (!staleness.data)
+		return 0;
+	if (text_duration_ms(staleness.data, staleness.size, &bound)) {
+		reply_problem(r, 400, "invalid-header", NULL, "BTS-Max-Staleness is a duration");
+		return 1;
+	}
+	lag = role_lag_ms(request_role(r));
+	if (lag <= bound)
+		return 0;
+	reply_problem(r, 503, "behind", NULL, "what this node has may be %" PRIu64 " ms old", lag);
+	return 1;
+}
+
 static void wait_resumed(struct request *r)
 {
-	if (!wait_for(r))
+	if (!wait_for(r) && !wait_stale(r))
 		r->route->handle(r);
 }
 
@@ -187,27 +206,14 @@ static int wait_token(struct request *r, struct bts_slice text, uint64_t ms)
 int wait_before(struct request *r)
 {
 	struct bts_slice token = request_get_value(r, "BTS-After");
-	struct bts_slice staleness = request_get_value(r, "BTS-Max-Staleness");
 	const struct bts_slice *text = request_param(r, "wait");
-	uint64_t ms = WAIT_DEFAULT_MS, bound;
+	uint64_t ms = WAIT_DEFAULT_MS;
 
 	if (text && (text_duration_ms(text->data, text->size, &ms) || ms > WAIT_MAX_MS)) {
 		reply_problem(
 			r, 400, "invalid-parameter", NULL, "the parameter wait is a duration of at most 60s");
 		return 1;
 	}
-	if (staleness.data) {
-		uint64_t lag = role_lag_ms(request_role(r));
-
-		if (text_duration_ms(staleness.data, staleness.size, &bound)) {
-			reply_problem(r, 400, "invalid-header", NULL, "BTS-Max-Staleness is a duration");
-			return 1;
-		}
-		if (lag > bound) {
-			reply_problem(
-				r, 503, "behind", NULL, "what this node has may be %" PRIu64 " ms old", lag);
-			return 1;
-		}
-	}
-	return token.data ? wait_token(r, token, ms) : 0;
+	/* What is malformed, or too old already, is told before the wait. */
+	return wait_stale(r) || (token.data && wait_token(r, token, ms));
 }

@@ -1,5 +1,7 @@
 """Followers of followers: over btsd and over a bts-replicator beside a follower's file; loops, several sources, tokens all the way."""
 import http.client
+import signal
+import threading
 import time
 import unittest
 
@@ -54,6 +56,30 @@ class Cascade(harness.Case):
             self.assertGreaterEqual(int(got.body), seen)
             seen, token = int(got.body), got.headers["BTS-Token"]
             self.assertTrue(token)
+
+    def test_fresh_after_a_wait(self):
+        """A bounded read that waited for a commit was answered when that came, from a source which had heard of nothing since."""
+        f1 = self.follow(self.p, "f1")
+        self.same(f1)
+        r1 = self.started(harness.replicator(self.dir, data="f1.bts"))
+        f2 = self.follow(r1, "f2")
+        self.same(f2)
+        self.assertEqual(f2.value("b", "k", {"BTS-Max-Staleness": "10s"}).status, 404)
+        r1.signal(signal.SIGSTOP)
+        token = self.p.put("b", "k", b"v").headers["BTS-Token"]
+        self.same(f1)
+        self.p.signal(signal.SIGSTOP)
+        replies = []
+        asked = {"BTS-After": token, "BTS-Max-Staleness": "2s"}
+        t = threading.Thread(target=lambda: replies.append(f2.get("/v1/buckets/b/keys/k?wait=30s", asked)))
+        t.start()
+        time.sleep(2.5)
+        r1.signal(signal.SIGCONT)
+        t.join()
+        self.p.signal(signal.SIGCONT)
+        self.assertEqual((replies[0].status, replies[0].headers["Retry-After"]), (503, "1"), replies[0])
+        self.same(f2)
+        harness.await_true(lambda: f2.value("b", "k", {"BTS-Max-Staleness": "2s"}).status == 200, what="the news")
 
     def test_replicator_beside_a_follower(self):
         f1 = self.follow(self.p, "f1")
