@@ -134,6 +134,19 @@ static void status_file(struct buf *b, const struct status *s)
 	status_u64(b, "expired_snapshots", role_expired(s->role));
 }
 
+/* The same members before the first sync. */
+static void status_no_file(struct buf *b)
+{
+	static const char *const unknown[] = {"root_digest", "chain", "file_bytes", "page_size", "pages", "free_pages", "pinned_pages",
+		"buckets", "readers", "oldest_reader", "clean_open", "fell_back", "commits", "flushes", "conflicts", "redirected_pages",
+		"expired_snapshots"};
+	size_t i;
+
+	buf_str(b, ",\"database_id\":null,\"epoch\":null,\"txid\":0,\"durable_txid\":0");
+	for (i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++)
+		buf_printf(b, ",\"%s\":null", unknown[i]);
+}
+
 static void status_durability(struct buf *b, const struct status *s)
 {
 	const struct quorum *quorum = durable_quorum(s->server->durable);
@@ -191,8 +204,7 @@ void status_json(struct buf *b, const struct status *s)
 	if (s->have)
 		status_file(b, s);
 	else
-		buf_str(b, ",\"database_id\":null,\"epoch\":null,\"txid\":0,\"durable_txid\":0,\"root_"
-			   "digest\":null");
+		status_no_file(b);
 	status_durability(b, s);
 	status_archive(b, s);
 	if (role_follows(s->role))

@@ -76,6 +76,9 @@ class Follower(harness.Case):
         self.assertEqual(f.get("/livez").status, 200)
         s = f.status()
         self.assertEqual((s["role"], s["txid"], s["root_digest"]), ("follower", 0, None))
+        # All members are there, null where they are not known.
+        self.assertEqual(set(self.p.status()) - set(s), set())
+        self.assertEqual((s["chain"], s["pages"], s["clean_open"]), (None, None, None))
         self.assertEqual(f.get("/").status, 200)
         self.assertEqual(f.get("/metrics").status, 200)
 
