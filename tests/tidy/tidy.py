@@ -51,7 +51,7 @@ THREAD_MEMBERS = {'async.c.o', 'async.o'}
 THREAD_SYMBOLS = {'clock_gettime', 'sigfillset'}
 SYSTEM_MEMBERS = {'io_posix.c.o', 'io_posix.o'}
 SYSTEM_SYMBOLS = set('''
-    clock_gettime close fallocate fcntl fdatasync fstat fsync ftruncate getpid getrandom link madvise mmap munmap open pread
+    clock_gettime close fallocate fcntl fdatasync fstat fsync ftruncate getcwd getpid getrandom link madvise mmap munmap open pread
     pwritev statx sync_file_range syscall unlink gnu_dev_makedev lseek read write
 '''.split())
 
