@@ -13,6 +13,7 @@ import base64
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -35,6 +36,30 @@ def binary(name):
         if place and os.access(os.path.join(place, name), os.X_OK):
             return os.path.join(place, name)
     sys.exit("harness: no %s found; build first or set BTS_BIN" % name)
+
+
+def free_ports(count):
+    """Ports that are of no other test while this one lives, for servers that come back at the address they had: below those that the kernel
+    gives to whoever asks for any."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+        others = int(f.read().split()[0])
+    found = []
+    while len(found) < count:
+        port = random.randrange(12000, others if others > 20000 else 32768)
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind("\0btree_store test port %d" % port)  # until this process ends
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            mark.close()
+            continue
+        mark.detach()
+        found.append(port)
+    return found
+
+
+def address():
+    return "127.0.0.1:%d" % free_ports(1)[0]
 
 
 class Dir:
@@ -210,20 +235,20 @@ class Server(Process):
                 return got
 
 
-def primary(where, *args, data="primary.bts", listen="127.0.0.1:0"):
-    argv = [binary("btsd"), "primary", "--data", where.file(data), "--listen", listen] + list(args)
+def primary(where, *args, data="primary.bts", listen=None):
+    argv = [binary("btsd"), "primary", "--data", where.file(data), "--listen", listen or address()] + list(args)
     return Server(argv, where.file("primary.log"))
 
 
-def replicator(where, *args, data="primary.bts", listen="127.0.0.1:0"):
-    argv = [binary("bts-replicator"), "--data", where.file(data), "--listen", listen] + list(args)
+def replicator(where, *args, data="primary.bts", listen=None):
+    argv = [binary("bts-replicator"), "--data", where.file(data), "--listen", listen or address()] + list(args)
     return Server(argv, where.file("replicator.log"))
 
 
-def follower(where, source, *args, name="f1", listen="127.0.0.1:0", primary_url=None):
+def follower(where, source, *args, name="f1", listen=None, primary_url=None):
     """source: the replicator (or its URL) to follow."""
     url = source if isinstance(source, str) else source.url
-    argv = [binary("btsd"), "follower", "--data", where.file(name + ".bts"), "--listen", listen]
+    argv = [binary("btsd"), "follower", "--data", where.file(name + ".bts"), "--listen", listen or address()]
     argv += ["--from", url, "--name", name]
     if primary_url:
         argv += ["--primary-url", primary_url]
@@ -332,16 +357,16 @@ class Node:
         self.d = self.r = None
 
     def start(self, role, *args):
-        argv = [binary("btsd"), role, "--data", self.file, "--listen", "127.0.0.1:0", "--name", self.name]
+        argv = [binary("btsd"), role, "--data", self.file, "--listen", address(), "--name", self.name]
         self.d = Server(argv + list(args), self.where.file(self.name + ".log"))
         return self
 
     def follow(self, source, *args):
         return self.start("follower", "--from", source, *args)
 
-    def replicate(self, listen="127.0.0.1:0"):
+    def replicate(self, listen=None):
         await_true(lambda: os.path.exists(self.file), what="the file of " + self.name)
-        self.r = Server([binary("bts-replicator"), "--data", self.file, "--listen", listen],
+        self.r = Server([binary("bts-replicator"), "--data", self.file, "--listen", listen or address()],
                         self.where.file(self.name + "-r.log"))
         return self
 

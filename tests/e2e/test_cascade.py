@@ -14,7 +14,7 @@ class Cascade(harness.Case):
         self.p = self.started(harness.primary(self.dir, "--name", "p"))
         self.p.request("PUT", "/v1/buckets/b")
 
-    def follow(self, source, name, *args, listen="127.0.0.1:0"):
+    def follow(self, source, name, *args, listen=None):
         return self.started(harness.follower(self.dir, source, *args, name=name, listen=listen))
 
     def same(self, *nodes):

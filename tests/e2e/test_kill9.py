@@ -30,7 +30,7 @@ class Node:
 
     def __init__(self, start):
         self.start_at = start
-        self.server = start("127.0.0.1:0")
+        self.server = start(None)
         self.port = self.server.port
 
     def restart(self):
