@@ -80,10 +80,10 @@ class Image(Case):
         fill(p)
         p.request("PUT", "/v1/snapshots/named/one")
         with Writer(p) as w:
-            harness.await_true(lambda: w.count > 20, 10, "writes")
+            harness.await_true(lambda: w.count > 20, what="writes")
             got = p.get("/v1/backup")
             before = w.count
-            harness.await_true(lambda: w.count > before + 20, 10, "writes")
+            harness.await_true(lambda: w.count > before + 20, what="writes")
         self.assertEqual((got.status, len(got.body)), (200, int(got.headers["Content-Length"])))
         self.assertEqual(len(got.body) % PAGE, 0)
         self.assertTrue(got.headers["BTS-Position"].split("/")[1] == got.headers["BTS-Txid"], got)
@@ -105,7 +105,7 @@ class Image(Case):
             self.assertEqual(r.headers["Accept-Ranges"], "bytes")
             image = r.read(size // 3)
             c.close()  # broken off
-            harness.await_true(lambda: w.count > 50, 10, "writes")
+            harness.await_true(lambda: w.count > 50, what="writes")
             some = p.get("/v1/backup", {"Range": "bytes=%d-%d" % (len(image), len(image) + 100000), "If-Range": tag})
             self.assertEqual((some.status, some.headers["ETag"], len(some.body)), (206, tag, 100001))
             self.assertEqual(some.headers["Content-Range"], "bytes %d-%d/%d" % (len(image), len(image) + 100000, size))
@@ -152,12 +152,14 @@ class Image(Case):
     def test_head_and_time(self):
         p = self.primary()
         fill(p, 10, 1)
-        head = p.request("HEAD", "/v1/backup?ttl=1s")
+        head = p.request("HEAD", "/v1/backup?ttl=60s")
         place = head.headers["Content-Location"]
         self.assertEqual(head.status, 200)
         self.assertEqual(len(p.get(place).body), int(head.headers["Content-Length"]))
         part = p.request("HEAD", place, headers={"Range": "bytes=0-9"})
         self.assertEqual((part.status, part.headers["Content-Length"]), (200, head.headers["Content-Length"]))
+        self.assertEqual(p.request("DELETE", place).status, 204)
+        place = p.request("HEAD", "/v1/backup?ttl=1s").headers["Content-Location"]
         harness.await_true(lambda: p.get("/v1/status").json()["readers"] == 0, 10, "its end")
         self.refused(p.get(place), 410, "snapshot-expired")
         self.refused(p.get("/v1/backup?ttl=2h"), 400, "invalid-parameter")
@@ -205,7 +207,7 @@ class Image(Case):
             with self.assertRaises(http.client.IncompleteRead) as e:
                 r.read()
             self.assertLess(len(e.exception.partial), size)
-            self.assertIn("event=backup-cut", p.log_text())
+            p.wait_log("event=backup-cut")
         else:  # in a node, which the walk at the beginning reads
             self.assertEqual((r.status, json.loads(r.read())["code"]), (500, "corrupt"))
         c.close()
@@ -240,7 +242,7 @@ class Image(Case):
         got = f.get("/v1/backup")
         self.assertEqual(got.headers["BTS-Digest"], p.status()["root_digest"])
         with Writer(p) as w:
-            harness.await_true(lambda: w.count > 20, 10, "writes")
+            harness.await_true(lambda: w.count > 20, what="writes")
             self.assertEqual(f.get(got.headers["Content-Location"]).body, got.body)
         s = self.restored(got.body, "copy", got.headers["BTS-Digest"])
         self.assertEqual(s.value("b", "k00007").body, b"v7" * 40)
@@ -295,7 +297,7 @@ class Since(Case):
         position, frames, digests = full.headers["BTS-Position"], [], []
         for i in range(4):
             with Writer(p) as w:
-                harness.await_true(lambda: w.count > 30, 10, "writes")
+                harness.await_true(lambda: w.count > 30, what="writes")
                 if i == 1:
                     p.request("PUT", "/v1/snapshots/named/one")
                     p.request("DELETE", "/v1/buckets/b/keys/big0")

@@ -9,6 +9,7 @@ import time
 import unittest
 
 import harness
+from test_btsd__ttl import Clock
 
 MIB = 1 << 20
 
@@ -241,12 +242,14 @@ class Uploads(Values):
                 self.assertEqual((reply.status, reply.headers["Durability-Reached"]), (200, "replicated:1"))
 
     def test_with_a_time_to_live(self):
-        p = self.primary()
-        for chunked in (False, True):
-            reply = send(p, "k", 2 * MIB, chunked, 0, None, "?ttl=1500ms")
-            self.assertEqual((reply.status, bool(reply.headers["BTS-Expires"])), (201, True))
-            self.assertEqual(p.value("b", "k").headers["BTS-Expires"], reply.headers["BTS-Expires"])
-            harness.await_true(lambda: p.value("b", "k").status == 404, what="its end")
+        with Clock(self.dir) as clock:
+            p = self.primary()
+            for chunked in (False, True):
+                reply = send(p, "k", 2 * MIB, chunked, 0, None, "?ttl=1h")
+                self.assertEqual((reply.status, bool(reply.headers["BTS-Expires"])), (201, True))
+                self.assertEqual(p.value("b", "k").headers["BTS-Expires"], reply.headers["BTS-Expires"])
+                clock.set(7202 if chunked else 3601)
+                self.assertEqual(p.value("b", "k").status, 404)
         s = begin(p, "between", 2 * MIB, MIB, target="?ttl=1h")  # its commit is made anew on top of the others'
         harness.await_true(lambda: self.uploads(p) == 1, what="the upload to begin")
         for i in range(20):
