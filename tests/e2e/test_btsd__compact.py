@@ -42,7 +42,7 @@ class Compact(harness.Case):
         self.assertEqual(p.value("b", "last").body, b"at the end" * 2000)
         # What it committed is what readers are told of.
         self.assertEqual(p.status()["txid"], p.status()["durable_txid"])
-        self.assertIn("event=compaction-ended", p.log_text())
+        p.wait_log("event=compaction-ended")
 
     def test_what_holds_it(self):
         p = self.sparse()

@@ -63,6 +63,7 @@ class Disk(unittest.TestCase):
                 self.assertEqual((problem.status, problem.code, problem.json()["records"]), (500, "poisoned", 0))
                 self.assertEqual(p.value("b", "before").body, b"1")
                 self.assertEqual(p.get("/livez").status, 200)
+                p.wait_log("event=poisoned")
                 self.assertEqual(p.log_text().count("event=poisoned"), 1)
                 self.assertEqual(p.stop(), 0)
             with harness.primary(d) as p:

@@ -134,11 +134,14 @@ class Replicator(unittest.TestCase):
         txid = self.p.status()["txid"]
         harness.await_true(lambda: self.metrics(middle)["bts_txid"][None] == txid, what="the middle to have it")
         for server in (self.p, r):
-            harness.await_true(lambda: self.metrics(server)["bts_follower_lag_seconds"].get('follower="slow"'), what="an age")
-            found = self.metrics(server)
-            self.assertEqual(found["bts_follower_lag_seconds"]['follower="middle"'], 0)
-            self.assertEqual(found["bts_follower_lag_bytes"]['follower="middle"'], 0)
-            self.assertGreater(found["bts_follower_lag_bytes"]['follower="slow"'], 4096)
+            def told():  # the middle has it, and says so with its next question
+                found = self.metrics(server)
+                age = found["bts_follower_lag_seconds"]
+                return found["bts_follower_lag_bytes"] if age.get('follower="slow"') and age['follower="middle"'] == 0 else None
+
+            lag = harness.await_true(told, what="the age of one of them")
+            self.assertEqual(lag['follower="middle"'], 0)
+            self.assertGreater(lag['follower="slow"'], 4096)
         slow.signal(signal.SIGCONT)
         harness.await_equal(self.p, slow)
         harness.await_equal(self.p, middle)
@@ -212,6 +215,7 @@ class Replicator(unittest.TestCase):
             r.wait_log(r"event=request text=\"GET /v1/nothing 404 \d+ ms id=mine follower=-\"")
             r.wait_log(r"event=request text=\"POST /livez 405 ")
         self.assertNotIn("secret", r.log_text())
+        self.assertEqual(r.stop(), 0)  # into one log with the other
         with harness.replicator(self.dir) as silent:
             silent.get("/livez")
         self.assertNotIn("event=request", silent.log_text())
