@@ -365,14 +365,17 @@ class Crowds(unittest.TestCase):
         self.addCleanup(lambda: [s.close() for s in held])
         return held
 
-    def ask_often(self, p, seconds):
-        """Ordinary requests on connections of their own: how long the slowest took."""
-        slowest, end, n = 0, time.monotonic() + seconds, 0
-        while time.monotonic() < end:
+    def ask_often(self, p, seconds, least):
+        """So many ordinary requests at least, on connections of their own: how long the slowest took, and their number.  Half of them are
+        quick; any of them may meet a machine that stands still."""
+        took, begun = [], time.monotonic()
+        while len(took) < least or time.monotonic() < begun + seconds:
             start = time.monotonic()
             self.assertEqual(p.value("b", "k").body, b"v")
-            slowest, n = max(slowest, time.monotonic() - start), n + 1
-        return slowest, n
+            took.append(time.monotonic() - start)
+            if len(took) % 10 == 0:
+                self.assertLess(sorted(took)[len(took) // 2], 0.1, "others are hardly served")
+        return max(took), len(took)
 
     def test_slow_heads(self):
         """1,500 connections that send a head a byte at a time, where 768 may be open."""
@@ -395,7 +398,7 @@ class Crowds(unittest.TestCase):
             slow = threading.Thread(target=drip)
             slow.start()
             try:
-                slowest, n = self.ask_often(p, 3)
+                slowest, n = self.ask_often(p, 3, 100)
                 for _ in range(50):
                     self.assertEqual(busy.request("GET", "/v1/buckets/b/keys/k").status, 200)
             except (http.client.HTTPException, OSError):
@@ -408,7 +411,6 @@ class Crowds(unittest.TestCase):
         print("%d requests, the slowest took %.0f ms; %d connections evicted, %s" % (
             n, slowest * 1000, evicted, re.search(r"btsd_connections_refused_total \d+", text).group(0)))
         self.assertGreater(evicted, 500)
-        self.assertGreater(n, 100)
 
     def test_a_request_under_way_is_not_evicted(self):
         p = self.start(descriptors=1024)
@@ -417,7 +419,7 @@ class Crowds(unittest.TestCase):
         with socket.create_connection(("127.0.0.1", p.port), timeout=20) as s:
             s.sendall(b"PUT /v1/buckets/b/keys/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\nConnection: close\r\n\r\nabc")
             self.crowd(p.port, 1200, lambda i: b"GET")
-            self.ask_often(p, 0.5)
+            self.ask_often(p, 0.5, 10)
             s.sendall(b"def")
             self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 201"))
 
@@ -427,7 +429,7 @@ class Crowds(unittest.TestCase):
         p.request("PUT", "/v1/buckets/b")
         p.put("b", "k", b"v")
         self.crowd(p.port, 1200, lambda i: b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n")
-        self.assertGreater(self.ask_often(p, 0.5)[1], 10)
+        self.ask_often(p, 0.5, 10)
 
     def test_replication_is_not_filled(self):
         self.start().request("PUT", "/v1/buckets/b")
