@@ -1,5 +1,7 @@
 """Automatic failover: three btsd, a real etcd, clients that follow redirects, and deaths, stalls, stops and an etcd that goes away.
 
+Who leads may be another one at the next line: a process that stands still for the lease's two seconds, as on a busy machine, loses it.
+
 BTS_LEASE_SECONDS: how long the random part goes on (default 12); BTS_LEASE_SEED: its faults.  Needs Debian's etcd-server.
 """
 import http.client
@@ -24,17 +26,9 @@ TTL = "2s"
 PATIENCE = 40
 
 
-def free_ports(count):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in held]
-    for s in held:
-        s.close()
-    return ports
-
-
 class Etcd:
     def __init__(self, where):
-        self.port, peer = free_ports(2)
+        self.port, peer = harness.free_ports(2)
         self.log = where.file("etcd.log")
         client, peers = "http://127.0.0.1:%d" % self.port, "http://127.0.0.1:%d" % peer
         self.argv = [ETCD, "--data-dir", where.file("etcd"), "--name", "one", "--listen-client-urls", client, "--advertise-client-urls", client,
@@ -102,12 +96,13 @@ class Node:
         self.stalled = False
 
     def status(self):
+        """Soon, or nothing."""
         try:
-            return self.ask("GET", "/v1/status").json()
+            return self.ask("GET", "/v1/status", timeout=3).json()
         except (OSError, ValueError, http.client.HTTPException):
             return {}
 
-    def ask(self, method, target, body=None, timeout=3):
+    def ask(self, method, target, body=None, timeout=60):
         with harness.Client(self.port, timeout) as c:
             return c.request(method, target, body)
 
@@ -162,7 +157,7 @@ class Lease(harness.Case):
         self.addCleanup(self.etcd.stop)
         self.preload()
         self.nodes = []
-        self.nodes = [Node(self, name, port) for name, port in zip("abc", free_ports(3))]
+        self.nodes = [Node(self, name, port) for name, port in zip("abc", harness.free_ports(3))]
         for n in self.nodes:
             self.addCleanup(n.kill)
         self.nodes[0].start("primary")
@@ -170,8 +165,7 @@ class Lease(harness.Case):
             n.start()
         self.writers = []
         self.addCleanup(lambda: [w.end() for w in self.writers])
-        first = self.leader()
-        self.assertIn(first.ask("PUT", "/v1/buckets/b?durability=local").status, (200, 201))
+        harness.await_true(lambda: self.leader().ask("PUT", "/v1/buckets/b?durability=local").status in (200, 201), PATIENCE, "a bucket")
 
     def preload(self):
         """Flushes that fail on demand, where there is a compiler."""
@@ -189,6 +183,23 @@ class Lease(harness.Case):
         """Whoever is primary and may write."""
         return harness.await_true(lambda: next((n for n in self.nodes if n.up() and n is not but and n.leads()), None), PATIENCE,
                                   "a primary: %r" % [(n.name, n.status().get("role"), n.status().get("failover")) for n in self.nodes if n.up()])
+
+    def other(self):
+        """One that does not lead."""
+        leader = self.leader()
+        return next(n for n in self.nodes if n is not leader)
+
+    def demote(self):
+        """Demote whoever leads, by hand."""
+        def demoted():
+            node = self.leader()
+            reply = node.ask("POST", "/v1/admin/demote")
+            if reply.status == 200:
+                self.assertEqual(reply.json()["role"], "fenced")
+                return node
+            self.assertIn((reply.status, reply.code), ((409, "wrong-role"), (409, "busy")), reply)  # the lead was lost before
+
+        return harness.await_true(demoted, PATIENCE, "the demotion")
 
     def write(self, count=3):
         self.writers = [Writer(self, i) for i in range(len(self.writers), len(self.writers) + count)]
@@ -222,7 +233,7 @@ class Lease(harness.Case):
         for n in self.nodes:
             got, after = set(), ""
             while after is not None:
-                page = n.ask("GET", "/v1/buckets/b/keys?limit=10000&after=" + harness.quote(after), timeout=30).json()
+                page = n.ask("GET", "/v1/buckets/b/keys?limit=10000&after=" + harness.quote(after)).json()
                 got.update(i["key"] for i in page["items"])
                 after = page["next"] or None
             self.assertEqual(sorted(keys - got)[:5], [], "acknowledged writes that %s lacks" % n.name)
@@ -231,9 +242,10 @@ class Lease(harness.Case):
     def test_death(self):
         self.write()
         self.await_writes()
-        old = self.leader()
         # What the engine holds writers to: the lease's two seconds, less the margin.
-        self.assertLessEqual(old.status()["deadline_ms"], 1500)
+        left = harness.await_true(lambda: self.leader().status().get("deadline_ms"), PATIENCE, "a deadline")
+        self.assertLessEqual(left, 1500)
+        old = self.leader()
         old.kill()
         self.leader(but=old)
         self.await_writes()
@@ -251,14 +263,13 @@ class Lease(harness.Case):
         sock.sendall(b"PUT /v1/buckets/b/keys/late?durability=local HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
         new = self.leader(but=old)
         self.await_writes()
-        epoch = new.status()["epoch"]
+        epoch = new.ask("GET", "/v1/status").json()["epoch"]
         old.resume()
-        sock.settimeout(20)
+        sock.settimeout(60)
         answer = sock.recv(4096)
         sock.close()
         self.assertRegex(answer, rb"^HTTP/1.1 (503|307) ")
-        harness.await_true(lambda: old.status().get("role") == "follower", PATIENCE, "the old primary to follow")
-        self.assertGreaterEqual(old.status().get("epoch", epoch), 1)
+        harness.await_true(lambda: old.status().get("epoch", 0) >= epoch, PATIENCE, "the old primary to follow")
         self.whole()
         self.assertEqual(self.leader().ask("GET", "/v1/buckets/b/keys/late").status, 404)
 
@@ -289,18 +300,14 @@ class Lease(harness.Case):
         old.start()
         harness.await_true(lambda: old.status().get("role") == "follower" and old.status().get("state") == "following", PATIENCE, "it to follow")
         # Another holds the key: no promotion by hand.
-        refused = harness.await_true(lambda: self.held(old), PATIENCE, "the promotion to be refused")
-        self.assertIn(new.name, refused.json()["detail"])
+        node, refused = harness.await_true(self.held, PATIENCE, "the promotion to be refused")
+        self.assertRegex(refused.json()["detail"], r"\b[%s] at http" % "abc".replace(node.name, ""))
         # By hand: whoever is demoted leaves the key to others.
-        done = new.ask("POST", "/v1/admin/demote", timeout=30)
-        self.assertEqual(done.status, 200, done)
-        self.assertEqual(done.json()["role"], "fenced")
-        third = self.leader(but=new)
-        self.assertIsNot(third, new)
+        self.leader(but=self.demote())
         self.await_writes()
         self.whole()
-        for name in ("bts_failover_state{state=\"leader\"} 1", "bts_failover_deadline_seconds "):
-            self.assertIn(name, self.leader().ask("GET", "/metrics").body.decode())
+        for name in (b"bts_failover_state{state=\"leader\"} 1", b"bts_failover_deadline_seconds "):
+            harness.await_true(lambda: name in self.leader().ask("GET", "/metrics").body, PATIENCE, name)
         print("clean stop: writable elsewhere after %.2f s" % took)
 
     def test_failed_disk(self):
@@ -313,9 +320,9 @@ class Lease(harness.Case):
         open(old.fails, "w").close()
         self.leader(but=old)
         self.await_writes()
+        old.d.wait_log("file-failed")
         os.unlink(old.fails)
-        self.assertIn("file-failed", old.d.log_text())
-        self.assertEqual(old.status()["failover"]["state"], "watching")
+        harness.await_true(lambda: old.status().get("failover", {}).get("state") == "watching", PATIENCE, "it to leave the key to others")
         old.kill()
         old.start("primary")
         self.whole()
@@ -324,32 +331,51 @@ class Lease(harness.Case):
         """Who promised a later epoch than the primary's has another one elected, and follows."""
         self.write(1)
         self.await_writes()
-        old = self.leader()
-        node = next(n for n in self.nodes if n is not old)
-        epoch = node.status()["epoch"] + 4
-        self.promise(node, epoch)
+        node, status = harness.await_true(self.follows, PATIENCE, "one to follow")
+        epoch = status["epoch"] + 4
+        harness.await_true(lambda: self.promise(node, epoch, status) == 200, PATIENCE, "the promise")
         harness.await_true(lambda: node.status().get("epoch", 0) > epoch, PATIENCE, "it to follow a later epoch")
-        # The same number as that of one who is elected meanwhile.
-        old = self.leader()
-        node = next(n for n in self.nodes if n is not old)
-        harness.await_true(lambda: node.status().get("epoch") == old.status().get("epoch"), PATIENCE, "it to follow")
-        epoch = old.status()["epoch"] + 1
-        self.promise(node, epoch)
-        node.stall()
-        self.assertEqual(old.ask("POST", "/v1/admin/demote", timeout=30).status, 200)
-        self.assertEqual(self.leader(but=old).status()["epoch"], epoch)
-        node.resume()
-        harness.await_true(lambda: node.status().get("epoch", 0) > epoch, PATIENCE, "it to follow a later epoch")
+        # The same number as that of one who is elected meanwhile: which it is where the next election is won at once.
+        for _ in range(10):
+            if self.same_number():
+                break
+        else:
+            self.fail("nobody was elected by the number that was promised")
         self.await_writes()
         self.whole()
 
-    def promise(self, node, epoch):
-        reply = node.ask("POST", "/v1/replication/promise?epoch=%d-%016x&database=%s" % (epoch, 1, node.status()["database_id"]))
-        self.assertEqual(reply.status, 200, reply)
+    def follows(self):
+        """One in the leader's epoch, and its status."""
+        leader, node = self.leader().status(), self.other()
+        status = node.status()
+        return leader.get("epoch") and leader["epoch"] == status.get("epoch") and (node, status)
 
-    def held(self, node):
-        reply = node.ask("POST", "/v1/admin/promote", timeout=60)
-        return reply if reply.code == "lease-held" else None
+    def same_number(self):
+        """Has somebody been elected by the number that another one had promised, who stood still meanwhile?"""
+        node, status = harness.await_true(self.follows, PATIENCE, "one to follow")
+        epoch = status["epoch"] + 1
+        if self.promise(node, epoch, status) != 200:
+            return False  # an election was faster
+        node.stall()
+        try:
+            old = self.demote()
+            elected = self.leader(but=old).ask("GET", "/v1/status").json()["epoch"]
+        finally:
+            node.resume()
+        harness.await_true(lambda: node.status().get("epoch", 0) > epoch, PATIENCE, "it to follow a later epoch")
+        return elected == epoch
+
+    def promise(self, node, epoch, status):
+        """The status of the answer; only an epoch that is promised or begun already is refused."""
+        reply = node.ask("POST", "/v1/replication/promise?epoch=%d-%016x&database=%s" % (epoch, 1, status["database_id"]))
+        self.assertIn((reply.status, reply.code), ((200, None), (409, "promised"), (409, "busy")), reply)
+        return reply.status
+
+    def held(self):
+        """Who asked, and what was answered, once it was this."""
+        node = self.other()
+        reply = node.ask("POST", "/v1/admin/promote")
+        return (node, reply) if reply.code == "lease-held" else None
 
     def test_random(self):
         seed = int(os.environ.get("BTS_LEASE_SEED", random.randrange(1 << 30)))
@@ -429,36 +455,53 @@ class Embedded(harness.Case):
         s = self.status(r)
         return s.get("role") == "primary" and s["failover"]["state"] == "leader"
 
+    def program(self, r):
+        """One beside it, from now on."""
+        i = self.all.index(r)
+        if i not in self.programs:
+            self.programs[i] = Program(self.file(i))
+            self.addCleanup(self.programs[i].stop)
+        return self.programs[i]
+
+    def put(self, value):
+        """By the program beside whoever leads: who."""
+        def done():
+            r = self.leader()
+            said = self.program(r).say("put k " + value)
+            self.assertIn(said, ("ok", "fenced"))  # the lead may have been lost
+            return r if said == "ok" else None
+
+        return harness.await_true(done, PATIENCE, "a write")
+
     def equal(self):
         s = [self.status(r) for r in self.all]
         return len({(i.get("epoch"), i.get("txid"), i.get("root_digest")) for i in s}) == 1 and s[0].get("txid")
 
     def test_program(self):
-        self.etcd, self.ports = Etcd(self.dir), free_ports(3)
+        self.etcd, self.ports = Etcd(self.dir), harness.free_ports(3)
         self.addCleanup(self.etcd.stop)
         first = Program(self.file(0))
         self.addCleanup(first.stop)
         self.assertEqual(first.say("put k 0"), "fenced")
-        self.all = [self.start(i) for i in range(3)]
-        old = self.leader()
-        self.assertIs(old, self.all[0])
-        self.assertEqual(first.say("put k 1"), "ok")
+        self.all, self.programs = [self.start(i) for i in range(3)], {0: first}
+        self.assertIs(self.leader(), self.all[0])
+        old = self.put("1")
         harness.await_true(self.equal, PATIENCE, "the others to have it")
+        i, first = self.all.index(old), self.program(old)
         old.kill()
         harness.await_true(lambda: first.say("put late x") == "fenced", PATIENCE, "the deadline")
-        new = self.leader(but=old)
-        second = Program(self.file(self.all.index(new)))
-        self.addCleanup(second.stop)
-        self.assertEqual(second.say("get k"), "1")
-        self.assertEqual(second.say("put k 2"), "ok")
-        self.all[0] = self.start(0)
+        self.assertEqual(self.program(self.leader(but=old)).say("get k"), "1")
+        self.put("2")
+        self.all[i] = self.start(i)
         harness.await_true(self.equal, PATIENCE, "the old one to rejoin")
         self.assertEqual(first.say("get k"), "2")
         self.assertEqual(first.say("get late"), "not-found")
-        self.assertEqual(first.say("put k 3"), "fenced")
+        if first.say("put k 3") == "ok":  # it leads already
+            self.assertTrue(self.leads(self.all[i]))
         # And back: who stops hands over.
+        new = self.leader()
         self.assertEqual(new.stop(), 0)
-        harness.await_true(lambda: second.say("put k 4") == "fenced", PATIENCE, "the stopped one's program to be fenced")
+        harness.await_true(lambda: self.program(new).say("put k 4") == "fenced", PATIENCE, "the stopped one's program to be fenced")
         self.leader(but=new)
 
 
