@@ -413,7 +413,9 @@ class Changes(unittest.TestCase):
         def asked(**params):
             other.request("GET", target(wait="0s", **params))
             reply = other.getresponse()
-            return reply.status, json.loads(reply.read())
+            found = reply.status, json.loads(reply.read())
+            other.close()  # until the next time it would be idle for long
+            return found
 
         status, first = asked()
         self.assertEqual(status, 200)
@@ -429,7 +431,6 @@ class Changes(unittest.TestCase):
         status, then = asked(since=first["bookmark"])
         self.assertEqual(status, 200, then)
         self.assertEqual([e["key"] for e in then["events"]], ["hasty"])
-        other.close()
 
     def test_too_many(self):
         p = self.primary("--watchers-max", "2")

@@ -140,7 +140,7 @@ class Durability(harness.Case):
         writers = [threading.Thread(target=write, args=(i,)) for i in range(4)]
         for t in writers:
             t.start()
-        harness.await_true(lambda: len(acknowledged) > 300, what="writes")
+        harness.await_true(lambda: len(acknowledged) > 300, 120, "writes")
         self.p.kill()
         stop.set()
         for t in writers:

@@ -58,7 +58,7 @@ class Quickstart(unittest.TestCase):
             child = self.start_server(data)
             done = subprocess.run([QUICKSTART, "--dir", spelling, "--stop"], cwd=self.dir.path, stdout=subprocess.DEVNULL)
             self.assertEqual(done.returncode, 0)
-            self.assertIsNotNone(child.poll(), "%r left the server running" % spelling)
+            self.assertFalse(runs(child.pid), "%r left the server running" % spelling)
             child.wait()
             shutil.rmtree(data)
 
