@@ -256,14 +256,14 @@ def follower(where, source, *args, name="f1", listen=None, primary_url=None):
 
 
 def await_true(condition, timeout=30, what="condition"):
-    """Ask again until it holds; its value."""
+    """Ask again until it holds; its value.  what: a text, or who makes it once it has not come to be."""
     end = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError("waited %gs for %s" % (timeout, what))
+            raise AssertionError("waited %gs for %s" % (timeout, what() if callable(what) else what))
         time.sleep(0.02)
 
 

@@ -182,7 +182,7 @@ class Lease(harness.Case):
     def leader(self, but=None):
         """Whoever is primary and may write."""
         return harness.await_true(lambda: next((n for n in self.nodes if n.up() and n is not but and n.leads()), None), PATIENCE,
-                                  "a primary: %r" % [(n.name, n.status().get("role"), n.status().get("failover")) for n in self.nodes if n.up()])
+                                  lambda: "a primary: %r" % [(n.name, n.status()) for n in self.nodes if n.up()])
 
     def other(self):
         """One that does not lead."""
