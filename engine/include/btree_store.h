@@ -132,7 +132,11 @@ struct bts_options {
 	size_t size;         /* of this struct, set by bts_options_init */
 	uint32_t flags;      /* BTS_OPEN_* */
 	uint32_t page_size;  /* of a file being created; 0 = 4096.  An existing file keeps its own. */
-	uint64_t map_bytes;  /* address range to reserve for the file, its size limit; 0 = 4 TiB or what can be had */
+	/*
+	 * Address range to reserve for the file, its size limit; 0 = 4 TiB.  Where that cannot be had it is halved, down to 256 MiB:
+	 * a process has room for about 30 handles of 4 TiB, so one with more of them says what each needs.
+	 */
+	uint64_t map_bytes;
 	struct bts_env *env; /* borrowed until bts_close; NULL = the operating system */
 	unsigned async_delay_ms;  /* BTS_ASYNC: durable at the latest after this time; 0 = 200 */
 	/*
@@ -498,7 +502,7 @@ BTS_EXPORT void bts_diff_close(struct bts_diff *diff); /* NULL is fine */
 
 /* Return BTS_OK to commit, anything else to abort and have that returned. */
 typedef enum bts_err bts_txn_fn(struct bts_txn *txn, void *arg);
-/* Run fn in a write transaction and commit; on BTS_CONFLICT refresh and run it again. */
+/* Run fn in a write transaction and commit; on BTS_CONFLICT refresh and run it again, 1000 times: then that is returned. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_update(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error);
 /* Run fn in a read transaction. */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_view(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error);
@@ -556,7 +560,7 @@ struct bts_bucket_stat {
 	size_t size;             /* of this struct as the caller knows it: set before the call */
 	uint64_t entries;
 	uint64_t bytes;          /* of keys and values */
-	unsigned depth;          /* levels; 0 = empty */
+	unsigned depth;          /* as in bts_bucket_info */
 	uint64_t leaf_pages, leaf_bytes_used, leaf_bytes;
 	uint64_t branch_pages, branch_bytes_used, branch_bytes;
 	uint64_t large_values;   /* kept outside the leaves */
