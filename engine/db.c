@@ -25,7 +25,6 @@
 #include <limits.h>
 #include <string.h>
 
-#define DB_MAP_BYTES (UINT64_C(4) << 40)
 #define DB_PENDING_LIMIT (UINT64_C(1) << 30)
 #define DB_TXN_MEMORY (UINT64_C(64) << 20)
 #define DB_CLOSE_COMPACT (UINT64_C(64) << 20)
@@ -59,8 +58,6 @@ static enum bts_err db_check_options(const struct bts_options *given, struct bts
 		(options->page_size & (options->page_size - 1)) != 0)
 		return error_set(error, BTS_INVALID, 0, "page size %u (a power of two from %d to %d)", options->page_size,
 			BTS_PAGE_SIZE_MIN, BTS_PAGE_SIZE_MAX);
-	if (options->map_bytes == 0)
-		options->map_bytes = DB_MAP_BYTES;
 	if (options->pending_limit == 0)
 		options->pending_limit = DB_PENDING_LIMIT;
 	if (options->txn_memory == 0)

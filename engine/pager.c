@@ -11,6 +11,29 @@
 #include <inttypes.h>
 #include <string.h>
 
+#define PAGER_RANGE (UINT64_C(4) << 40)
+#define PAGER_RANGE_STEP 8u   /* handles that take as much as each other */
+#define PAGER_RANGE_HALVES 7u /* at most: 32 GiB */
+#define PAGER_RANGE_GROWTH 16u
+
+/*
+ * Address space is what a process has 128 TiB of, whatever its memory: the more handles of it have not said what they need, the less
+ * the next one takes, so that all that can have a file open find room, and the program too.
+ */
+static _Atomic uint32_t pager_unasked;
+
+static uint64_t pager_range(struct pager *pager)
+{
+	struct bts_file_identity id = {0};
+	uint32_t before = atomic_fetch_add(&pager_unasked, 1) / PAGER_RANGE_STEP;
+	uint64_t bytes = PAGER_RANGE >> (before < PAGER_RANGE_HALVES ? before : PAGER_RANGE_HALVES);
+
+	pager->unasked = true;
+	if (pager->env->ops->file_identity(pager->file, &id) == 0)
+		while (bytes < PAGER_RANGE && bytes / PAGER_RANGE_GROWTH < id.size)
+			bytes *= 2;
+	return bytes;
+}
 
 enum bts_err pager_init(struct pager *pager, struct bts_env *env, struct bts_file *file, uint32_t page_size,
 	uint64_t map_bytes, struct bts_error *error)
@@ -23,6 +46,8 @@ enum bts_err pager_init(struct pager *pager, struct bts_env *env, struct bts_fil
 	pager->file = file;
 	pager->page_size = page_size;
 	pager->page_shift = (uint32_t)__builtin_ctz(page_size);
+	if (map_bytes == 0)
+		map_bytes = pager_range(pager);
 	for (;;) {
 		os = env->ops->file_map(file, map_bytes, &pager->base);
 		if (os == 0)
@@ -57,6 +82,9 @@ void pager_fini(struct pager *pager)
 	if (pager->base != NULL)
 		env->ops->file_unmap(pager->file, pager->base, pager->map_bytes);
 	pager->base = NULL;
+	if (pager->unasked)
+		atomic_fetch_sub(&pager_unasked, 1);
+	pager->unasked = false;
 }
 
 /* A tag is a cache of a verification: when there is no memory for it, the next touch verifies again. */

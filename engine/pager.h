@@ -23,6 +23,7 @@ struct pager {
 	struct bts_file *file;
 	const uint8_t *base;    /* the map */
 	uint64_t map_bytes;     /* reserved for the map */
+	bool unasked;           /* counted in pager_range */
 	_Atomic uint64_t mapped; /* bytes of the file known to exist: no touch beyond */
 	uint32_t page_size;
 	uint32_t page_shift;
@@ -59,6 +60,7 @@ struct tree_ctx {
 	void *redirect_arg;
 };
 
+/* map_bytes 0: by how many handles of this process there are (bts_options.map_bytes). */
 enum bts_err pager_init(struct pager *, struct bts_env *, struct bts_file *, uint32_t page_size, uint64_t map_bytes,
 	struct bts_error *);
 void pager_fini(struct pager *);

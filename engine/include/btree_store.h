@@ -133,8 +133,9 @@ struct bts_options {
 	uint32_t flags;      /* BTS_OPEN_* */
 	uint32_t page_size;  /* of a file being created; 0 = 4096.  An existing file keeps its own. */
 	/*
-	 * Address range to reserve for the file, its size limit; 0 = 4 TiB.  Where that cannot be had it is halved, down to 256 MiB:
-	 * a process has room for about 30 handles of 4 TiB, so one with more of them says what each needs.
+	 * Address range to reserve for the file, its size limit; 0 = 4 TiB for the first 8 handles of a process that have 0 here, half
+	 * of that for the next 8, down to 32 GiB, and 16 times the size of a file where that is more (at most 4 TiB).  Where a
+	 * range cannot be had it is halved, down to 256 MiB.
 	 */
 	uint64_t map_bytes;
 	struct bts_env *env; /* borrowed until bts_close; NULL = the operating system */

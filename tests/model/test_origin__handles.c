@@ -3,7 +3,7 @@
  * committer of a clash gets a conflict and can refresh and try again, and opening or beginning never waits
  * for a running transaction.
  *
- * In memory, where several handles are like several processes and a wait that would never end is an error.
+ * In memory but for the last, where several handles are like several processes and a wait that would never end is an error.
  */
 #include "bed.h"
 
@@ -412,6 +412,34 @@ static void taking_turns(void **state)
 	free(m);
 }
 
+/* Each took 4 TiB of address space, what was left was halved until the 56th found none. */
+static void many_of_them(void **state)
+{
+	enum { MANY = 150 };
+	static struct bts *handles[MANY];
+	struct bts_slice value;
+	struct bts_txn *txn;
+	struct bed bed;
+	void *room;
+
+	(void)state;
+	bed_init_file(&bed);
+	bed_set(&bed, "b", "k", "v");
+	for (unsigned i = 0; i < MANY; i++)
+		if (bts_open(bed.path, NULL, &handles[i], &bed.error))
+			fail_msg("handle %u: %s", i, bed.error.text);
+	room = malloc((size_t)1 << 32);
+	assert_non_null(room);
+	free(room);
+	for (unsigned i = 0; i < MANY; i++) {
+		assert_int_equal(bts_begin(handles[i], BTS_READ, &txn, &bed.error), BTS_OK);
+		assert_int_equal(bts_get(txn, bed_find(txn, "b"), bed_text("k"), &value), BTS_OK);
+		bts_abort(txn);
+		bts_close(handles[i]);
+	}
+	bed_fini(&bed);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -423,6 +451,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(opened_inside_a_transaction),
 		cmocka_unit_test(other_options),
 		cmocka_unit_test(taking_turns),
+		cmocka_unit_test(many_of_them),
 	};
 
 	seed = rng_seed_from(argc, argv, 1);
