@@ -392,6 +392,23 @@ static enum bts_err switch_open(struct node *n, struct bts_error *error)
 	return err;
 }
 
+/* Before the follower is halted: who asks again until the last commit is here must not break off the frame that brings it. */
+static enum bts_err switch_expect(struct bts *db, const struct node_promotion *wanted, struct bts_error *error)
+{
+	struct bts_role now = {.size = sizeof(now)};
+	char text[POSITION_TEXT_SIZE];
+	enum bts_err err = bts_role(db, &now, error);
+
+	if (err)
+		return err;
+	position_text(&now.position, text);
+	if (wanted->expect && !position_equal(wanted->expect, &now.position))
+		return fail_set(error, BTS_DIVERGED, "this node stands at %s, not where expected", text);
+	if (wanted->expect_digest && memcmp(wanted->expect_digest, now.digest, sizeof(now.digest)) != 0)
+		return fail_set(error, BTS_DIVERGED, "this node, at %s, has another root digest than expected", text);
+	return BTS_OK;
+}
+
 static enum bts_err switch_become(struct node *n, const struct node_promotion *wanted, struct elect *elect, struct bts_role *out,
 	enum elect_verdict *verdict, char why[ELECT_WHY_SIZE], struct bts_error *error)
 {
@@ -407,6 +424,8 @@ static enum bts_err switch_become(struct node *n, const struct node_promotion *w
 		err = fail_set(error, BTS_INVALID, "this follower has not received the database yet");
 	if (!err && bts_deadline(db, NULL, NULL) == BTS_FENCED) /* before anybody is asked to promise */
 		err = fail_set(error, BTS_NOT_FOUND, "this node holds no lease, without which it may not be primary");
+	if (!err)
+		err = switch_expect(db, wanted, error);
 	if (!err && wanted->members) {
 		err = switch_elect(n, db, elect, verdict, why, error);
 		promotion.epoch = elect->epoch;

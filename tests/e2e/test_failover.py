@@ -220,6 +220,26 @@ class Failover(harness.Case):
         a.start("primary")
         self.assertEqual(a.d.put("b", "k", b"v").status, 201)
 
+    def test_asked_until_it_is_there(self):
+        """A handoff that asks for the promotion again and again.  Each refusal broke off the frame that was awaited, so it never came."""
+        a = self.node("a").start("primary", "--serve-rate", "512K")
+        a.d.request("PUT", "/v1/buckets/b")
+        b = self.node("b").follow(a.url)
+        harness.await_equal(a.d, b.d)
+        self.assertEqual(a.d.put("b", "large", bytes(range(256)) * 4096).status, 201)
+        last = a.post("demote").json()
+        refused, deadline = 0, time.monotonic() + 20
+        while True:
+            reply = b.post("promote", expect=last["position"], digest=last["root_digest"])
+            if reply.status == 200:
+                break
+            self.assertEqual((reply.status, reply.code), (409, "unexpected-position"), reply)
+            self.assertLess(time.monotonic(), deadline, b.d.status())
+            refused += 1
+            time.sleep(0.1)
+        self.assertGreater(refused, 3)
+        self.assertEqual(b.d.value("b", "large").status, 200)
+
     def test_what_follows_the_fenced(self):
         """It knows how old its data is at most: as old as what fenced the primary.  A source that was fenced said nothing of that, which counted as a year."""
         a, b = self.pair()
