@@ -18,7 +18,7 @@ struct proxy {
 	pthread_t thread;
 	atomic_bool stopping, hanging;
 	atomic_uint times, harmed, asked;
-	_Atomic uint64_t after;
+	_Atomic uint64_t after, hang_after;
 	atomic_bool flip;
 };
 
@@ -80,6 +80,10 @@ static void proxy_connection(struct proxy *proxy, int client)
 		}
 		if (open && fds[1].revents)
 			open = proxy_forward(proxy, server, client, &answered, true);
+		if (answered >= atomic_load(&proxy->hang_after)) {
+			atomic_store(&proxy->hang_after, UINT64_MAX);
+			proxy_hang(proxy, true);
+		}
 	}
 	if (server >= 0)
 		close(server);
@@ -108,6 +112,7 @@ struct proxy *proxy_start(unsigned upstream_port, char *url, size_t size)
 	unsigned port;
 
 	proxy->upstream_port = upstream_port;
+	proxy->hang_after = UINT64_MAX;
 	assert_int_equal(serve_listen("127.0.0.1:0", false, &proxy->listen_fd, &port, NULL), BTS_OK);
 	assert_int_equal(pthread_create(&proxy->thread, NULL, proxy_run, proxy), 0);
 	snprintf(url, size, "http://127.0.0.1:%u", port);
@@ -129,6 +134,11 @@ unsigned proxy_harmed(struct proxy *proxy)
 void proxy_hang(struct proxy *proxy, bool hang)
 {
 	atomic_store(&proxy->hanging, hang);
+}
+
+void proxy_hang_after(struct proxy *proxy, uint64_t answered)
+{
+	atomic_store(&proxy->hang_after, answered);
 }
 
 unsigned proxy_asked(struct proxy *proxy)

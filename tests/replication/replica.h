@@ -52,6 +52,7 @@ struct proxy *proxy_start(unsigned upstream_port, char *url, size_t size);
 void proxy_harm(struct proxy *, unsigned times, uint64_t after, bool flip);
 unsigned proxy_harmed(struct proxy *);	    /* connections harmed so far */
 void proxy_hang(struct proxy *, bool hang); /* pass nothing on, close nothing, until told otherwise */
+void proxy_hang_after(struct proxy *, uint64_t answered); /* the same from where an answer has so many bytes, or more, on; once */
 unsigned proxy_asked(struct proxy *);	    /* times something came from clients */
 void proxy_stop(struct proxy *);
 
