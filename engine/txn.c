@@ -93,7 +93,8 @@ static enum bts_err txn_check_flags(unsigned flags, struct bts_error *error)
 		return error_set(error, BTS_INVALID, 0, "bts_begin: exactly one of BTS_READ and BTS_WRITE");
 	if (flags & BTS_READ && flags & (BTS_EXCLUSIVE | BTS_ASYNC))
 		return error_set(error, BTS_INVALID, 0, "bts_begin: BTS_EXCLUSIVE and BTS_ASYNC are for write transactions");
-	if (flags & ~(BTS_READ | BTS_WRITE | BTS_CONFLICT_DATABASE | BTS_EXCLUSIVE | BTS_SERIALIZABLE | BTS_ASYNC))
+	if (flags & ~(BTS_READ | BTS_WRITE | BTS_CONFLICT_DATABASE | BTS_EXCLUSIVE | BTS_SERIALIZABLE | BTS_ASYNC |
+			    BTS_CONFLICT_STATE))
 		return error_set(error, BTS_INVALID, 0, "bts_begin: unknown flags %#x", flags);
 	return BTS_OK;
 }

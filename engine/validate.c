@@ -112,6 +112,22 @@ static enum bts_err validate_drop(struct bts_group *group, struct bts_txn *txn, 
 	return validate_conflict(group, txn, name, (struct bts_slice){ 0 }, winner, "changed");
 }
 
+/* C1 with BTS_CONFLICT_STATE: whether the snapshot has the key; also where it has not this bucket under this name, as then nobody knows. */
+static enum bts_err validate_was_there(
+	struct bts_txn *txn, const struct oplog_op *op, const struct bucket_state *bucket, bool *was)
+{
+	struct bucket_state then;
+	struct tree_hit hit;
+	enum bts_err err = state_bucket_at(&txn->own, validate_name(op), &then);
+
+	*was = true;
+	if (err || then.tree.id != bucket->tree.id)
+		return err == BTS_NOT_FOUND ? BTS_OK : err;
+	err = tree_peek(&txn->own.ctx, &then.tree, op->key, &hit);
+	*was = err != BTS_NOT_FOUND;
+	return err == BTS_NOT_FOUND ? BTS_OK : err;
+}
+
 /* C1 */
 static enum bts_err validate_key(struct bts_group *group, struct bts_txn *txn, const struct oplog_op *op,
 	const struct bucket_state *bucket)
@@ -122,9 +138,18 @@ static enum bts_err validate_key(struct bts_group *group, struct bts_txn *txn, c
 
 	if (err == BTS_OK && hit.cell.version > snapshot)
 		return validate_conflict(group, txn, validate_name(op), op->key, hit.cell.version, "written");
-	if (err == BTS_NOT_FOUND && hit.last_delete > snapshot)
-		return validate_conflict(group, txn, validate_name(op), op->key, hit.last_delete, "deleted");
-	return err == BTS_NOT_FOUND ? BTS_OK : err;
+	if (err != BTS_NOT_FOUND)
+		return err;
+	if (hit.last_delete > snapshot) {
+		bool was = true;
+
+		err = txn->flags & BTS_CONFLICT_STATE ? validate_was_there(txn, op, bucket, &was) : BTS_OK;
+		if (err)
+			return err;
+		if (was)
+			return validate_conflict(group, txn, validate_name(op), op->key, hit.last_delete, "deleted");
+	}
+	return BTS_OK;
 }
 
 /* C2 */

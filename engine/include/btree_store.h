@@ -223,6 +223,12 @@ BTS_EXPORT void bts_close(struct bts *db);
  * when durable.  Beside commits that wait for a flush it waits with them.
  */
 #define BTS_ASYNC 0x80u
+/*
+ * A key that is absent, as it was at the snapshot, does not conflict.  Otherwise it may: that another one beside it was deleted can
+ * not be told from its having been written and deleted again meanwhile, which the first to commit is to be safe from.  For one
+ * whose write does not depend on what else it read, and that took long to make.
+ */
+#define BTS_CONFLICT_STATE 0x100u
 
 /*
  * Begin at the newest commit that readers see, which is durable unless BTS_ASYNC is used (owned: bts_commit or bts_abort).  Neither kind waits for the other; write

@@ -168,6 +168,30 @@ static const struct row rows[] = {
 	{"put b 0100", "put b 3000", FINE, FINE},
 };
 
+/* With BTS_CONFLICT_STATE: an absent key that was absent is as it was. */
+static const struct row states[] = {
+	{"del b 0100", "put b 0101", FINE, FINE},
+	{"range b 0050 0150", "put b 0101", FINE, FINE},
+	{"wipe b", "put b 0101", FINE, FINE},
+	{"range b - -; put b 0000", "put b 0101", FINE, FINE},
+	{"put b 0101; del b 0101", "put b 0101", FINE, FINE},
+	{"put b 0101; range b 0050 0150", "put b 0101; put b 3001", FINE, FINE},
+	{"put b 0101", "put b 0101", CLASH, CLASH},
+	{"put b 0101; del b 0101; put b 0101", "put b 0101", CLASH, CLASH},
+	{"put b 0100", "put b 0100", CLASH, CLASH},
+	{"del b 0100", "put b 0100", CLASH, CLASH},
+	{"del b 0100; put b 0100", "put b 0100", CLASH, CLASH},
+	{"range b 0050 0150", "put b 0100", CLASH, CLASH},
+	{"wipe b", "put b 0100", CLASH, CLASH},
+	{"wipe b", "del b 0100", CLASH, CLASH},
+	{"drop b; put b 0000; del b 0000", "put b 0101", CLASH, CLASH},
+	{"name b c; name o b; del b 0100", "put b 0101", CLASH, CLASH},
+	{"del b 0100", "name b c; put c 0101", FINE, FINE},
+	{"del o 0100", "name b c; name o b; put b 0101", FINE, FINE},
+	{"del o 0100", "name b c; name o b; put b 0100", CLASH, CLASH},
+	{"range b 0100 0200", "range b 0150 0250", CLASH, CLASH},
+};
+
 static struct bed bed;
 static struct env_mem *base; /* a closed database with the two buckets */
 static unsigned notes;
@@ -321,15 +345,16 @@ static void check_conflict(struct bts_txn *mine, bts_txid snapshot, bts_txid the
 	bts_abort(mine);
 }
 
-static unsigned run_row(const struct row *row, bool serial)
+static unsigned run_row(const struct row *row, unsigned flag)
 {
+	bool serial = flag == BTS_SERIALIZABLE;
 	enum outcome expected = serial ? row->serial : row->plain;
 	bts_txid snapshot, theirs;
 	struct bts_txn *mine;
 	enum bts_err err;
 
 	begin();
-	mine = bed_begin(&bed, BTS_WRITE | (serial ? BTS_SERIALIZABLE : 0));
+	mine = bed_begin(&bed, BTS_WRITE | flag);
 	snapshot = bts_txn_id(mine);
 	run_script(mine, row->mine);
 	theirs = run_script(NULL, row->theirs);
@@ -352,7 +377,17 @@ static void matrix(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
 		for (int serial = 0; serial < 2; serial++)
-			wrong += run_row(&rows[i], serial);
+			wrong += run_row(&rows[i], serial ? BTS_SERIALIZABLE : 0);
+	assert_int_equal(wrong, 0);
+}
+
+static void matrix_of_states(void **state)
+{
+	unsigned wrong = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(states) / sizeof(*states); i++)
+		wrong += run_row(&states[i], BTS_CONFLICT_STATE);
 	assert_int_equal(wrong, 0);
 }
 
@@ -456,6 +491,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(matrix),
+		cmocka_unit_test(matrix_of_states),
 		cmocka_unit_test(outcomes),
 		cmocka_unit_test(serializable_alone),
 		cmocka_unit_test(serializable_absent),
