@@ -4,12 +4,9 @@
 #include "error.h"
 #include "flush.h"
 
-#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
-
-#define ASYNC_LOOK_MS 50u /* how often who waits for others looks whether they are still there */
 
 struct async {
 	pthread_mutex_t lock;
@@ -116,29 +113,6 @@ bool async_shown(struct bts *db, uint64_t pages)
 	}
 	pthread_mutex_unlock(&async->lock);
 	return running;
-}
-
-enum bts_err async_await(struct bts *db, bts_txid txid, struct bts_error *error)
-{
-	uint64_t began = db->env->ops->clock_ms(db->env);
-	bts_txid durable;
-	enum bts_err err;
-
-	while (shared_durable_txid(db->shared) < txid) {
-		err = db_check_poison(db, error);
-		if (err == BTS_OK && bts_deadline(db, NULL, NULL) == BTS_FENCED)
-			return BTS_OK; /* deadline_told has the words */
-		if (err)
-			return err;
-		if (!shared_writer_lives(db->shared) && shared_durable_txid(db->shared) < txid)
-			return error_set(error, BTS_NEEDS_RECOVERY, 0,
-				"%s: those who could flush transaction %" PRIu64 " are gone, and this handle only reads", db->path, txid);
-		if (db->lock_timeout_ms != 0 && db->env->ops->clock_ms(db->env) - began >= db->lock_timeout_ms)
-			return error_set(error, BTS_BUSY, 0, "%s: nobody has flushed transaction %" PRIu64 " for %u ms", db->path, txid,
-				db->lock_timeout_ms);
-		(void)!shared_wait_head(db->shared, txid - 1, ASYNC_LOOK_MS, &durable);
-	}
-	return db_check_poison(db, error);
 }
 
 void async_free(struct bts *db)

@@ -14,11 +14,6 @@ enum bts_err async_new(struct bts *, unsigned delay_ms);
  * too much to do.
  */
 bool async_shown(struct bts *, uint64_t pages);
-/*
- * For a handle that flushes nothing: until txid is durable by those who do, or cannot be told of (deadline_told).
- * BTS_NEEDS_RECOVERY: none of them lives.
- */
-enum bts_err async_await(struct bts *, bts_txid txid, struct bts_error *);
 /* Ends the thread; what it had not flushed yet is flushed.  After this nothing may be shown. */
 void async_free(struct bts *);
 

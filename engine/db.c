@@ -147,7 +147,7 @@ void db_free(struct bts *db)
 	env->ops->memory(env, db, 0);
 }
 
-enum bts_err db_check_poison(const struct bts *db, struct bts_error *error)
+static enum bts_err db_check_poison(const struct bts *db, struct bts_error *error)
 {
 	if (shared_poisoned(db->shared))
 		return error_set(error, BTS_POISONED, 0,
@@ -514,7 +514,6 @@ void bts_close(struct bts *db)
 
 enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 {
-	bool commits = db->writer && !db->follower;
 	bts_txid head = shared_head_txid(db->shared);
 	struct bts_error why = { 0 };
 	uint32_t term;
@@ -522,13 +521,10 @@ enum bts_err bts_sync(struct bts *db, struct bts_error *error)
 
 	if (shared_foreign(db->shared))
 		return db_may_write(db, error);
-	if (!commits && shared_role(db->shared) != META_PRIMARY)
+	if (!db->writer || db->follower)
 		return db_check_poison(db, error);
 	term = shared_deadline_term(db->shared);
-	if (!commits)
-		err = async_await(db, head, &why);
-	else
-		err = head <= shared_durable_txid(db->shared) ? db_check_poison(db, &why) : flush_to(db, head, NULL, NULL, NULL, &why);
+	err = head <= shared_durable_txid(db->shared) ? db_check_poison(db, error) : flush_to(db, head, NULL, NULL, NULL, &why);
 	if (err == BTS_OK)
 		return deadline_told(db, term, error);
 	/* What was committed may be told of by nobody, and may stand all the same. */

@@ -93,7 +93,6 @@ struct bts {
 
 /* Is it allowed to go on: BTS_POISONED, BTS_READ_ONLY (with text) for writers. */
 enum bts_err db_usable(struct bts *, struct bts_error *);
-enum bts_err db_check_poison(const struct bts *, struct bts_error *);
 /* And may it be written, or, of a follower, frames applied: BTS_FENCED. */
 enum bts_err db_may_write(struct bts *, struct bts_error *);
 /* And may a commit be begun: BTS_FENCED, when the deadline has passed (deadline.h) too. */

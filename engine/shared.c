@@ -448,13 +448,6 @@ enum bts_err shared_announce_writer(struct shared *s, struct bts_error *error)
 		"a process reads the file without permission to register here, so nobody may write it", error);
 }
 
-bool shared_writer_lives(struct shared *s)
-{
-	int held = 1;
-
-	return s->env->ops->file_lock_test(s->data, SHARED_DATA_WRITER, 1, &held) || held;
-}
-
 enum bts_err shared_settle(struct shared *s, struct bts_error *error)
 {
 	int os;

@@ -50,7 +50,6 @@ enum bts_err shared_take(struct bts_env *, const char *path, struct bts_file *da
 void shared_give(struct bts_env *, struct bts_file *data);
 /* This handle may write: not beside readers of that kind (BTS_BUSY). */
 enum bts_err shared_announce_writer(struct shared *, struct bts_error *);
-bool shared_writer_lives(struct shared *); /* another handle may write */
 enum bts_err shared_settle(struct shared *, struct bts_error *); /* downgrade to shared */
 /*
  * On the way out: true when no other process is there (the exclusive lock is then held until shared_close); else this one is

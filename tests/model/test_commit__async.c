@@ -7,7 +7,6 @@
 
 #include <btree_store/ship.h>
 #include <pthread.h>
-#include <sys/wait.h>
 
 #define DELAY_NEVER 3600000u /* of the background flush, where the test decides when */
 
@@ -90,70 +89,6 @@ static void the_delay_ends(void **state)
 	bed_reopen(&bed);
 	assert_int_equal(bed_stat(&bed).clean_open, 1);
 	bed_holds(&bed, "b", "k", "w");
-	bed_fini(&bed);
-}
-
-static struct bts *reader_of(struct bed *bed, unsigned timeout_ms)
-{
-	struct bts_options options;
-	struct bts *reader;
-
-	bts_options_init(&options);
-	options.flags = BTS_OPEN_READ_ONLY;
-	options.map_bytes = UINT64_C(1) << 34;
-	options.lock_timeout_ms = timeout_ms;
-	assert_int_equal(bts_open(bed->path, &options, &reader, &bed->error), BTS_OK);
-	return reader;
-}
-
-static void *sync_later(void *arg)
-{
-	struct bed *bed = arg;
-
-	usleep(50000);
-	assert_int_equal(bts_sync(bed->db, NULL), BTS_OK);
-	return NULL;
-}
-
-/* A handle that only reads used to say of everything it saw that it was durable.  It waits for those who flush, while there are any. */
-static void a_reader_syncs(void **state)
-{
-	struct bts_stat stat = {.size = sizeof(stat)};
-	struct bts *patient, *hasty;
-	pthread_t thread;
-	struct bed bed;
-	pid_t child;
-
-	(void)state;
-	bed_init_file(&bed);
-	open_with_delay(&bed, DELAY_NEVER);
-	bed_set(&bed, "b", "k", "durable");
-	patient = reader_of(&bed, 0);
-	hasty = reader_of(&bed, 20);
-	assert_int_equal(bts_sync(hasty, &bed.error), BTS_OK);
-	set_async(&bed, "k", "shown");
-	assert_int_equal(bts_sync(hasty, &bed.error), BTS_BUSY);
-	assert_int_equal(pthread_create(&thread, NULL, sync_later, &bed), 0);
-	assert_int_equal(bts_sync(patient, &bed.error), BTS_OK);
-	assert_int_equal(bts_stat(patient, &stat, &bed.error), BTS_OK);
-	assert_int_equal(stat.durable_txid, stat.txid);
-	assert_int_equal(pthread_join(thread, NULL), 0);
-	bts_close(hasty);
-	bts_close(bed.db);
-	child = fork();
-	if (child == 0) { /* dies with a commit that it has shown to others */
-		bed.db = NULL;
-		open_with_delay(&bed, DELAY_NEVER);
-		bed_set(&bed, "b", "k", "durable");
-		set_async(&bed, "k", "lost");
-		_exit(0);
-	}
-	assert_int_equal(waitpid(child, NULL, 0), child);
-	assert_int_equal(bts_sync(patient, &bed.error), BTS_NEEDS_RECOVERY);
-	bed_open(&bed);
-	assert_int_equal(bts_sync(bed.db, &bed.error), BTS_OK);
-	assert_int_equal(bts_sync(patient, &bed.error), BTS_OK);
-	bts_close(patient);
 	bed_fini(&bed);
 }
 
@@ -281,7 +216,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(seen_but_not_shipped),
 		cmocka_unit_test(the_delay_ends),
-		cmocka_unit_test(a_reader_syncs),
 		cmocka_unit_test(after_a_crash),
 		cmocka_unit_test(exclusive_never_conflicts),
 	};
