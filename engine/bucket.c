@@ -89,7 +89,7 @@ enum bts_err state_init(struct state *state, struct bts *db, const struct commit
 		return BTS_OK;
 	if (dirty_new(db->env, db->pager.page_size, &state->dirty))
 		return error_set(error, BTS_MEMORY, 0, "no memory for a transaction");
-	dirty_spill(state->dirty, db->place, db->txn_memory - db->txn_memory / TXN_LOG_SHARE);
+	dirty_spill(state->dirty, &db->beside, db->txn_memory - db->txn_memory / TXN_LOG_SHARE);
 	state->ctx.dirty = state->dirty;
 	return BTS_OK;
 }

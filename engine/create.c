@@ -9,6 +9,7 @@
 
 #include "base/ensure.h"
 #include "base/fault.h"
+#include "beside.h"
 #include "error.h"
 #include "history.h"
 
@@ -40,25 +41,6 @@ static enum bts_err create_look(struct bts_env *env, const char *path, struct bt
 	return error_set(error, BTS_EXISTS, 0, "%s exists already", path);
 }
 
-/* Does tmp still name this file?  Only who holds the file's lock may change that. */
-static int create_names(struct bts_env *env, const char *tmp, struct bts_file *file, bool *same)
-{
-	struct bts_file_identity mine, there;
-	struct bts_file *again;
-	int os;
-
-	*same = false;
-	os = env->ops->file_open(env, tmp, BTS_FILE_READ, &again);
-	if (os)
-		return os == ENOENT ? 0 : os;
-	os = env->ops->file_identity(again, &there);
-	env->ops->file_close(again);
-	if (!os)
-		os = env->ops->file_identity(file, &mine);
-	*same = !os && mine.device == there.device && mine.inode == there.inode;
-	return os;
-}
-
 /* Remove what a dead creator left, or wait for a living one. */
 static enum bts_err create_clear(struct bts_env *env, const char *tmp, struct bts_error *error)
 {
@@ -71,7 +53,7 @@ static enum bts_err create_clear(struct bts_env *env, const char *tmp, struct bt
 		return os == ENOENT ? BTS_OK : error_os(error, os, "opening %s", tmp);
 	os = env->ops->file_lock(file, CREATE_LOCK_BYTE, 1, BTS_LOCK_EXCLUSIVE, 1);
 	if (!os)
-		os = create_names(env, tmp, file, &same);
+		os = beside_names(env, tmp, file, &same);
 	if (!os && same)
 		os = env->ops->path_unlink(env, tmp);
 	env->ops->file_close(file);
@@ -102,7 +84,7 @@ static enum bts_err create_tmp(struct bts_env *env, const char *path, const char
 			return error_os(error, os, "creating %s", tmp);
 		os = env->ops->file_lock(file, CREATE_LOCK_BYTE, 1, BTS_LOCK_EXCLUSIVE, 1);
 		if (!os)
-			os = create_names(env, tmp, file, &same);
+			os = beside_names(env, tmp, file, &same);
 		if (!os && same) {
 			*out = file;
 			return BTS_OK;

@@ -22,7 +22,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <string.h>
 
 #define DB_PENDING_LIMIT (UINT64_C(1) << 30)
@@ -67,30 +66,11 @@ static enum bts_err db_check_options(const struct bts_options *given, struct bts
 	return BTS_OK;
 }
 
-static char *db_copy(struct bts_env *env, const char *text)
-{
-	size_t size = strlen(text) + 1;
-	char *copy = env->ops->memory(env, NULL, size);
-
-	if (copy != NULL)
-		memcpy(copy, text, size);
-	return copy;
-}
-
-/* Where the working directory has no name, the path has to do as it is. */
-static char *db_place(struct bts_env *env, const char *path)
-{
-	char whole[PATH_MAX];
-
-	if (env->ops->path_whole == NULL || env->ops->path_whole(env, path, whole, sizeof(whole)))
-		return db_copy(env, path);
-	return db_copy(env, whole);
-}
-
 static struct bts *db_new(const struct bts_options *options, const char *path)
 {
 	struct bts_env *env = options->env;
 	struct bts *db = env->ops->memory(env, NULL, sizeof(*db));
+	bool named;
 
 	if (db == NULL)
 		return NULL;
@@ -105,10 +85,10 @@ static struct bts *db_new(const struct bts_options *options, const char *path)
 	pthread_mutex_init(&db->publish, NULL);
 	pthread_mutex_init(&db->redirect_lock, NULL);
 	db->envelope = env->ops->memory(env, NULL, sizeof(*db->envelope));
-	db->path = db_copy(env, path);
-	db->place = db_place(env, path);
+	named = beside_init(&db->beside, env, path);
+	db->path = db->beside.given;
 	db->snapshots = env->ops->memory(env, NULL, SHARED_READERS_MAX * sizeof(*db->snapshots));
-	if (db->path == NULL || db->place == NULL || db->snapshots == NULL || db->envelope == NULL || queue_new(db) ||
+	if (!named || db->snapshots == NULL || db->envelope == NULL || queue_new(db) ||
 		async_new(db, options->async_delay_ms)) {
 		db_free(db);
 		return NULL;
@@ -142,8 +122,7 @@ void db_free(struct bts *db)
 	pthread_mutex_destroy(&db->redirect_lock);
 	env->ops->memory(env, db->envelope, 0);
 	env->ops->memory(env, db->snapshots, 0);
-	env->ops->memory(env, db->place, 0);
-	env->ops->memory(env, db->path, 0);
+	beside_fini(&db->beside);
 	env->ops->memory(env, db, 0);
 }
 
@@ -227,6 +206,7 @@ static enum bts_err db_open_file(struct bts *db, const struct bts_options *optio
 		if (err && err != BTS_EXISTS)
 			return err;
 	}
+	db->beside.file = db->file;
 	return os == 0 ? BTS_OK : error_os(error, os, "cannot open %s", db->path);
 }
 

@@ -2,6 +2,7 @@
 #ifndef DB_H
 #define DB_H
 
+#include "beside.h"
 #include "history.h"
 #include "meta.h"
 #include "pager.h"
@@ -34,8 +35,8 @@ struct pending_log {
 
 struct bts {
 	struct bts_env *env;
-	char *path;          /* as it was given: for texts */
-	char *place;         /* the same file, whatever the working directory has become: for what is opened beside it */
+	struct beside beside; /* for what is opened beside it */
+	const char *path;    /* as it was given: for texts */
 	struct bts_file *file;
 	bool read_only;      /* BTS_OPEN_READ_ONLY */
 	bool unwritable;     /* this process has no permission to write the file */

@@ -101,9 +101,9 @@ enum bts_err dirty_new(struct bts_env *env, uint32_t page_size, struct dirty **o
 	return BTS_OK;
 }
 
-void dirty_spill(struct dirty *dirty, const char *path, uint64_t limit)
+void dirty_spill(struct dirty *dirty, const struct beside *near, uint64_t limit)
 {
-	spill_near(&dirty->spill, path, limit);
+	spill_near(&dirty->spill, near, limit);
 }
 
 void dirty_free(struct dirty *dirty)

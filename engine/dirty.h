@@ -23,8 +23,9 @@ struct dirty_freed {
 };
 
 enum bts_err dirty_new(struct bts_env *, uint32_t page_size, struct dirty **dirty);
-/* Pages and values beyond limit bytes go to a temporary file beside path (borrowed until dirty_free). */
-void dirty_spill(struct dirty *, const char *path, uint64_t limit);
+struct beside;
+/* Pages and values beyond limit bytes go to a temporary file beside that file (borrowed until dirty_free). */
+void dirty_spill(struct dirty *, const struct beside *near, uint64_t limit);
 void dirty_free(struct dirty *); /* NULL is fine */
 
 /* A new node, header initialised by the caller (node_init); *page borrowed until it is released. */

@@ -17,13 +17,13 @@
 #define OPLOG_CHUNK_MIN 1024u
 #define OPLOG_CHUNK_MAX (1024u * 1024u) /* of a chunk of many records */
 
-void oplog_init(struct oplog *log, struct bts_env *env, const char *path, uint64_t memory)
+void oplog_init(struct oplog *log, struct bts_env *env, const struct beside *near, uint64_t memory)
 {
 	memset(log, 0, sizeof(*log));
 	log->env = env;
 	spill_init(&log->spill, env, OPLOG_CHUNK_MAX);
-	if (path != NULL)
-		spill_near(&log->spill, path, memory);
+	if (near != NULL)
+		spill_near(&log->spill, near, memory);
 }
 
 /* Chunks that begin behind the end: the log was cut since. */

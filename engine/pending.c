@@ -23,12 +23,13 @@
 
 enum bts_err pending_path(struct bts *db, unsigned name, char **out, struct bts_error *error)
 {
-	size_t size = strlen(db->place) + sizeof(".pending2");
+	const char *beside = beside_path(&db->beside);
+	size_t size = strlen(beside) + sizeof(".pending2");
 	char *path = db->env->ops->memory(db->env, NULL, size);
 
 	if (!path)
 		return error_set(error, BTS_MEMORY, 0, "no memory for a path");
-	snprintf(path, size, "%s.pending%s", db->place, name ? "2" : "");
+	snprintf(path, size, "%s.pending%s", beside, name ? "2" : "");
 	*out = path;
 	return BTS_OK;
 }

@@ -145,7 +145,18 @@ static enum bts_err restore_slots(struct restore *restore, struct bts_error *err
 	return os ? error_os(error, os, "flushing the restored file") : BTS_OK;
 }
 
-/* The file has all of its pages. */
+/* Another restore of the same file may have given it its own name meanwhile. */
+static enum bts_err restore_named(struct restore *restore, const char *path, struct bts_error *error)
+{
+	bool same;
+	int os = beside_names(restore->env, path, restore->file, &same);
+
+	if (os)
+		return error_os(error, os, "opening %s", path);
+	return same ? BTS_OK : error_set(error, BTS_BUSY, 0, "%s: this name is another file's by now", path);
+}
+
+/* The file has all of its pages.  Nobody else has it open until shared_give. */
 static enum bts_err restore_finish(struct restore *restore, const char *tmp, struct bts_error *error)
 {
 	enum bts_err check = restore_check(restore, tmp, error);
@@ -154,6 +165,8 @@ static enum bts_err restore_finish(struct restore *restore, const char *tmp, str
 	if (err == BTS_OK)
 		restore_unlink_lock(restore, tmp);
 	err = check ? check : err;
+	if (err == BTS_OK)
+		err = restore_named(restore, tmp, error);
 	if (err == BTS_OK)
 		err = recover_choose(restore->env, restore->file, &restore->state, error);
 	if (err == BTS_OK && restore->state.slot.pending_count > 0)
@@ -171,7 +184,11 @@ static enum bts_err restore_fill(void *arg, struct bts_file *file, const char *t
 
 	restore->file = file;
 	err = restore_copy(restore, error);
-	return err ? err : restore_finish(restore, tmp, error);
+	if (err)
+		return err;
+	err = restore_finish(restore, tmp, error);
+	shared_give(restore->env, file); /* a child that the program has forked meanwhile would keep it */
+	return err;
 }
 
 static enum bts_err restore_options_check(const struct bts_restore_options *options, struct bts_error *error)
@@ -264,8 +281,10 @@ enum bts_err bts_restore_file(
 		err = restore_finish(restore, from, error);
 	if (err == BTS_OK)
 		err = recover_link(env, path, from, &there, error);
-	if (os == 0)
+	if (os == 0) {
+		shared_give(env, restore->file); /* as in restore_fill */
 		env->ops->file_close(restore->file);
+	}
 	restore_free(restore);
 	return err;
 }

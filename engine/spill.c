@@ -51,9 +51,9 @@ void spill_init(struct spill *spill, struct bts_env *env, uint32_t slot)
 	slots_init(&spill->slots, env, slot);
 }
 
-void spill_near(struct spill *spill, const char *path, uint64_t limit)
+void spill_near(struct spill *spill, const struct beside *near, uint64_t limit)
 {
-	spill->near = path;
+	spill->near = near;
 	spill->limit = limit;
 }
 
@@ -105,7 +105,7 @@ static enum bts_err spill_open(struct spill *spill, struct bts_error *error)
 	if (f == NULL)
 		return BTS_MEMORY;
 	memset(f, 0, sizeof(*f));
-	os = env->ops->file_temp(env, spill->near, &f->file);
+	os = env->ops->file_temp(env, beside_path(spill->near), &f->file);
 	if (os == 0)
 		os = spill_map(env, f);
 	if (os == 0) {
@@ -113,7 +113,7 @@ static enum bts_err spill_open(struct spill *spill, struct bts_error *error)
 		return BTS_OK;
 	}
 	spill_file_free(env, f);
-	return error_os(error, os, "%s: cannot make a temporary file for a large transaction", spill->near);
+	return error_os(error, os, "%s: cannot make a temporary file for a large transaction", spill->near->given);
 }
 
 /* Where a file system knows no reserving, writing does it. */
@@ -171,7 +171,7 @@ static enum bts_err spill_reserve(struct spill *spill, uint64_t need, struct bts
 	if (os == 0)
 		return BTS_OK;
 	return error_os(error, os, "%s: no room for the temporary file of a large transaction (%llu bytes)",
-		spill->near, (unsigned long long)need);
+		spill->near->given, (unsigned long long)need);
 }
 
 /* A free range of at least that size, or its end when it is larger. */

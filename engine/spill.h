@@ -9,6 +9,7 @@
 #ifndef SPILL_H
 #define SPILL_H
 
+#include "beside.h"
 #include "slots.h"
 
 #include <btree_store.h>
@@ -19,7 +20,7 @@ struct spill_file;
 
 struct spill {
 	struct bts_env *env;
-	const char *near; /* borrowed: the database's path; NULL: ordinary memory only */
+	const struct beside *near; /* borrowed: the database; NULL: ordinary memory only */
 	uint64_t limit;	  /* bytes of ordinary memory */
 	uint64_t held;	  /* of these, in use */
 	uint32_t slot;	  /* bytes of the most frequent piece */
@@ -29,11 +30,11 @@ struct spill {
 };
 
 void spill_init(struct spill *, struct bts_env *, uint32_t slot);
-/* Before this nothing spills.  path borrowed until spill_fini. */
-void spill_near(struct spill *, const char *path, uint64_t limit);
+/* Before this nothing spills.  near borrowed until spill_fini. */
+void spill_near(struct spill *, const struct beside *near, uint64_t limit);
 /* From now on pieces are only given back: those in the file go with the file. */
 void spill_ending(struct spill *);
-/* Pieces of ordinary memory must have been given back.  It can be used again, with the same path and limit. */
+/* Pieces of ordinary memory must have been given back.  It can be used again, beside the same file, with the same limit. */
 void spill_fini(struct spill *);
 
 /*

@@ -113,7 +113,7 @@ static struct bts_txn *txn_new(struct bts *db, struct bts_txn *txn, unsigned fla
 	txn->db = db;
 	txn->flags = flags;
 	txn->writing = (flags & BTS_WRITE) != 0;
-	oplog_init(&txn->log, db->env, db->place, db->txn_memory / TXN_LOG_SHARE);
+	oplog_init(&txn->log, db->env, &db->beside, db->txn_memory / TXN_LOG_SHARE);
 	return txn;
 }
 

@@ -154,8 +154,8 @@ struct oplog {
 	size_t count, cap;
 	struct oplog_chunk few[OPLOG_FEW]; /* chunks of most logs */
 };
-/* Beyond memory bytes it goes to a temporary file beside path (borrowed until oplog_fini; NULL: never). */
-void oplog_init(struct oplog *, struct bts_env *, const char *path, uint64_t memory);
+/* Beyond memory bytes it goes to a temporary file beside that file (borrowed until oplog_fini; NULL: never). */
+void oplog_init(struct oplog *, struct bts_env *, const struct beside *near, uint64_t memory);
 /* Copied; a private value is only referred to.  A failure leaves the log as it was; BTS_MEMORY is not explained. */
 enum bts_err oplog_add(struct oplog *, const struct oplog_op *, struct bts_error *);
 /* In order; *at 0 to begin; false at the end.  Slices borrowed until the log changes. */

@@ -188,7 +188,7 @@ static enum bts_err writer_run(struct writer *w, struct writer_op *op, struct bt
 static void writer_fail(struct writer_op *op, enum bts_err err, const struct bts_error *error)
 {
 	op->result = WRITER_FAILED;
-	if (error && error->code)
+	if (error && error->code == err) /* else it is of an earlier call: a key that was looked for in vain */
 		op->error = *error;
 	if (!op->error.code) {
 		op->error.code = err;

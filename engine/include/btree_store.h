@@ -515,8 +515,8 @@ BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_update(struct bts *db, bts_txn_fn *fn
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_view(struct bts *db, bts_txn_fn *fn, void *arg, struct bts_error *error);
 /*
  * Returns when everything committed before is durable, that of other processes included; only BTS_ASYNC leaves something
- * to do.  BTS_POISONED, for readers too,
- * when a write or flush of any process failed: a reader should close then, so that a writer can start over.
+ * to do.  A handle that only reads or applies can flush nothing and waits for nobody: there BTS_OK says only that no write or flush has
+ * failed (bts_stat has durable_txid).  BTS_POISONED, for readers too, when a write or flush of any process failed: a reader should close then, so that a writer can start over.
  * BTS_UNKNOWN: the deadline for writes has passed, so nothing that was committed before may be taken for done by this answer.
  */
 BTS_EXPORT BTS_MUST_CHECK enum bts_err bts_sync(struct bts *db, struct bts_error *error);

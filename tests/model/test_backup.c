@@ -5,8 +5,12 @@
 #include <btree_store/ship.h>
 
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #define KEYS 400u
 
@@ -560,6 +564,112 @@ static void a_file_in_use_is_left_alone(void **state)
 	bed_fini(&bed);
 }
 
+/* Whose name another restore takes while this one checks it. */
+static struct stolen {
+	struct bts_env env;
+	struct bts_env_ops ops;
+	struct bed *bed;
+	char taken[sizeof(((struct bed *)0)->path) + 8];
+	unsigned opened;
+} stolen;
+
+static void stolen_copy(const char *from, const char *to)
+{
+	char line[3 * PATH_MAX];
+
+	snprintf(line, sizeof(line), "cp '%s' '%s'", from, to);
+	assert_int_equal(system(line), 0);
+}
+
+static int stolen_open(struct bts_env *env, const char *path, unsigned flags, struct bts_file **file)
+{
+	struct bts_env *inner = bts_env_posix();
+
+	(void)env;
+	if (strcmp(path, stolen.bed->path) == 0 && ++stolen.opened == 2) {
+		assert_int_equal(rename(path, stolen.taken), 0);
+		stolen_copy(stolen.taken, path);
+	}
+	return inner->ops->file_open(inner, path, flags, file);
+}
+
+static void a_file_whose_name_is_taken(void **state)
+{
+	struct bts_restore_options options = {.size = sizeof(options), .env = &stolen.env};
+	struct bts_stat before, after;
+	struct bed bed, taken;
+	char there[sizeof(bed.path) + 8];
+
+	(void)state;
+	bed_init_file(&bed);
+	bed_set(&bed, "b", "k", "v");
+	before = bed_stat(&bed);
+	bts_close(bed.db);
+	stolen = (struct stolen){.env = *bts_env_posix(), .ops = *bts_env_posix()->ops, .bed = &bed};
+	snprintf(stolen.taken, sizeof(stolen.taken), "%s.taken", bed.path);
+	snprintf(there, sizeof(there), "%s.there", bed.path);
+	stolen.ops.file_open = stolen_open;
+	stolen.env.ops = &stolen.ops;
+	assert_int_equal(bts_restore_file(bed.path, there, &options, &bed.error), BTS_BUSY);
+	assert_true(stolen.opened > 2);
+	taken = bed;
+	strcpy(taken.path, stolen.taken);
+	bed_open(&taken);
+	after = bed_stat(&taken);
+	assert_memory_equal(before.database, after.database, sizeof(before.database));
+	bed_holds(&taken, "b", "k", "v");
+	bts_close(taken.db);
+	bed_remove(&taken);
+	bed_open(&bed);
+	bed_fini(&bed);
+}
+
+/* A child that the program forks meanwhile holds nothing of it, however long it lives. */
+static void fork_once(void *arg, uint64_t bytes)
+{
+	pid_t *child = arg;
+
+	(void)bytes;
+	if (*child)
+		return;
+	*child = fork();
+	assert_true(*child >= 0);
+	if (*child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+}
+
+static void a_child_meanwhile(void **state)
+{
+	struct bts_restore_options options = {.size = sizeof(options), .progress = fork_once};
+	struct bed bed, copy;
+	pid_t child = 0;
+	int fd = scratch();
+
+	(void)state;
+	bed_init_file(&bed);
+	bed_set(&bed, "b", "k", "v");
+	assert_int_equal(bts_backup(bed.db, fd, NULL, &bed.error), BTS_OK);
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	copy = bed;
+	strcat(copy.path, ".copy");
+	options.arg = &child;
+	assert_int_equal(bts_restore(fd, copy.path, &options, &bed.error), BTS_OK);
+	assert_true(child > 0);
+	alarm(60); /* the end of the test where it waits for the child */
+	bed_open(&copy);
+	alarm(0);
+	bed_holds(&copy, "b", "k", "v");
+	bts_close(copy.db);
+	assert_int_equal(kill(child, SIGKILL), 0);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	bed_remove(&copy);
+	bed_fini(&bed);
+	close(fd);
+}
+
 /* ---- the image in any order ---- */
 
 static void image_whole(struct bts_image *image, uint8_t *bytes, struct bed *bed)
@@ -706,6 +816,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(nothing_makes_no_database),
 		cmocka_unit_test(a_file_is_renamed),
 		cmocka_unit_test(a_file_in_use_is_left_alone),
+		cmocka_unit_test(a_file_whose_name_is_taken),
+		cmocka_unit_test(a_child_meanwhile),
 	};
 
 	seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
