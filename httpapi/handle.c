@@ -33,6 +33,10 @@ struct bts_txn *handle_begin(struct request *r)
 	}
 	if (snapshot)
 		return handle_begin_at(r, db, snapshot);
+	if (role_follows(request_role(r))) { /* before: what comes in meanwhile makes it no fresher */
+		r->begun_lag_ms = role_lag_ms(request_role(r));
+		r->begun_ms = role_clock_ms();
+	}
 	err = bts_begin(db, BTS_READ, &txn, &error);
 	if (err) {
 		reply_error(r, err, &error);

@@ -96,7 +96,7 @@ static void reply_add_all(struct request *r, const char *type, struct reply_fiel
 	reply_add(fields, "BTS-Epoch", memo->epoch);
 	reply_add(fields, "BTS-Role", role_word(role));
 	if (role_follows(role)) {
-		text_from_u64(role_lag_ms(role), texts->lag);
+		text_from_u64(r->begun_ms ? r->begun_lag_ms + (role_clock_ms() - r->begun_ms) : role_lag_ms(role), texts->lag);
 		reply_add(fields, "BTS-Lag-Ms", texts->lag);
 	}
 	if (r->token)

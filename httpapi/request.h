@@ -83,6 +83,7 @@ struct request {
 
 	/* for the reply */
 	bts_txid txid; /* 0: the newest */
+	uint64_t begun_ms, begun_lag_ms; /* of a read: when its snapshot was taken, and how old that may have been; 0: not a follower's */
 	int writes;    /* of ROUTE_MAY_WRITE: it does */
 	int token;     /* add BTS-Token: txid was read or written by this request */
 	unsigned header_count;

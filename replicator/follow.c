@@ -74,9 +74,8 @@ void follow_tell(struct follow *follow)
 		return;
 	snprintf(up.node, sizeof(up.node), "%s", session->query.follower);
 	snprintf(up.via, sizeof(up.via), "%s", session->via);
-	/* 0 would say that nobody knows. */
-	if (up.fresh_ms)
-		up.fresh_ms = up.fresh_ms > session->source_lag_ms ? up.fresh_ms - session->source_lag_ms : 1;
+	/* Older than this machine is up, or of an age that the source does not know: not known (0). */
+	up.fresh_ms = up.fresh_ms > session->source_lag_ms ? up.fresh_ms - session->source_lag_ms : 0;
 	if (bts_upstream_record(db, &up, &error))
 		repl_emit(&follow->events, REPL_WARN, "upstream-not-told", "%s", error.text);
 }

@@ -107,6 +107,8 @@ static enum bts_err node_open_primary(struct node *n, struct bts_error *error)
 		return fail_set(error, BTS_READ_ONLY, "%.200s is a follower's file", n->options.path);
 	atomic_store(&n->kind, BTS_ROLE_PRIMARY);
 	atomic_store(&n->txid, stat.durable_txid);
+	if (!n->options.deadline) /* else another one may have become primary since */
+		atomic_store(&n->fresh_ms, node_clock_ms());
 	node_tell_opened(n, &stat);
 	return n->options.kind == NODE_PRIMARY || n->options.make ? node_record_own(n, 0, error) : BTS_OK;
 }
@@ -394,8 +396,12 @@ void node_upstream(struct node *n, struct node_upstream *up)
 	up->mode = "idle";
 	up->lag_bytes = -1;
 	if (!node_follow_status(n, &status, NULL)) {
-		if (!node_follows(n))
+		node_look(n);
+		if (!node_follows(n)) {
+			if (bts_deadline(atomic_load(&n->db), NULL, NULL) == BTS_FENCED)
+				up->lag_ms = session_lag_ms(atomic_load(&n->fresh_ms), node_clock_ms());
 			return;
+		}
 		snprintf(up->state, sizeof(up->state), "%s", !strcmp(node_word(n), "fenced") ? "fenced" : "stopped");
 		up->txid = node_txid(n);
 		up->contact_ms = node_clock_ms() - atomic_load(&n->changed_ms);

@@ -39,22 +39,37 @@ static void switch_leave(struct node *n)
 	pthread_mutex_unlock(&n->changing);
 }
 
+/* It was the primary until who fenced it says that it was, or until it was last seen to be. */
+static void switch_end_lead(struct node *n, struct bts *db)
+{
+	struct bts_upstream up;
+
+	bts_upstream(db, &up);
+	if (up.fresh_ms > atomic_load(&n->fresh_ms))
+		atomic_store(&n->fresh_ms, up.fresh_ms);
+	(void)!node_record_own(n, atomic_load(&n->fresh_ms), NULL);
+}
+
 /* What the file says this node is.  A file that somebody else fenced, or took, is noticed here too. */
 static void switch_look(struct node *n, struct bts *db)
 {
 	struct bts_role now = {.size = sizeof(now)};
+	uint64_t looked_ms = node_clock_ms();
 	int was = atomic_load(&n->kind);
 
-	if (!db || bts_role(db, &now, NULL) || (int)now.role == was)
+	if (!db || bts_role(db, &now, NULL))
+		return;
+	if (now.role == BTS_ROLE_PRIMARY && bts_deadline(db, NULL, NULL) != BTS_FENCED)
+		atomic_store(&n->fresh_ms, looked_ms); /* later another one may be primary, which nobody tells us */
+	if ((int)now.role == was)
 		return;
 	if (now.role == BTS_ROLE_PRIMARY && n->options.promoted)
 		n->options.promoted(n->options.promoted_arg, &now.position);
-	atomic_store(&n->kind, (int)now.role);
+	if (!atomic_compare_exchange_strong(&n->kind, &was, (int)now.role))
+		return; /* by another thread */
 	atomic_store(&n->changed_ms, node_clock_ms());
-	if (was == BTS_ROLE_PRIMARY) {
-		atomic_store(&n->fresh_ms, node_clock_ms());
-		(void)!node_record_own(n, atomic_load(&n->fresh_ms), NULL);
-	}
+	if (was == BTS_ROLE_PRIMARY)
+		switch_end_lead(n, db);
 	if (now.role == BTS_ROLE_FENCED)
 		repl_emit(&n->options.events, REPL_WARN, "fenced", "at transaction %" PRIu64 " of epoch %" PRIu32 ", epoch %" PRIu32 " promised",
 			(uint64_t)now.position.txid, now.position.epoch, now.promised);
@@ -123,6 +138,8 @@ enum bts_err node_promise(struct node *n, uint32_t epoch, uint64_t random, const
 		err = bts_ship_position(db, &position, error);
 	if (!err && memcmp(position.database, database, 16))
 		err = fail_set(error, BTS_DIVERGED, "this node has another database");
+	if (!n->follow)
+		switch_look(n, db);
 	if (!err)
 		err = bts_promise(db, epoch, random, error);
 	if (!err || err == BTS_FENCED) {
@@ -147,6 +164,7 @@ enum bts_err node_demote(struct node *n, struct bts_role *out, struct bts_error 
 
 	if (err)
 		return err;
+	node_look(n);
 	if (atomic_load(&n->kind) == BTS_ROLE_FOLLOWER) {
 		err = fail_set(error, BTS_INVALID, "this node is a follower");
 	} else {

@@ -41,6 +41,9 @@ struct serve_request {
 	bool acknowledged; /* its position was recorded */
 	size_t body;	   /* bytes that came */
 	uint8_t *post;	   /* of a POST, the first SERVE_POST_MAX of them; NULL: none */
+	bool chain_known;  /* how old what is here may have been before the head was looked at: not known else */
+	bool chain_seen;
+	uint64_t chain_lag_ms;
 	bool has_digest;   /* digest is that of the roots of the commit told of */
 	uint8_t digest[16];
 	struct serve_job *job;	   /* of serve_admin.c; owned */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "position.h"
+#include "session.h"
 
 #define SERVE_FORK_SIZE 192
 
@@ -39,10 +40,18 @@ static void serve_chain(struct serve_request *request, struct MHD_Response *resp
 	uint64_t lag_ms;
 	bool known = source_chain(&request->serve->source, via, &lag_ms);
 
+	if (request->chain_seen) {
+		known = known && request->chain_known;
+		lag_ms = request->chain_lag_ms > lag_ms ? request->chain_lag_ms : lag_ms;
+	}
 	if (via[0])
 		MHD_add_response_header(response, "BTS-Via", via);
+	if (strcmp(serve_role(request->serve), "primary") == 0) { /* whose deadline has passed does not know whether it still is */
+		known = request->serve->db && bts_deadline(request->serve->db, NULL, NULL) == BTS_FENCED;
+		lag_ms = SESSION_LAG_UNKNOWN_MS;
+	}
 	snprintf(text, sizeof(text), "%" PRIu64, lag_ms);
-	if (known && strcmp(serve_role(request->serve), "primary") != 0)
+	if (known)
 		MHD_add_response_header(response, "BTS-Lag-Ms", text);
 }
 

@@ -89,6 +89,14 @@ static void serve_learn_digest(struct serve_request *request, const struct bts_p
 	memcpy(request->digest, role.digest, sizeof(request->digest));
 }
 
+static void serve_see_chain(struct serve_request *request)
+{
+	char via[BTS_VIA_MAX + 1];
+
+	request->chain_known = source_chain(&request->serve->source, via, &request->chain_lag_ms);
+	request->chain_seen = true;
+}
+
 static enum MHD_Result serve_frames(struct serve_request *request, struct MHD_Connection *connection)
 {
 	struct serve *serve = request->serve;
@@ -106,6 +114,7 @@ static enum MHD_Result serve_frames(struct serve_request *request, struct MHD_Co
 		problem = (struct serve_problem){.status = 503, .code = "unavailable", .detail = "stopping"};
 		return serve_problem(request, connection, &problem);
 	}
+	serve_see_chain(request); /* before the head: what comes in between is not in the answer */
 	source_decide(&serve->source, &request->query, &answer);
 	if (answer.verdict == SOURCE_REFUSED) {
 		problem.status = (unsigned)answer.status;

@@ -62,6 +62,20 @@ void session_next(struct session *session, uint64_t now_ms, struct session_step 
 	}
 }
 
+/*
+ * Nothing was missing of what the source had when it answered: at the latest when the wait that it was granted was over, however late
+ * its answer was read.  One that does not know how old its own is makes nothing forgotten.
+ */
+static void session_fresh(struct session *session)
+{
+	uint64_t end = session->asked_ms + session->query.wait_ms;
+
+	if (session->heard_lag_ms >= SESSION_LAG_UNKNOWN_MS && session->fresh_ms && session->source_lag_ms < SESSION_LAG_UNKNOWN_MS)
+		return;
+	session->fresh_ms = session->heard_ms < end ? session->heard_ms : end;
+	session->source_lag_ms = session->heard_lag_ms;
+}
+
 static void session_heard(struct session *session, const struct session_reply *reply, uint64_t now_ms)
 {
 	session->heard_ms = now_ms;
@@ -74,8 +88,7 @@ static void session_heard(struct session *session, const struct session_reply *r
 	/* What is missing may have been committed right after the last time that nothing was: that stays, else. */
 	if (reply->txid > session->query.after.txid)
 		return;
-	session->fresh_ms = now_ms;
-	session->source_lag_ms = session->heard_lag_ms;
+	session_fresh(session);
 }
 
 /* A chain of names that this node is in. */
@@ -213,8 +226,7 @@ void session_applied(struct session *session, const struct frame_header *header)
 	/* A transfer that was resumed is of a commit from before that; the next answer tells. */
 	if (session->resumed || session->upstream_txid > header->target.txid)
 		return;
-	session->fresh_ms = session->heard_ms;
-	session->source_lag_ms = session->heard_lag_ms;
+	session_fresh(session);
 }
 
 void session_grafted(struct session *session, const struct bts_position *target, uint64_t now_ms)

@@ -69,7 +69,7 @@ static void first_sync_and_on(void **state)
 	session_done(&session, NULL);
 	/* What the source said before it sent the frame is no newer for the time the frame took. */
 	assert_int_equal(session.contact_ms, 1100);
-	assert_int_equal(session_lag_ms(session.fresh_ms, 1400), 300);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 1400), 400);
 	assert_int_equal(session.frames, 1);
 	/* The next request acknowledges it. */
 	asks(&session, 1500,
@@ -350,9 +350,18 @@ static void behind(void **state)
 	asks(&session, 5000, "wait=0ms");
 	assert_int_equal(reply(&session, 200, 6, NULL, 5001), BTS_OK);
 	assert_int_equal(session.contact_ms, 5001);
-	assert_int_equal(session_lag_ms(session.fresh_ms, 5010), 4990);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 5010), 5000);
 	session_applied(&session, &header);
-	assert_int_equal(session_lag_ms(session.fresh_ms, 6000), 999);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 6000), 1000);
+	session_done(&session, NULL);
+	/* An answer of long ago, read when this process goes on, is of before its wait was over. */
+	session_init(&session, &config, &position, 4096);
+	asks(&session, 6000, "wait=0ms");
+	assert_int_equal(reply(&session, 204, 5, NULL, 6010), BTS_NOT_FOUND);
+	session_done(&session, NULL);
+	asks(&session, 6020, "wait=30000ms");
+	assert_int_equal(reply(&session, 204, 5, NULL, 45000), BTS_NOT_FOUND);
+	assert_int_equal(session_lag_ms(session.fresh_ms, 45000), 45000 - 36020);
 	session_done(&session, NULL);
 	/* A transfer that goes on is of an older commit than the source has. */
 	session_init(&session, &config, NULL, 0);
@@ -396,7 +405,8 @@ static void lag_of_the_source(void **state)
 	answer.status = 204;
 	answer.has_lag = false; /* a follower that does not know */
 	assert_int_equal(session_reply(&session, &answer, 6, &error), BTS_NOT_FOUND);
-	assert_int_equal(session.source_lag_ms, SESSION_LAG_UNKNOWN_MS);
+	assert_int_equal(session.source_lag_ms, 20); /* what was known stays */
+	assert_int_equal(session_lag_ms(session.fresh_ms, 9), 6);
 	answer.follower = false; /* a primary has none */
 	assert_int_equal(session_reply(&session, &answer, 7, &error), BTS_NOT_FOUND);
 	assert_int_equal(session.source_lag_ms, 0);
