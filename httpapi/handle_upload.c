@@ -118,6 +118,8 @@ static void upload_begin(struct request *r, uint64_t size)
 	if (!err && r->op.ttl_ms)
 		err = ttl_prepare(db, &error);
 	if (!err)
+		err = ttl_clear(db, r->bucket, r->key, &error);
+	if (!err)
 		err = bts_begin(db, BTS_WRITE | BTS_CONFLICT_STATE, &u->txn, &error);
 	if (!err)
 		err = bts_bucket(u->txn, r->bucket, 0, &bucket, &error);

@@ -217,6 +217,41 @@ enum bts_err ttl_prepare(struct bts *db, struct bts_error *error)
 	return bts_update(db, ttl_make, NULL, error);
 }
 
+struct ttl_entry {
+	struct bts_slice bucket, key;
+};
+
+static enum bts_err ttl_clear_run(struct bts_txn *txn, void *arg)
+{
+	const struct ttl_entry *entry = arg;
+	struct bts_bucket *bucket;
+	struct bts_slice value;
+	struct ttl_view view;
+	uint64_t expires;
+	bts_txid version;
+	int alive = 1;
+	enum bts_err err = ttl_open(&view, txn);
+
+	if (!err)
+		err = bts_bucket(txn, entry->bucket, 0, &bucket, NULL);
+	if (!err)
+		err = bts_peek(txn, bucket, entry->key, &value, &version);
+	if (!err)
+		err = ttl_judge(&view, entry->bucket, entry->key, version, &alive, &expires);
+	if (!err && !alive)
+		err = bts_del(txn, bucket, entry->key);
+	if (!err && !alive)
+		err = ttl_set(txn, entry->bucket, entry->key, 0);
+	return err == BTS_NOT_FOUND ? BTS_OK : err;
+}
+
+enum bts_err ttl_clear(struct bts *db, struct bts_slice bucket, struct bts_slice key, struct bts_error *error)
+{
+	struct ttl_entry entry = {bucket, key};
+
+	return bts_update(db, ttl_clear_run, &entry, error);
+}
+
 /* ---- the sweep ---- */
 
 /* The entry of a record, when it is still the record's. */

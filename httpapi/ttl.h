@@ -58,6 +58,12 @@ enum bts_err ttl_set(struct bts_txn *, struct bts_slice bucket, struct bts_slice
  */
 enum bts_err ttl_prepare(struct bts *, struct bts_error *);
 
+/*
+ * Removes the entry when it has expired and the sweep has not come to it yet: before a transaction that is long open and puts the key
+ * conflicts with that.  Errors as of bts_update.
+ */
+enum bts_err ttl_clear(struct bts *, struct bts_slice bucket, struct bts_slice key, struct bts_error *);
+
 /* Remove what has expired, and what records have outlived their entries. */
 #define TTL_SWEEP_ROWS 256	      /* a transaction */
 #define TTL_SWEEP_BYTES (1024 * 1024) /* of keys and records */

@@ -262,6 +262,16 @@ class Uploads(Values):
                 self.assertEqual(p.value("b", "k").headers["BTS-Expires"], reply.headers["BTS-Expires"])
                 clock.set(7202 if chunked else 3601)
                 self.assertEqual(p.value("b", "k").status, 404)
+            # Over one that has expired, which the sweep removes before the upload begins or while it comes in.
+            for i, target in enumerate(("", "?ttl=1h") * 3):
+                p.request("PUT", "/v1/buckets/b/keys/again?ttl=1h", b"x")
+                harness.await_true(lambda: p.get("/v1/buckets/b").json()["entries"] == 1, what="the end of the others")
+                clock.set(7202 + 3700 * (i + 1))
+                with begin(p, "again", 2 * MIB, MIB, target=target) as s:
+                    harness.await_true(lambda: p.get("/v1/buckets/b").json()["entries"] == 0, what="the end of the one before")
+                    s.sendall(blob(MIB))
+                    self.assertIn(b"HTTP/1.1 201 ", reply_of(s))
+                p.request("DELETE", "/v1/buckets/b/keys/again")
         s = begin(p, "between", 2 * MIB, MIB, target="?ttl=1h")  # its commit is made anew on top of the others'
         harness.await_true(lambda: self.uploads(p) == 1, what="the upload to begin")
         for i in range(20):

@@ -455,7 +455,7 @@ static void another_directory(void **state)
 /* It gets another name, the program being in it, and another file with ours in it the old one. */
 static void a_directory_renamed(void **state)
 {
-	char home[PATH_MAX], old[PATH_MAX], moved[PATH_MAX], other[PATH_MAX + 8];
+	char home[PATH_MAX], old[sizeof(((struct bed *)0)->path)], moved[sizeof(old) + 8], other[2 * sizeof(old) + 2];
 	struct bed bed, whole;
 	struct bts_txn *txn;
 	FILE *file;
