@@ -55,13 +55,13 @@ int beside_names(struct bts_env *env, const char *path, struct bts_file *file, b
 
 const char *beside_path(const struct beside *beside)
 {
-	bool given, whole;
+	bool named;
 
 	if (strcmp(beside->given, beside->whole) == 0)
 		return beside->given;
-	(void)beside_names(beside->env, beside->given, beside->file, &given);
-	if (given)
-		return beside->given;
-	(void)beside_names(beside->env, beside->whole, beside->file, &whole);
-	return whole ? beside->whole : beside->given;
+	(void)beside_names(beside->env, beside->whole, beside->file, &named);
+	if (named)
+		return beside->whole;
+	(void)beside_names(beside->env, beside->given, beside->file, &named);
+	return named ? beside->given : beside->whole;
 }

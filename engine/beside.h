@@ -18,7 +18,7 @@ struct beside {
 /* path: copied.  false: no memory; beside_fini is needed in any case. */
 bool beside_init(struct beside *, struct bts_env *, const char *path);
 void beside_fini(struct beside *);
-/* The one of the two that names the file now; the given one where neither does. */
+/* The one of the two that names the file now; from the root where neither does, or that cannot be told. */
 const char *beside_path(const struct beside *);
 
 /* Does path still name this file?  An errno value; of a path that is not there 0. */

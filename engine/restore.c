@@ -160,13 +160,14 @@ static enum bts_err restore_named(struct restore *restore, const char *path, str
 static enum bts_err restore_finish(struct restore *restore, const char *tmp, struct bts_error *error)
 {
 	enum bts_err check = restore_check(restore, tmp, error);
-	enum bts_err err = shared_take(restore->env, tmp, restore->file, check ? NULL : error);
+	struct bts_error *why = check ? NULL : error;
+	enum bts_err err = shared_take(restore->env, tmp, restore->file, why);
 
 	if (err == BTS_OK)
+		err = restore_named(restore, tmp, why);
+	if (err == BTS_OK) /* else the lock file is another's, who may be using it */
 		restore_unlink_lock(restore, tmp);
 	err = check ? check : err;
-	if (err == BTS_OK)
-		err = restore_named(restore, tmp, error);
 	if (err == BTS_OK)
 		err = recover_choose(restore->env, restore->file, &restore->state, error);
 	if (err == BTS_OK && restore->state.slot.pending_count > 0)

@@ -81,11 +81,12 @@ static void upload_fail(struct request *r, enum bts_err err, const struct bts_er
 
 	u->broken = 1;
 	r->op.result = WRITER_FAILED;
-	if (error && error->code)
+	if (error && error->code == err) { /* else it is of an earlier call */
 		r->op.error = *error;
-	r->op.error.code = err;
-	if (!r->op.error.text[0])
+	} else if (r->op.error.code != err) {
+		r->op.error.code = err;
 		snprintf(r->op.error.text, sizeof(r->op.error.text), "%s", bts_err_name(err));
+	}
 }
 
 static void upload_fail_os(struct request *r, int os)

@@ -396,7 +396,8 @@ void node_upstream(struct node *n, struct node_upstream *up)
 	up->mode = "idle";
 	up->lag_bytes = -1;
 	if (!node_follow_status(n, &status, NULL)) {
-		node_look(n);
+		if (!node_follows(n)) /* that it leads no more may be found by anybody; that it leads is for who promotes it to tell */
+			node_look(n);
 		if (!node_follows(n)) {
 			if (bts_deadline(atomic_load(&n->db), NULL, NULL) == BTS_FENCED)
 				up->lag_ms = session_lag_ms(atomic_load(&n->fresh_ms), node_clock_ms());

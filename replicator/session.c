@@ -64,15 +64,16 @@ void session_next(struct session *session, uint64_t now_ms, struct session_step 
 
 /*
  * Nothing was missing of what the source had when it answered: at the latest when the wait that it was granted was over, however late
- * its answer was read.  One that does not know how old its own is makes nothing forgotten.
+ * its answer was read.  One whose own is older, or of an age it does not know, makes nothing forgotten.
  */
 static void session_fresh(struct session *session)
 {
 	uint64_t end = session->asked_ms + session->query.wait_ms;
+	uint64_t told = session->heard_ms < end ? session->heard_ms : end;
 
-	if (session->heard_lag_ms >= SESSION_LAG_UNKNOWN_MS && session->fresh_ms && session->source_lag_ms < SESSION_LAG_UNKNOWN_MS)
+	if (session->fresh_ms && (int64_t)(told - session->heard_lag_ms) < (int64_t)(session->fresh_ms - session->source_lag_ms))
 		return;
-	session->fresh_ms = session->heard_ms < end ? session->heard_ms : end;
+	session->fresh_ms = told;
 	session->source_lag_ms = session->heard_lag_ms;
 }
 

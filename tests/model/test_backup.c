@@ -612,6 +612,8 @@ static void a_file_whose_name_is_taken(void **state)
 	stolen.env.ops = &stolen.ops;
 	assert_int_equal(bts_restore_file(bed.path, there, &options, &bed.error), BTS_BUSY);
 	assert_true(stolen.opened > 2);
+	snprintf(there, sizeof(there), "%s-lock", bed.path); /* of who has the name now */
+	assert_int_equal(access(there, F_OK), 0);
 	taken = bed;
 	strcpy(taken.path, stolen.taken);
 	bed_open(&taken);

@@ -407,6 +407,11 @@ static void lag_of_the_source(void **state)
 	assert_int_equal(session_reply(&session, &answer, 6, &error), BTS_NOT_FOUND);
 	assert_int_equal(session.source_lag_ms, 20); /* what was known stays */
 	assert_int_equal(session_lag_ms(session.fresh_ms, 9), 6);
+	answer.has_lag = true; /* nor does one that is far behind */
+	answer.lag_ms = 10 * 3600 * 1000;
+	assert_int_equal(session_reply(&session, &answer, 6, &error), BTS_NOT_FOUND);
+	assert_int_equal(session.source_lag_ms, 20);
+	answer.has_lag = false;
 	answer.follower = false; /* a primary has none */
 	assert_int_equal(session_reply(&session, &answer, 7, &error), BTS_NOT_FOUND);
 	assert_int_equal(session.source_lag_ms, 0);
