@@ -442,7 +442,7 @@ static void watch_sweep(struct watch *watch, uint64_t now_ms, struct watch_wakes
 
 			next = w->next;
 			if (json ? now_ms < w->wait_until_ms
-				 : now_ms - w->idle_ms < watch_heartbeat_ms(watch, w))
+				 : !watch_is_past(w->idle_ms, watch_heartbeat_ms(watch, w), now_ms))
 				continue;
 			w->timed_out = json;
 			w->heartbeat = !json;

@@ -21,6 +21,12 @@
 #define WATCH_VALUE_MAX (256u << 10) /* longer values are not in the feed, only their sizes */
 #define WATCH_BLOCK 16384	     /* of text made at a time */
 
+/* More than span ago, by a clock that may have been read before at: what a round does has the time at which it began. */
+static inline int watch_is_past(uint64_t at_ms, uint64_t span_ms, uint64_t now_ms)
+{
+	return now_ms > at_ms && now_ms - at_ms > span_ms;
+}
+
 /* A state that can be gone on from.  All fields but txn's inside: with watch.lock held. */
 struct watch_root {
 	struct watch_root *next, **link; /* of all */

@@ -182,9 +182,9 @@ void watch_root_age(struct watch *watch, uint64_t now_ms)
 	bts_txid newest = role_txid(watch->role);
 
 	/* One that still is the newest state costs nothing. */
-	while (watch->kept_first && (watch->kept_first->expired ||
-					    (watch->kept_first->txid != newest &&
-						    now_ms - watch->kept_first->kept_ms > watch->retain_ms)))
+	while (watch->kept_first &&
+		(watch->kept_first->expired || (watch->kept_first->txid != newest &&
+						       watch_is_past(watch->kept_first->kept_ms, watch->retain_ms, now_ms))))
 		root_unkeep_oldest(watch);
 }
 

@@ -235,6 +235,7 @@ class Changes(unittest.TestCase):
                 self.assertEqual(reply.status, 200, reply)
                 copy.apply(reply.json()["events"])
                 mark = reply.json()["bookmark"]
+                self.assertTrue(mark)  # else there would be no going on
                 continue
             last_id = None
             if form == "sse" and mark:
